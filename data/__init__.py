@@ -1,0 +1,1 @@
+"""Label and class maps that ship with the tool; SOURCES.md says where each comes from."""

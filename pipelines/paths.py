@@ -1,0 +1,59 @@
+"""The one file that spells a path inside a run folder."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_PART = re.compile(r"part-(\d{5,})-of-(\d{5,})\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """Where everything of one run stands."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    def table(self, table: str) -> Path:
+        """Folder of a table: `manifest`, `semantic`, `candidates/siseg`, `pseudo`, or `plan` for the frozen inputs."""
+        return self.root / table
+
+    def part(self, table: str, shard: int, num_shards: int) -> Path:
+        """The one file of a table's shard."""
+        return self.table(table) / f"part-{shard:05d}-of-{num_shards:05d}.parquet"
+
+    def failure(self, stage: str, shard: int) -> Path:
+        """What the last failed attempt at a shard said, as JSON."""
+        return self.root / "_failures" / stage / f"{shard:05d}.json"
+
+    def config(self, stage: str) -> Path:
+        """The effective config with which a stage last ran."""
+        return self.root / "config" / f"{stage}.yaml"
+
+    def model(self, name: str) -> Path:
+        """Weights that a training stage of this run wrote: `siseg`, `teacher`, `student`."""
+        return self.root / "models" / f"{name}.safetensors"
+
+    def logs(self, stage: str) -> Path:
+        """Training logs of a stage."""
+        return self.root / "logs" / stage
+
+    def pictures(self, stage: str) -> Path:
+        """Pictures that a stage draws for people."""
+        return self.root / "pictures" / stage
+
+    def candidate_tables(self) -> tuple[str, ...]:
+        """Names of the candidate tables that hold at least one committed shard, sorted."""
+        folder = self.root / "candidates"
+        if not folder.is_dir():
+            return ()
+        return tuple(f"candidates/{path.name}" for path in sorted(folder.iterdir()) if any(path.glob("part-*.parquet")))
+
+
+def parse_part_name(name: str) -> tuple[int, int] | None:
+    """(shard, number of shards) of a part's file name, None for any other name."""
+    match = _PART.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None

@@ -1,0 +1,1 @@
+"""Run files that work as they are."""

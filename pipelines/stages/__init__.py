@@ -1,0 +1,1 @@
+"""One file per stage: it binds library calls to shard files."""

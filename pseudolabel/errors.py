@@ -1,0 +1,60 @@
+"""The errors that a user can cause or cure. Anything else that is raised is our bug and keeps its traceback.
+
+Each class carries the exit code with which the command line ends (docs/architecture.md lists them).
+"""
+
+
+class PseudolabelError(Exception):
+    """What went wrong, where, what was wanted, what was found, and what to type next."""
+
+    exit_code = 2
+
+
+class ConfigError(PseudolabelError):
+    """An option, key or value that cannot be used."""
+
+
+class InputError(PseudolabelError):
+    """A file that the user gave is missing, damaged or says something impossible."""
+
+
+class StaleOutputError(PseudolabelError):
+    """Outputs of another configuration stand where this run would write."""
+
+
+class IncompleteError(PseudolabelError):
+    """The run ended, but shards are missing or too many rows were rejected."""
+
+    exit_code = 3
+
+
+class MachineError(PseudolabelError):
+    """The machine, not the input: a device, the disk, a permission."""
+
+    exit_code = 4
+
+
+class QualityGateError(PseudolabelError):
+    """A figure fell below the limit that the user had set."""
+
+    exit_code = 5
+
+
+class SignalStopError(PseudolabelError):
+    """A signal ended the work at a safe point; the same command goes on from there."""
+
+    exit_code = 75
+
+
+class RejectError(Exception):
+    """One image or annotation cannot be used: it becomes a row with this reason, and the shard goes on.
+
+    Args:
+        reason: one of `pseudolabel.records.REASONS`.
+        detail: what was found, at most 300 characters are kept.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail[:300]

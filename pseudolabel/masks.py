@@ -1,0 +1,99 @@
+"""Soft masks cut to their object: a small grid of probabilities somewhere on the image.
+
+**The grid convention, used everywhere.** Image coordinates are continuous: pixel column `i` covers [i, i + 1), so an
+image of width W spans [0, W]. A mask's cell (row r, column c) covers the rectangle
+`[x0 + c * stride_x, x0 + (c + 1) * stride_x) x [y0 + r * stride_y, y0 + (r + 1) * stride_y)` and its probability
+belongs to that rectangle's centre. Between centres the mask is bilinear, beyond the outermost centres it is constant,
+and outside its rectangle it is zero. Strides may be fractions (a 512-pixel crop resized to 96 cells) and less than one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where a rectangle of cells lies on the image; see the module's convention."""
+
+    x0: float
+    y0: float
+    stride_x: float
+    stride_y: float
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"a grid needs at least one cell, got {self.height} x {self.width}")
+        if not (self.stride_x > 0 and self.stride_y > 0):
+            raise ValueError(f"strides must be positive, got {self.stride_x} and {self.stride_y}")
+
+    @property
+    def extent_xyxy(self) -> tuple[float, float, float, float]:
+        """The covered rectangle in image coordinates, ends exclusive."""
+        right = self.x0 + self.width * self.stride_x
+        bottom = self.y0 + self.height * self.stride_y
+        return (self.x0, self.y0, right, bottom)
+
+
+@dataclass(frozen=True, slots=True)
+class SoftMask:
+    """Foreground probability of one object on a grid, 255 being certain."""
+
+    grid: Grid
+    probability: UInt8[np.ndarray, "h w"]
+
+    def __post_init__(self) -> None:
+        if self.probability.shape != (self.grid.height, self.grid.width):
+            raise ValueError(f"expected {(self.grid.height, self.grid.width)} cells, got {self.probability.shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class PixelMask:
+    """A binary mask at the image's own resolution, cut to a window whose top-left pixel is (x0, y0)."""
+
+    x0: int
+    y0: int
+    pixels: Bool[np.ndarray, "h w"]
+
+
+def pixel_window(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, int]) -> Grid:
+    """The stride-1 grid of all pixels that a box touches, clipped to the image, at least one pixel large."""
+    height, width = size_hw
+    x0 = int(np.clip(np.floor(box_xyxy[0]), 0, width - 1))
+    y0 = int(np.clip(np.floor(box_xyxy[1]), 0, height - 1))
+    x1 = int(np.clip(np.ceil(box_xyxy[2]), x0 + 1, width))
+    y1 = int(np.clip(np.ceil(box_xyxy[3]), y0 + 1, height))
+    return Grid(float(x0), float(y0), 1.0, 1.0, y1 - y0, x1 - x0)
+
+
+def interpolation_matrix(
+    start: float, stride: float, count: int, source_start: float, source_stride: float, source_count: int
+) -> Float32[np.ndarray, "count source_count"]:
+    """Bilinear weights from one axis of cells to another; rows of targets outside the source's extent are zero."""
+    centres = start + (np.arange(count) + 0.5) * stride
+    position = (centres - source_start) / source_stride
+    inside = (position >= 0) & (position <= source_count)
+    position = np.clip(position - 0.5, 0, source_count - 1)
+    low = np.minimum(position.astype(np.int64), max(source_count - 2, 0))
+    fraction = position - low
+    weights = np.zeros((count, source_count), dtype=np.float32)
+    rows = np.arange(count)
+    weights[rows, low] += (1 - fraction) * inside
+    weights[rows, np.minimum(low + 1, source_count - 1)] += fraction * inside
+    return weights
+
+
+def resample(
+    probability: Float32[np.ndarray, "h w"], source: Grid, target: Grid
+) -> Float32[np.ndarray, "target_h target_w"]:
+    """`probability` on `source` read bilinearly at the centres of `target`'s cells, zero outside `source`.
+
+    Bilinear reading is two small matrix products, one per axis.
+    """
+    rows = interpolation_matrix(target.y0, target.stride_y, target.height, source.y0, source.stride_y, source.height)
+    columns = interpolation_matrix(target.x0, target.stride_x, target.width, source.x0, source.stride_x, source.width)
+    result: Float32[np.ndarray, "target_h target_w"] = rows @ probability @ columns.T
+    return result
