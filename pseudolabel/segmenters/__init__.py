@@ -1,0 +1,1 @@
+"""Semantic segmenters: every source of a label map with confidences, behind one interface."""
