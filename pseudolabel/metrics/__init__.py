@@ -1,0 +1,1 @@
+"""How good masks and their scores are, measured against true masks."""
