@@ -1,0 +1,260 @@
+"""One stage of one run, and one attempt at one of its shards."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import socket
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pseudolabel.config import parse_config, result_relevant
+from pseudolabel.errors import IncompleteError, InputError, PseudolabelError
+from pseudolabel.pipelines.commit import DamagedPartError, Footer, commit_table, read_footer, read_part, verify_part
+from pseudolabel.pipelines.fingerprint import file_sha256, fingerprint
+from pseudolabel.pipelines.graph import load_stage
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.plan import Plan, read_plan
+from pseudolabel.pipelines.stage import Shard, Stage, StageConfig
+
+_BREAKER_UNITS = 20
+_RECORDED_LIBRARIES = ("pseudolabel", "torch", "numpy", "pyarrow", "Pillow")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage with its config over a run folder: everything that a worker needs, as plain JSON values."""
+
+    run_root: str
+    stage: str
+    config: Mapping[str, Any]
+    device: str = "cpu"
+    weights: Mapping[str, str] = field(default_factory=dict)  # sha256 by name, as the driver saw them
+
+    @cached_property
+    def run(self) -> RunPaths:
+        return RunPaths(Path(self.run_root))
+
+    @cached_property
+    def plan(self) -> Plan:
+        return read_plan(self.run)
+
+    @cached_property
+    def parsed_config(self) -> StageConfig:
+        return parse_config(load_stage(self.stage).config_class, self.config, where=self.stage)
+
+    def make_stage(self) -> Stage:
+        return load_stage(self.stage)(self.parsed_config, self.run)
+
+    def to_json(self) -> str:
+        names = ("run_root", "stage", "config", "device", "weights")
+        return json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        return cls(**json.loads(text))
+
+
+def make_job(run: RunPaths, stage: str, config: StageConfig, device: str) -> Job:
+    """The job of a stage, with the content hashes of its weights."""
+    instance = load_stage(stage)(config, run)
+    weights = {name: file_sha256(path) for name, path in instance.weights().items()}
+    values = config.model_dump(mode="json")
+    return Job(str(run.root), stage, values, device=device, weights=weights)
+
+
+class ShardWorker:
+    """What a worker process holds: a stage that is set up once and works on one shard after the other."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.stage = job.make_stage()
+        self._ready = False
+
+    def attempt(self, shard: int) -> bool:
+        """Whether the shard is done afterwards; a failure is written down, not raised.
+
+        Raises:
+            PseudolabelError: the set-up failed: no shard can be done in this process.
+        """
+        path = self.job.run.part(self.stage.writes, shard, self.job.plan.num_shards)
+        try:
+            inputs = {table: self.job.run.part(table, shard, self.job.plan.num_shards) for table in self.stage.reads()}
+            expected = expected_footer(self.job, self.stage, shard, {t: read_footer(p) for t, p in inputs.items()})
+            if is_done(path, expected.fingerprint):
+                return True
+            self._setup()
+            self._work(shard, path, inputs, expected)
+        except SetupError:
+            raise
+        except Exception as error:
+            write_failure(self.job, shard, error)
+            return False
+        self.job.run.failure(self.job.stage, shard).unlink(missing_ok=True)
+        return True
+
+    def _setup(self) -> None:
+        if self._ready:
+            return
+        try:
+            _check_weights(self.job, self.stage)
+            self.stage.setup(self.job.device)
+        except PseudolabelError as error:
+            raise SetupError(error) from error
+        self._ready = True
+
+    def _work(self, shard: int, path: Path, inputs: dict[str, Path], expected: Footer) -> None:
+        tables = {table: read_part(part) for table, part in inputs.items()}
+        plan = self.job.plan
+        place = Shard(shard, plan.num_shards, Path(plan.images_root), plan.exif)
+        table = self.stage.run(place, tables)
+        counts = count_units(table, self.stage.unit)
+        n_in = units_in(tables, self.stage.unit)
+        _check_conservation(counts, n_in, self.job.stage, shard)
+        _check_reject_rate(table, counts, n_in, self.job.parsed_config.max_reject_rate)
+        commit_table(table, path, _with_counts(expected, counts, n_in))
+
+
+class SetupError(Exception):
+    """The stage cannot work in this process at all: weights, device, model. `cause` is what the user is told."""
+
+    def __init__(self, cause: PseudolabelError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def expected_footer(job: Job, stage: Stage, shard: int, inputs: Mapping[str, Footer]) -> Footer:
+    """What the footer of a shard must say, counts aside."""
+    config = result_relevant(job.parsed_config)
+    prints = {table: footer.fingerprint for table, footer in sorted(inputs.items())}
+    weights = dict(job.weights)
+    if not prints:
+        raise InputError(f"stage {job.stage} reads no table")
+    return Footer(
+        stage=job.stage,
+        stage_version=stage.version,
+        fingerprint=fingerprint(job.stage, stage.version, config, weights, prints),
+        shard=shard,
+        num_shards=job.plan.num_shards,
+        n_in=0,
+        n_ok=0,
+        n_rejected=0,
+        config=config,
+        weights=weights,
+        inputs=prints,
+        versions=library_versions(),
+    )
+
+
+def is_done(path: Path, expected_fingerprint: str) -> bool:
+    """Whether the part is there, verifies, and carries this fingerprint."""
+    try:
+        return verify_part(path).fingerprint == expected_fingerprint
+    except (FileNotFoundError, DamagedPartError):
+        return False
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what can change a result; recorded in every part."""
+    return {"python": platform.python_version()} | {
+        library: importlib.metadata.version(library) for library in _RECORDED_LIBRARIES
+    }
+
+
+def count_units(table: pa.Table, unit: str) -> Counter[str]:
+    """Units by status: distinct images, or rows that stand for an object."""
+    if unit == "object":
+        objects = table.filter(pc.is_valid(table["annotation_id"]))
+        return Counter(objects["status"].to_pylist())
+    rows = table
+    if "annotation_id" in table.column_names and "source" not in table.column_names:
+        rows = table.filter(pc.is_null(table["annotation_id"]))  # rejected annotations stand beside the images
+    status_of = dict(zip(rows["image_key"].to_pylist(), rows["status"].to_pylist(), strict=True))
+    return Counter(status_of.values())
+
+
+def units_in(tables: Mapping[str, pa.Table], unit: str) -> int:
+    """How many units the manifest (or, for `shard`, the plan) asks for."""
+    table = tables.get("manifest", tables.get("plan"))
+    if table is None:
+        raise InputError("a stage reads the manifest or the plan")
+    images = table.filter(pc.is_null(table["annotation_id"]))
+    if unit == "object":
+        images = images.filter(pc.equal(images["status"], "ok"))
+        return int(pc.sum(pc.fill_null(pc.list_value_length(images["objects"]), 0)).as_py() or 0)
+    if "manifest" in tables:
+        images = images.filter(pc.equal(images["status"], "ok"))
+    return int(images.num_rows)
+
+
+def write_failure(job: Job, shard: int, error: BaseException) -> None:
+    """Put down why a shard failed, for `status` and for the driver's summary."""
+    path = job.run.failure(job.stage, shard)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "error": describe(error),
+        "kind": type(error).__name__,
+        "exit_code": getattr(error, "exit_code", 1),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def write_death(job: Job, shard: int, exit_code: int | None) -> None:
+    """Put down that the process working on a shard died."""
+    cause = f"signal {signal.Signals(-exit_code).name}" if exit_code is not None and exit_code < 0 else f"{exit_code}"
+    hint = "; out of memory? use fewer --workers" if cause == "signal SIGKILL" else ""
+    write_failure(job, shard, IncompleteError(f"the worker process died ({cause}){hint}"))
+
+
+def read_failure(job: Job, shard: int) -> dict[str, Any] | None:
+    """What the last failed attempt said, None where there was none."""
+    try:
+        content: dict[str, Any] = json.loads(job.run.failure(job.stage, shard).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return content
+
+
+def describe(error: BaseException) -> str:
+    """One line about an error: ours as they stand, others with their type."""
+    text = str(error).strip().replace("\n", " ")[:300]
+    return text if isinstance(error, PseudolabelError) else f"{type(error).__name__}: {text}"
+
+
+def _check_weights(job: Job, stage: Stage) -> None:
+    for name, path in stage.weights().items():
+        if job.weights and file_sha256(path) != job.weights.get(name):
+            raise InputError(f"{name} {path} changed since the run was started; start it again")
+
+
+def _with_counts(footer: Footer, counts: Counter[str], n_in: int) -> Footer:
+    n_rejected = counts["rejected"]
+    values = {name: getattr(footer, name) for name in Footer.__dataclass_fields__}
+    return Footer(**(values | {"n_in": n_in, "n_ok": counts.total() - n_rejected, "n_rejected": n_rejected}))
+
+
+def _check_conservation(counts: Counter[str], n_in: int, stage: str, shard: int) -> None:
+    if counts.total() != n_in:
+        raise AssertionError(f"{stage}, shard {shard:05d}: {n_in} units went in and {counts.total()} came out")
+
+
+def _check_reject_rate(table: pa.Table, counts: Counter[str], n_in: int, limit: float) -> None:
+    if n_in < _BREAKER_UNITS or counts["rejected"] <= limit * n_in:
+        return
+    rows = table.filter(pc.equal(table["status"], "rejected"))
+    top = ", ".join(f"{n} {reason}" for reason, n in Counter(rows["reason"].to_pylist()).most_common(3))
+    raise IncompleteError(
+        f"{counts['rejected']} of {n_in} were rejected ({top}), more than --max-reject-rate {limit:g} allows"
+    )

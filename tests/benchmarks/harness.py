@@ -1,0 +1,130 @@
+"""What every figure's script shares: interleaved timing, and a result file that says where it comes from.
+
+Run a script with `--json` to print one object, with `--out docs/results/NAME.json` to keep it.
+"""
+
+import argparse
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("torch", "torchvision", "onnxruntime-gpu", "numpy", "numba", "pyarrow", "pycocotools", "faster-coco-eval")
+
+
+def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of CPU time per call of each function, called in turns so that noise hits all alike.
+
+    Each function is called once before the clock starts.
+    """
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.process_time()
+            function()
+            seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def shared_folder() -> Path:
+    """The folder of real data and weights: `PSEUDOLABEL_SHARED`, else `../shared` beside the checkout.
+
+    Raises:
+        SystemExit: it is not there.
+    """
+    folder = Path(os.environ.get("PSEUDOLABEL_SHARED") or Path(__file__).parents[2].parent / "shared")
+    if not folder.is_dir():
+        raise SystemExit(
+            f"no real data at {folder}: set PSEUDOLABEL_SHARED to the folder that holds data/ and weights/"
+        )
+    return folder
+
+
+def report(name: str, rows: list[dict[str, Any]], *, on: str, seeds: list[int] | None = None) -> None:
+    """Print the rows as a table, or as JSON with `--json`; keep them with `--out FILE`."""
+    arguments, _ = _arguments()
+    result = {
+        "name": name,
+        "on": on,
+        "rows": rows,
+        "seeds": seeds or [],
+        "command": _command(),
+        "commit": _commit(),
+        "machine": _machine(),
+        "versions": _versions(),
+        "date": dt.date.today().isoformat(),
+    }
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(format_rows(rows))
+
+
+def format_rows(rows: list[dict[str, Any]]) -> str:
+    """Rows as a Markdown table; numbers with four significant digits."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _arguments() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_known_args()
+
+
+def _command() -> str:
+    script = Path(sys.argv[0]).name
+    return " ".join(["python", f"tests/benchmarks/{script}", *sys.argv[1:]])
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _machine() -> dict[str, Any]:
+    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "system": platform.system(), "gpu": _gpu_name()}
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _gpu_name() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
