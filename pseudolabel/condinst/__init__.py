@@ -1,0 +1,1 @@
+"""The instance network that teachers and students share: FCOS with a dynamic mask head."""

@@ -1,0 +1,1 @@
+"""Mask teachers that learn from boxes."""
