@@ -1,0 +1,127 @@
+"""The Quality-Aware Module as one call: which candidates, one mask from them, and its score.
+
+Training and the stage `fuse` share this file; what differs is only how the candidates got onto one grid.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pseudolabel.fusion.fuse import (
+    TAU_BOX,
+    TAU_PIXEL,
+    best_single,
+    box_quality,
+    passing,
+    qmf_weights,
+    vote_share,
+    weighted_mean,
+)
+from pseudolabel.fusion.scoring import (
+    Quality,
+    mask_confidence_code,
+    mask_confidence_paper,
+    mask_quality_score,
+    vote_score,
+)
+
+Fusion = Literal["qmf", "vote", "best"]
+Score = Literal["mqs", "mcs", "mcs-paper", "code"]
+
+
+@dataclass(frozen=True, slots=True)
+class FusionRule:
+    """Which fusion, which score and which thresholds; the defaults follow the papers' equations."""
+
+    fusion: Fusion = "qmf"
+    score: Score = "mqs"
+    tau_box: float = TAU_BOX
+    tau_pixel: float = TAU_PIXEL
+
+    @classmethod
+    def with_one_tau(cls, tau: float, *, fusion: Fusion = "qmf", score: Score = "mqs") -> "FusionRule":
+        """The strict reading of BoxSeg's paper: one threshold for box scores and for pixels."""
+        return cls(fusion, score, tau, tau)
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """Soft masks of n objects with their scores; an object without a kept candidate has weight, mask and score 0."""
+
+    mask: Float[Tensor, "n h w"]
+    weights: Float[Tensor, "n k"]
+    kept: Bool[Tensor, "n k"]
+    quality: Quality
+
+
+def candidate_weights(
+    box_score: Float[Tensor, "n k"], box_iou: Float[Tensor, "n k"], kept: Bool[Tensor, "n k"], rule: FusionRule
+) -> Float[Tensor, "n k"]:
+    """Share of every candidate under the rule."""
+    quality = box_quality(box_score, box_iou)
+    if rule.fusion == "qmf":
+        return qmf_weights(quality, kept)
+    if rule.fusion == "best":
+        return best_single(quality, kept)
+    return qmf_weights(torch.ones_like(quality), kept)
+
+
+def fuse_masks(
+    probability: Float[Tensor, "n k h w"], weights: Float[Tensor, "n k"], kept: Bool[Tensor, "n k"], rule: FusionRule
+) -> Float[Tensor, "n h w"]:
+    """Soft masks, of which `> rule.tau_pixel` (for the vote: more than half) is the object."""
+    if rule.fusion == "vote":
+        return vote_share(probability, kept, tau_pixel=rule.tau_pixel)
+    return weighted_mean(probability, weights)
+
+
+def quality_of(
+    fused: Float[Tensor, "n h w"],
+    probability: Float[Tensor, "n k h w"],
+    box_score: Float[Tensor, "n k"],
+    kept: Bool[Tensor, "n k"],
+    box_mask: Bool[Tensor, "n h w"],
+    rule: FusionRule,
+) -> Quality:
+    """The score that the rule names, always with MQS' two averages beside it.
+
+    BoxTeacher's confidences are defined for one detection; of several, the mean box score stands in.
+    """
+    parts = mask_quality_score(box_score, kept, fused, box_mask, tau_pixel=rule.tau_pixel)
+    if rule.score == "mqs":
+        return parts
+    if rule.score == "code":
+        score = vote_score(box_score, kept, probability, fused > 0.5, tau_pixel=rule.tau_pixel)
+    elif rule.score == "mcs":
+        score = mask_confidence_code(parts.box, fused, tau_pixel=rule.tau_pixel)
+    else:
+        score = mask_confidence_paper(parts.box, fused, box_mask, tau_pixel=rule.tau_pixel)
+    return Quality(score, parts.box, parts.pixel)
+
+
+def quality_aware_fusion(
+    probability: Float[Tensor, "n k h w"],
+    box_score: Float[Tensor, "n k"],
+    box_iou: Float[Tensor, "n k"],
+    valid: Bool[Tensor, "n k"],
+    box_mask: Bool[Tensor, "n h w"],
+    rule: FusionRule,
+) -> Fused:
+    """Fused masks and scores of n objects whose candidates lie on one grid.
+
+    Args:
+        probability: candidate masks, what `box_quality_ranking` chose, in [0, 1].
+        box_score: in [0, 1].
+        box_iou: IoU of the candidate's box with the object's.
+        valid: False for padding.
+        box_mask: the object's own box on the grid.
+
+    The mask is not yet cut to the box; multiply by `box_mask` for that.
+    """
+    kept = passing(box_score, valid, tau_box=rule.tau_box)
+    weights = candidate_weights(box_score, box_iou, kept, rule)
+    mask = fuse_masks(probability, weights, kept, rule)
+    return Fused(mask, weights, kept, quality_of(mask, probability, box_score, kept, box_mask, rule))

@@ -1,0 +1,114 @@
+"""How good a fused mask probably is: the scores of BoxSeg (paper and released code) and of BoxTeacher.
+
+Shapes are those of `pseudolabel.fusion.fuse`: n objects, k candidates, one grid of h x w cells per object.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pseudolabel.fusion.fuse import TAU_PIXEL
+
+EPSILON = 1e-6  # BoxTeacher's, in the mean over a mask's pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """A score and the two averages that it is the geometric mean of."""
+
+    score: Float[Tensor, "n"]
+    box: Float[Tensor, "n"]
+    pixel: Float[Tensor, "n"]
+
+
+def mean_kept(values: Float[Tensor, "n k"], kept: Bool[Tensor, "n k"]) -> Float[Tensor, "n"]:
+    """Mean over the kept candidates, 0 where there are none."""
+    return torch.where(kept, values, 0.0).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+
+
+def mean_in_mask(
+    fused: Float[Tensor, "n h w"], box_mask: Bool[Tensor, "n h w"], *, tau_pixel: float = TAU_PIXEL
+) -> Float[Tensor, "n"]:
+    """Mean probability of the pixels that are both in the box and above the threshold, 0 where there are none."""
+    inside = box_mask & (fused > tau_pixel)
+    return torch.where(inside, fused, 0.0).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
+
+
+def mask_quality_score(
+    box_score: Float[Tensor, "n k"],
+    kept: Bool[Tensor, "n k"],
+    fused: Float[Tensor, "n h w"],
+    box_mask: Bool[Tensor, "n h w"],
+    *,
+    tau_pixel: float = TAU_PIXEL,
+) -> Quality:
+    """Mask-Quality Scoring: mean box score of the kept candidates with mean probability inside the box.
+
+    Source: BoxSeg, eq. 5.
+    """
+    box = mean_kept(box_score, kept)
+    pixel = mean_in_mask(fused, box_mask, tau_pixel=tau_pixel)
+    return Quality((box * pixel).sqrt(), box, pixel)
+
+
+def mask_confidence_paper(
+    box_score: Float[Tensor, "n"],
+    mask: Float[Tensor, "n h w"],
+    box_mask: Bool[Tensor, "n h w"],
+    *,
+    tau_pixel: float = TAU_PIXEL,
+) -> Float[Tensor, "n"]:
+    """Mask-aware confidence of single detections, the mean taken inside the given box. Source: BoxTeacher's paper."""
+    return (box_score * mean_in_mask(mask, box_mask, tau_pixel=tau_pixel)).sqrt()
+
+
+def mean_of_mask(mask: Float[Tensor, "n h w"], *, tau_pixel: float = TAU_PIXEL) -> Float[Tensor, "n"]:
+    """Mean probability above the threshold, with BoxTeacher's epsilon in the denominator."""
+    above = mask > tau_pixel
+    return torch.where(above, mask, 0.0).sum(dim=(1, 2)) / (above.sum(dim=(1, 2)) + EPSILON)
+
+
+def mask_confidence_code(
+    box_score: Float[Tensor, "n"], mask: Float[Tensor, "n h w"], *, tau_pixel: float = TAU_PIXEL
+) -> Float[Tensor, "n"]:
+    """Mask-aware confidence as BoxTeacher's code weighs pseudo masks: the box score enters under two roots."""
+    return (box_score.sqrt() * mean_of_mask(mask, tau_pixel=tau_pixel)).sqrt()
+
+
+def detection_rank(
+    box_score: Float[Tensor, "n"], mask: Float[Tensor, "n h w"], *, tau_pixel: float = TAU_PIXEL
+) -> Float[Tensor, "n"]:
+    """The order in which detections choose objects in `bpma`, and their final score at test time.
+
+    Source: the code of BoxTeacher and of BoxSeg.
+    """
+    return (box_score * mean_of_mask(mask, tau_pixel=tau_pixel)).sqrt()
+
+
+def vote_score(
+    box_score: Float[Tensor, "n k"],
+    kept: Bool[Tensor, "n k"],
+    probability: Float[Tensor, "n k h w"],
+    voted: Bool[Tensor, "n h w"],
+    *,
+    tau_pixel: float = TAU_PIXEL,
+) -> Float[Tensor, "n"]:
+    """The released code's score: how far each kept candidate agrees with the voted mask, averaged.
+
+    Per candidate g = IoU with the voted mask * (probability above the threshold / area of the voted mask), and the
+    score is the mean of sqrt((s + 1) / 2 * g). Source: BoxSeg's released code.
+    """
+    above = probability > tau_pixel
+    agreement = iou_with(above, voted)
+    mass = torch.where(above, probability, 0.0).sum(dim=(2, 3))
+    area = voted.sum(dim=(1, 2)).clamp(min=1)
+    return mean_kept(((box_score + 1) / 2 * agreement * mass / area[:, None]).sqrt(), kept)
+
+
+def iou_with(masks: Bool[Tensor, "n k h w"], one: Bool[Tensor, "n h w"]) -> Float[Tensor, "n k"]:
+    """IoU of every candidate with its object's one mask; 0 where both are empty."""
+    intersection = (masks & one[:, None]).sum(dim=(2, 3))
+    union = (masks | one[:, None]).sum(dim=(2, 3))
+    return intersection / union.clamp(min=1)
