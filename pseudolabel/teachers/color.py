@@ -98,22 +98,24 @@ def color_edges(
     theta: float = 2.0,
     size: int = 3,
     dilation: int = 2,
-) -> Bool[Tensor, "b 2 d h w"]:
-    """Where neighbours are alike: similarity at least `tau`, held at the pair's first cell.
+) -> Int[Tensor, "b h w"]:
+    """Where neighbours are alike, similarity at least `tau`, as bits at the pair's first cell.
 
-    `[:, 0]` says it for the step from the first cell to the second (the second one valid), `[:, 1]` for the way back
-    (the first one valid). Neighbours that are not valid or off the grid are never alike, at any `tau`.
+    With d offsets, bit i says it for the step of offset i from the first cell to the second (the second one valid), bit
+    d + i for the way back (the first one valid). Neighbours that are not valid or off the grid are never alike, at any
+    `tau`. uint8 for a 3 x 3 neighbourhood, else int64.
 
     Source: BoxInst (arXiv 2012.02310), section 3.2; the limit is applied to the distance, -theta ln(tau), squared.
     """
     limit = math.inf if tau <= 0 else (theta * math.log(tau)) ** 2
     offsets = undirected_offsets(size, dilation)
-    edges = torch.zeros(lab.shape[0], 2, len(offsets), *lab.shape[2:], dtype=torch.bool, device=lab.device)
+    kind = torch.uint8 if len(offsets) == 4 else torch.int64
+    edges = torch.zeros(lab.shape[0], *lab.shape[2:], dtype=kind, device=lab.device)
     for index, offset in enumerate(offsets):
         first, second = pair_slices(offset, lab.shape[2], lab.shape[3])
         alike = (lab[(..., *first)] - lab[(..., *second)]).square().sum(dim=1) <= limit
-        edges[(slice(None), 0, index, *first)] = alike & valid[(..., *second)]
-        edges[(slice(None), 1, index, *first)] = alike & valid[(..., *first)]
+        there, back = alike & valid[(..., *second)], alike & valid[(..., *first)]
+        edges[(..., *first)] |= (there.to(kind) << index) | (back.to(kind) << (len(offsets) + index))
     return edges
 
 

@@ -22,6 +22,7 @@ from pseudolabel.teachers.pairwise import (
     box_windows,
     image_edge_weights,
     mask_edge_weights,
+    scale_by_instance,
     sum_by_instance,
     weighted_pair_loss,
 )
@@ -85,9 +86,7 @@ def _box_projections(
     return (column >= left) & (column < right), (row >= top) & (row < bottom)
 
 
-def pairwise_loss(
-    logits: Float[Tensor, "n h w"], windows: Windows, edges: Bool[Tensor, "b 2 d h w"]
-) -> Float[Tensor, ""]:
+def pairwise_loss(logits: Float[Tensor, "n h w"], windows: Windows, edges: Int[Tensor, "b h w"]) -> Float[Tensor, ""]:
     """Mean over all directed edges that start in a box and join like colours of -log P(both cells on one side).
 
     Args:
@@ -117,5 +116,5 @@ def affinity_loss(
     """
     weights = mask_edge_weights(masks, valid, windows)
     share = quality / sum_by_instance(weights, windows).clamp(min=1)
-    total = weighted_pair_loss(logits, windows, weights * share[windows.instance])
+    total = weighted_pair_loss(logits, windows, scale_by_instance(weights, share, windows))
     return total / (quality > 0).sum().clamp(min=1)

@@ -4,6 +4,9 @@ A pair (i, j) costs -log(m_i m_j + (1 - m_i)(1 - m_j)) for m = sigmoid(z). With 
 sp(z_i) + sp(z_j) - sp(z_i + z_j), and its derivative by z_i is sigmoid(z_i) - sigmoid(z_i + z_j). Every pair of cells
 is evaluated once, with the weight 0, 1 or 2 that its two directed edges give together, and only cells of a box and of
 the rim that an edge from it can reach are touched. The result equals the sum over the full grid; nothing is cut off.
+
+The windows of all instances lie side by side on one canvas, each with its whole rim, so that a neighbour is the same
+step away everywhere on the flattened canvas and no weighted edge leads from one window into another.
 """
 
 from dataclasses import dataclass
@@ -19,29 +22,27 @@ from pseudolabel.teachers.color import Offset, undirected_offsets
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """The cells of all boxes with their rims, one after the other."""
+    """The cells of all boxes with their rims, and where each has its place on a canvas of c cells."""
 
-    cells: Int[Tensor, "m"]  # index into the flattened (n, h, w) logits
-    image_cells: Int[Tensor, "m"]  # index into one flattened (h, w) plane
-    image: Int[Tensor, "m"]  # which image of the batch the instance is on
+    source: Int[Tensor, "m"]  # index into the flattened (n, h, w) logits
+    image_source: Int[Tensor, "m"]  # index into flattened (b, h, w) planes of the images
+    place: Int[Tensor, "m"]  # index into the flattened canvas
     instance: Int[Tensor, "m"]
-    pitch: Int[Tensor, "m"]  # cells per row of the cell's window
-    row: Int[Tensor, "m"]
-    column: Int[Tensor, "m"]
-    box_cells: Int[Tensor, "n 4"]
+    inside: Bool[Tensor, "c"]  # on the canvas: the cell is in its instance's box
+    boxes: int
+    canvas_hw: tuple[int, int]
     offsets: tuple[Offset, ...]
-    size_hw: tuple[int, int]
 
-    def inside(self, offset: Offset = (0, 0)) -> Bool[Tensor, "m"]:
-        """Whether the cell that lies `offset` further is in the box."""
-        left, top, right, bottom = self.box_cells[self.instance].unbind(1)
-        row, column = self.row + offset[0], self.column + offset[1]
-        return (row >= top) & (row < bottom) & (column >= left) & (column < right)
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """How far on the flattened canvas the second cell of each offset's pairs lies from the first; positive."""
+        return tuple(dy * self.canvas_hw[1] + dx for dy, dx in self.offsets)
 
-    def neighbour(self, offset: Offset) -> Int[Tensor, "m"]:
-        """Position in the window list of the cell `offset` further; meaningless (but in range) beyond the window."""
-        position = torch.arange(self.cells.numel(), device=self.cells.device)
-        return (position + self.pitch * offset[0] + offset[1]).clamp_(0, max(self.cells.numel() - 1, 0))
+    def on_canvas(self, values: Tensor, source: Int[Tensor, "m"]) -> Tensor:
+        """`values`, flattened and read at `source`, in their places on the flattened canvas; 0 elsewhere."""
+        canvas = torch.zeros(self.inside.numel(), dtype=values.dtype, device=values.device)
+        canvas[self.place] = values.flatten().index_select(0, source)
+        return canvas
 
 
 def box_cells(boxes_xyxy: Float[Tensor, "n 4"], size_hw: tuple[int, int], *, stride: int = 4) -> Int[Tensor, "n 4"]:
@@ -73,39 +74,96 @@ def box_windows(
     size: int = 3,
     dilation: int = 2,
 ) -> Windows:
-    """All cells that can have a weighted edge: each box of `box_cells` widened by the neighbourhood's reach."""
+    """All cells that can have a weighted edge: each box of `box_cells` widened by the neighbourhood's reach.
+
+    Args:
+        image_index: which image of the batch each box is on.
+        size_hw: the logits' grid.
+    """
     offsets = undirected_offsets(size, dilation)
     reach = max(dy for dy, _ in offsets)
-    limits = torch.tensor([size_hw[1], size_hw[0]], device=cells.device)
-    low = (cells[:, :2] - reach).clamp(min=0)
-    span = torch.minimum(cells[:, 2:] + reach, limits) - low
-    count = span.prod(dim=1)
-    instance = torch.repeat_interleave(torch.arange(len(cells), device=cells.device), count)
-    local = torch.arange(instance.numel(), device=cells.device) - (count.cumsum(0) - count)[instance]
-    pitch = span[instance, 0]
-    row = torch.div(local, pitch, rounding_mode="floor")
-    column = local - row * pitch + low[instance, 0]
-    row = row + low[instance, 1]
-    image_cells = row * size_hw[1] + column
-    flat = instance * (size_hw[0] * size_hw[1]) + image_cells
-    return Windows(flat, image_cells, image_index[instance], instance, pitch, row, column, cells, offsets, size_hw)
+    corner, canvas_hw = _shelves(cells, reach)
+    h, w = size_hw
+    low = torch.stack([cells[:, 0] - reach, cells[:, 1] - reach]).clamp(min=0)
+    high = torch.stack([(cells[:, 2] + reach).clamp(max=w), (cells[:, 3] + reach).clamp(max=h)])
+    owner, row = _counted(low[1], high[1])
+    start = row * w + low[0][owner]
+    spot = (row - cells[owner, 1] + corner[owner, 1]) * canvas_hw[1] + (low[0] - cells[:, 0] + corner[:, 0])[owner]
+    length = (high[0] - low[0])[owner]
+    ends = length.cumsum(0)
+    position = torch.arange(int(ends[-1]) if len(ends) else 0, device=cells.device)
+
+    def per_cell(of_row: Tensor) -> Tensor:
+        return torch.repeat_interleave(of_row - (ends - length), length) + position
+
+    return Windows(
+        source=per_cell(owner * (h * w) + start),
+        image_source=per_cell(image_index[owner] * (h * w) + start),
+        place=per_cell(spot),
+        instance=torch.repeat_interleave(owner, length),
+        inside=_boxes_on_canvas(cells, corner, canvas_hw),
+        boxes=len(cells),
+        canvas_hw=canvas_hw,
+        offsets=offsets,
+    )
 
 
-def image_edge_weights(edges: Bool[Tensor, "b 2 d h w"], windows: Windows) -> Float[Tensor, "d m"]:
-    """Weight 0, 1 or 2 of every pair in the windows: its directed edges that start in the box and are set."""
-    planes = edges.flatten(3)
-    inside = windows.inside()
-    rows = []
-    for index, offset in enumerate(windows.offsets):
-        there = planes[:, 0, index][windows.image, windows.image_cells] & inside
-        back = planes[:, 1, index][windows.image, windows.image_cells] & windows.inside(offset)
-        rows.append(there.float() + back.float())
-    return torch.stack(rows)
+def _counted(low: Int[Tensor, "n"], high: Int[Tensor, "n"]) -> tuple[Int[Tensor, "rows"], Int[Tensor, "rows"]]:
+    """Every whole number from `low` to `high` - 1 of each entry, with the entry it belongs to."""
+    count = high - low
+    owner = torch.repeat_interleave(torch.arange(len(low), device=low.device), count)
+    first = count.cumsum(0) - count
+    return owner, torch.arange(owner.numel(), device=low.device) - first[owner] + low[owner]
+
+
+def _shelves(cells: Int[Tensor, "n 4"], reach: int) -> tuple[Int[Tensor, "n 2"], tuple[int, int]]:
+    """(column, row) on a canvas of each box's first cell, rims not overlapping; and the canvas' height and width.
+
+    Tallest first, left to right, a new shelf when one is full.
+    """
+    sizes = [(right - left + 2 * reach, bottom - top + 2 * reach) for left, top, right, bottom in cells.tolist()]
+    area = sum(width * height for width, height in sizes)
+    pitch = max([int(area**0.5), *(width for width, _ in sizes), 1])
+    corners, column, shelf, next_shelf = [(0, 0)] * len(sizes), 0, 0, 0
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index][1]):
+        width, height = sizes[index]
+        if column + width > pitch:
+            column, shelf = 0, next_shelf
+        corners[index] = (column + reach, shelf + reach)
+        column, next_shelf = column + width, max(next_shelf, shelf + height)
+    return torch.tensor(corners, device=cells.device).reshape(-1, 2), (next_shelf, pitch)
+
+
+def _boxes_on_canvas(
+    cells: Int[Tensor, "n 4"], corner: Int[Tensor, "n 2"], canvas_hw: tuple[int, int]
+) -> Bool[Tensor, "c"]:
+    """True in all boxes: +1 where a box's row begins, -1 behind its end, summed along the canvas."""
+    owner, row = _counted(corner[:, 1], corner[:, 1] + cells[:, 3] - cells[:, 1])
+    begin = row * canvas_hw[1] + corner[owner, 0]
+    change = torch.zeros(canvas_hw[0] * canvas_hw[1] + 1, dtype=torch.int32, device=cells.device)
+    change[begin] = 1
+    change[begin + (cells[:, 2] - cells[:, 0])[owner]] = -1
+    return change[:-1].cumsum(0, dtype=torch.int32) > 0
+
+
+def image_edge_weights(edges: Int[Tensor, "b h w"], windows: Windows) -> Float[Tensor, "d c"]:
+    """Weight 0, 1 or 2 of every pair, held at its first cell: its directed edges that start in the box and are set.
+
+    Args:
+        edges: from `color_edges`, with the size and dilation of the windows.
+    """
+    bits = windows.on_canvas(edges, windows.image_source)
+    weights = torch.zeros(len(windows.offsets), bits.numel(), device=bits.device)
+    for index, step in enumerate(windows.steps):
+        there = ((bits >> index) & 1)[:-step] * windows.inside[:-step]
+        back = ((bits >> (len(windows.offsets) + index)) & 1)[:-step] * windows.inside[step:]
+        weights[index, :-step] = there + back
+    return weights
 
 
 def mask_edge_weights(
     masks: Float[Tensor, "n h w"], valid: Bool[Tensor, "b h w"], windows: Windows, *, threshold: float = 0.5
-) -> Float[Tensor, "d m"]:
+) -> Float[Tensor, "d c"]:
     """Weight 0, 1 or 2 of every pair whose smoothed mask values agree, as `image_edge_weights` for colours.
 
     Agreement is A = t_i t_j + (1 - t_i)(1 - t_j) for t = (M + 3x3 average of M) / 2, at least `threshold`; two cells
@@ -116,32 +174,33 @@ def mask_edge_weights(
 
     Source: BoxTeacher (arXiv 2210.05174), the noise-reduced affinity.
     """
-    smooth = (masks + F.avg_pool2d(masks[:, None], 3, stride=1, padding=1)[:, 0]) / 2
-    value = smooth.flatten()[windows.cells]
-    usable = valid.flatten(1)[windows.image, windows.image_cells]
-    inside = windows.inside()
-    rows = []
-    for offset in windows.offsets:
-        other = windows.neighbour(offset)
-        agree = (value * value[other] + (1 - value) * (1 - value[other]) >= threshold) & _on_grid(windows, offset)
-        rows.append((agree & usable[other] & inside).float() + (agree & usable & windows.inside(offset)).float())
-    return torch.stack(rows)
+    mask = windows.on_canvas(masks, windows.source).view(1, 1, *windows.canvas_hw)
+    smooth = ((mask + F.avg_pool2d(mask, 3, stride=1, padding=1)) / 2).flatten()
+    usable = windows.on_canvas(valid, windows.image_source)
+    weights = torch.zeros(len(windows.offsets), smooth.numel(), device=smooth.device)
+    for index, step in enumerate(windows.steps):
+        first, second = smooth[:-step], smooth[step:]
+        agree = first * second + (1 - first) * (1 - second) >= threshold
+        there = agree & usable[step:] & windows.inside[:-step]
+        weights[index, :-step] = there.float() + (agree & usable[:-step] & windows.inside[step:]).float()
+    return weights
 
 
-def _on_grid(windows: Windows, offset: Offset) -> Bool[Tensor, "m"]:
-    row, column = windows.row + offset[0], windows.column + offset[1]
-    h, w = windows.size_hw
-    return (row >= 0) & (row < h) & (column >= 0) & (column < w)
-
-
-def sum_by_instance(weights: Float[Tensor, "d m"], windows: Windows) -> Float[Tensor, "n"]:
+def sum_by_instance(weights: Float[Tensor, "d c"], windows: Windows) -> Float[Tensor, "n"]:
     """Total weight of each instance's pairs."""
-    total = torch.zeros(len(windows.box_cells), device=weights.device, dtype=weights.dtype)
-    return total.index_add_(0, windows.instance, weights.sum(dim=0))
+    total = torch.zeros(windows.boxes, device=weights.device, dtype=weights.dtype)
+    return total.index_add_(0, windows.instance, weights.sum(dim=0)[windows.place])
+
+
+def scale_by_instance(
+    weights: Float[Tensor, "d c"], factor: Float[Tensor, "n"], windows: Windows
+) -> Float[Tensor, "d c"]:
+    """Every instance's pairs times its own factor."""
+    return weights * windows.on_canvas(factor, windows.instance)
 
 
 def weighted_pair_loss(
-    logits: Float[Tensor, "n h w"], windows: Windows, weights: Float[Tensor, "d m"]
+    logits: Float[Tensor, "n h w"], windows: Windows, weights: Float[Tensor, "d c"]
 ) -> Float[Tensor, ""]:
     """Sum over all pairs of weight times -log P(same side), differentiable by the logits."""
     result: Tensor = _PairLoss.apply(logits, windows, weights)
@@ -153,56 +212,41 @@ class _PairLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, windows: Windows, weights: Tensor) -> Tensor:
-        z = logits.detach().flatten()[windows.cells].float()
-        loss, gradient = _pair_loss_and_gradient(z, windows, weights)
-        ctx.save_for_backward(windows.cells, gradient)
+        z = windows.on_canvas(logits.detach(), windows.source).float()
+        loss, gradient = _pair_loss_and_gradient(z, windows.steps, weights)
+        ctx.save_for_backward(windows.source, gradient.index_select(0, windows.place))
         ctx.shape, ctx.dtype = logits.shape, logits.dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        cells, gradient = ctx.saved_tensors
+        source, gradient = ctx.saved_tensors
         full = torch.zeros(ctx.shape.numel(), device=gradient.device, dtype=ctx.dtype)
-        full[cells] = (gradient * upstream[0]).to(ctx.dtype)
+        full[source] = (gradient * upstream[0]).to(ctx.dtype)
         return full.view(ctx.shape), None, None
 
 
-def _pair_loss_and_gradient(z: Tensor, windows: Windows, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and derivative by every window cell.
+def _pair_loss_and_gradient(
+    z: Float[Tensor, "c"], steps: tuple[int, ...], weights: Float[Tensor, "d c"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, "c"]]:
+    """The loss, and its derivative by every cell of the canvas.
 
     Softplus is split into its straight part and log1p(exp(-|x|)), whose straight parts (|a| + |b| - |a + b|) / 2 cancel
     exactly where both cells are on one side; sums run in float64.
     """
     size = z.abs()
-    decay = torch.exp(-size)
     total = torch.zeros((), device=z.device, dtype=torch.float64)
     at_cell, pulled = torch.zeros_like(z), torch.zeros_like(z)
-    for weight, offset in zip(weights, windows.offsets, strict=True):
-        other, before = windows.neighbour(offset), windows.neighbour((-offset[0], -offset[1]))
-        both = z + z[other]
+    for weight, step in zip(weights[:, :], steps, strict=True):
+        weight = weight[:-step]
+        both = z[:-step] + z[step:]
         both_size = both.abs()
-        both_decay = torch.exp(-both_size)
-        straight = (size + size[other] - both_size) * 0.5
-        total += (weight * (straight - torch.log1p(both_decay))).sum(dtype=torch.float64)
-        pull = weight * _logistic(both, both_decay)
-        # the pair's second cell reads what its first cell holds; beyond the window that is nothing
-        arrives = _starts_in_window(windows, offset)
-        at_cell += weight + torch.where(arrives, weight[before], 0)
-        pulled += pull + torch.where(arrives, pull[before], 0)
-    total += (at_cell * torch.log1p(decay)).sum(dtype=torch.float64)
-    return total.to(z.dtype), at_cell * _logistic(z, decay) - pulled
-
-
-def _starts_in_window(windows: Windows, offset: Offset) -> Bool[Tensor, "m"]:
-    """Whether the cell that lies `offset` before is in the same window."""
-    reach = max(dy for dy, _ in windows.offsets)
-    h, w = windows.size_hw
-    left, top, right, bottom = windows.box_cells[windows.instance].unbind(1)
-    row, column = windows.row - offset[0], windows.column - offset[1]
-    in_rows = (row >= (top - reach).clamp(min=0)) & (row < (bottom + reach).clamp(max=h))
-    return in_rows & (column >= (left - reach).clamp(min=0)) & (column < (right + reach).clamp(max=w))
-
-
-def _logistic(x: Tensor, decay: Tensor) -> Tensor:
-    """sigmoid(x) from exp(-|x|)."""
-    return torch.where(x >= 0, 1.0, decay) / (1 + decay)
+        straight = (size[:-step] + size[step:]).sub_(both_size).mul_(0.5)
+        straight -= both_size.neg_().exp_().log1p_()
+        total += straight.mul_(weight).sum(dtype=torch.float64)
+        pull = both.sigmoid_().mul_(weight)
+        for side in (slice(None, -step), slice(step, None)):
+            at_cell[side] += weight
+            pulled[side] += pull
+    total += size.neg_().exp_().log1p_().mul_(at_cell).sum(dtype=torch.float64)
+    return total.to(z.dtype), at_cell.mul_(z.sigmoid()).sub_(pulled)
