@@ -1,5 +1,9 @@
 """The stages by name, and the order in which a run goes through them."""
 
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
 from pseudolabel.pipelines.stage import Stage
 from pseudolabel.registry import Registry
 
@@ -24,3 +28,38 @@ def load_stage(name: str) -> type[Stage]:
     """
     stage: type[Stage] = STAGES.load(name)
     return stage
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """A training command: one model of the run, made from tables of the run."""
+
+    config: str  # module:class of its config
+    function: str  # module:function (run, config) -> path of the weights
+    model: str  # the name below models/
+    version: int  # raise it whenever the same input and config give other weights
+
+
+TRAINERS: dict[str, Trainer] = {
+    "train-siseg": Trainer(
+        config="pseudolabel.pipelines.train_siseg:TrainSisegConfig",
+        function="pseudolabel.pipelines.train_siseg:train_siseg",
+        model="siseg",
+        version=1,
+    ),
+    "train-teacher": Trainer(
+        config="pseudolabel.pipelines.train_teacher:TrainTeacherConfig",
+        function="pseudolabel.pipelines.train_teacher:train_teacher",
+        model="teacher",
+        version=1,
+    ),
+}
+
+# the order of a run; a run file's sections are a subset of these
+ORDER = ("shard", "infer-semantic", "train-siseg", "infer-siseg", "train-teacher", "infer-teacher", "fuse", "evaluate")
+
+
+def load_attribute(target: str) -> Any:
+    """What `module:attribute` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pseudolabel.config import parse_config, result_relevant
-from pseudolabel.errors import IncompleteError, InputError, PseudolabelError
+from pseudolabel.errors import IncompleteError, InputError, MachineError, PseudolabelError
 from pseudolabel.pipelines.commit import DamagedPartError, Footer, commit_table, read_footer, read_part, verify_part
 from pseudolabel.pipelines.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.graph import load_stage
@@ -124,6 +124,10 @@ class ShardWorker:
         commit_table(table, path, _with_counts(expected, counts, n_in))
 
 
+class WorkerDeathError(MachineError):
+    """The process that worked on a shard died; another attempt may live."""
+
+
 class SetupError(Exception):
     """The stage cannot work in this process at all: weights, device, model. `cause` is what the user is told."""
 
@@ -204,6 +208,7 @@ def write_failure(job: Job, shard: int, error: BaseException) -> None:
         "error": describe(error),
         "kind": type(error).__name__,
         "exit_code": getattr(error, "exit_code", 1),
+        "retry": not isinstance(error, PseudolabelError) or isinstance(error, WorkerDeathError),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "traceback": "".join(traceback.format_exception(error)),
@@ -215,7 +220,7 @@ def write_death(job: Job, shard: int, exit_code: int | None) -> None:
     """Put down that the process working on a shard died."""
     cause = f"signal {signal.Signals(-exit_code).name}" if exit_code is not None and exit_code < 0 else f"{exit_code}"
     hint = "; out of memory? use fewer --workers" if cause == "signal SIGKILL" else ""
-    write_failure(job, shard, IncompleteError(f"the worker process died ({cause}){hint}"))
+    write_failure(job, shard, WorkerDeathError(f"the worker process died ({cause}){hint}"))
 
 
 def read_failure(job: Job, shard: int) -> dict[str, Any] | None:
@@ -225,6 +230,12 @@ def read_failure(job: Job, shard: int) -> dict[str, Any] | None:
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     return content
+
+
+def may_retry(job: Job, shard: int) -> bool:
+    """Whether another attempt at a failed shard can end otherwise: not where our own check refused its content."""
+    failure = read_failure(job, shard)
+    return failure is None or bool(failure["retry"])
 
 
 def describe(error: BaseException) -> str:

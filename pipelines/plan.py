@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from pseudolabel import records
 from pseudolabel.errors import InputError, MachineError, StaleOutputError
-from pseudolabel.pipelines.commit import Footer, commit_table, read_part, write_text_atomically
+from pseudolabel.pipelines.commit import Footer, commit_table, read_part, temporary_name
 from pseudolabel.pipelines.paths import RunPaths
 
 PLAN_STAGE = "plan"
@@ -140,7 +141,7 @@ def _refuse_foreign_folder(run: RunPaths) -> None:
 
 @contextmanager
 def _spool(run: RunPaths) -> Iterator[Path]:
-    folder = run.root / f".spool.{os.getpid()}"
+    folder = run.root / f".spool.{uuid.uuid4().hex[:12]}"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -223,9 +224,15 @@ def _existing_plan(run: RunPaths, plan: Plan) -> Plan | None:
 
 
 def _freeze(run: RunPaths, plan: Plan) -> Plan:
-    """Write plan.json unless another process was faster; whoever wins, all use the same one."""
-    if not run.plan.exists():
-        write_text_atomically(run.plan, json.dumps(asdict(plan), indent=1, ensure_ascii=False) + "\n")
+    """Make plan.json by a link, which fails where another process was faster: whoever wins, all use the same one."""
+    temporary = run.root / temporary_name(run.plan.name)
+    temporary.write_text(json.dumps(asdict(plan), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        os.link(temporary, run.plan)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
     existing = _existing_plan(run, plan)
-    assert existing is not None, "plan.json was just written"
+    assert existing is not None, "plan.json was just made"
     return existing

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,7 +17,7 @@ class ShardProgress:
         self._stage, self._total, self._done = stage, total, done
         self._at_start = done
         self._started = time.monotonic()
-        self._bar: tqdm[object] | None = None
+        self._bar: tqdm[Any] | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 

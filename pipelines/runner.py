@@ -21,7 +21,7 @@ from pseudolabel.pipelines.commit import (
 from pseudolabel.pipelines.device import resolve_device
 from pseudolabel.pipelines.engines.base import ENGINES
 from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.job import Job, SetupError, expected_footer, make_job, read_failure
+from pseudolabel.pipelines.job import Job, SetupError, expected_footer, make_job, may_retry, read_failure
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.progress import ShardProgress
 from pseudolabel.pipelines.stage import Stage, StageConfig
@@ -118,6 +118,7 @@ def _rounds(
 ) -> list[int]:
     sweep_temporaries(job.run.table(stage.writes))
     engine = ENGINES.load(options.engine)(workers=workers)
+    hopeless: list[int] = []
     for _ in range(ROUNDS):
         if not missing:
             break
@@ -127,8 +128,12 @@ def _rounds(
             raise error.cause from None
         states = _states(job, stage, {shard: expected[shard] for shard in missing})
         missing = [shard for shard in missing if states[shard] is not ShardState.DONE]
-        progress.retry(len(missing))
-    return missing
+        again = [shard for shard in missing if may_retry(job, shard)]
+        if not again:
+            break
+        progress.retry(len(again))
+        missing, hopeless = again, hopeless + [shard for shard in missing if shard not in set(again)]
+    return sorted(missing + hopeless)
 
 
 def _expected(job: Job, stage: Stage, shards: list[int]) -> dict[int, Footer]:
@@ -173,7 +178,8 @@ def _refuse_stale(
     found = read_footer(job.run.part(stage.writes, stale[0], job.plan.num_shards))
     changes = "; ".join(differences(found, expected[stale[0]]))
     raise StaleOutputError(
-        f"{job.run.table(stage.writes)} holds {len(stale)} shards made otherwise: {changes}: use --overwrite, or another run folder"
+        f"{job.run.table(stage.writes)} holds {len(stale)} shards made otherwise: {changes}: "
+        "use --overwrite, or another run folder"
     )
 
 

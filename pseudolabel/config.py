@@ -44,6 +44,24 @@ def parse_config(config_class: type[ConfigT], values: Mapping[str, Any], *, wher
         raise ConfigError(f"{where}: " + "; ".join(lines)) from None
 
 
+def split_values(
+    values: Mapping[str, Any], first: type[Config], second: type[Config], *, where: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of two configs that stand in one section, apart.
+
+    Raises:
+        ConfigError: a key that neither knows.
+    """
+    known = [*first.model_fields, *second.model_fields]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}")
+    return (
+        {key: value for key, value in values.items() if key in first.model_fields},
+        {key: value for key, value in values.items() if key in second.model_fields},
+    )
+
+
 def result_relevant(config: Config) -> dict[str, Any]:
     """The part of a config that can change a result, as plain JSON values: what the fingerprint covers."""
     plain = config.model_dump(mode="json")

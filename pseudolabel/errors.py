@@ -3,6 +3,8 @@
 Each class carries the exit code with which the command line ends (docs/architecture.md lists them).
 """
 
+import signal
+
 
 class PseudolabelError(Exception):
     """What went wrong, where, what was wanted, what was found, and what to type next."""
@@ -44,6 +46,11 @@ class SignalStopError(PseudolabelError):
     """A signal ended the work at a safe point; the same command goes on from there."""
 
     exit_code = 75
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__(f"stopped by {received.name}; the same command goes on from here")
+        if received is signal.SIGINT:
+            self.exit_code = 130
 
 
 class RejectError(Exception):

@@ -78,7 +78,7 @@ class _Supervisor:
         if self._setup_error is not None:
             raise self._setup_error
         if self._stop.received is not None:
-            raise SignalStopError(f"stopped by {self._stop.received.name}; the same command goes on from here")
+            raise SignalStopError(self._stop.received)
 
     def _finished(self, queue: list[int]) -> bool:
         halted = self._stop.received is not None or self._setup_error is not None
@@ -188,7 +188,7 @@ class _StopSignals:
 
 @contextlib.contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """One thread per worker: sums are added in the same order for every number of workers, and cores are not fought for."""
+    """One thread per worker: sums keep their order whatever the number of workers, and cores are not fought for."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:

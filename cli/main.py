@@ -1,0 +1,89 @@
+"""The entry: a group whose commands are imported when they are called, so that `--help` is instant."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from pseudolabel import __version__
+from pseudolabel.errors import PseudolabelError
+from pseudolabel.registry import did_you_mean
+
+# name: (module:attribute, help in one line); a module is imported only when its command runs
+COMMANDS: dict[str, tuple[str, str]] = {
+    "shard": ("pseudolabel.cli.shard:shard", "Images and boxes into the manifest of a new run."),
+    "infer-semantic": ("pseudolabel.cli.stages:infer_semantic", "A pretrained segmenter's label maps."),
+    "train-siseg": ("pseudolabel.cli.train:train_siseg", "Learn displacement field and boundary from label maps."),
+    "infer-siseg": ("pseudolabel.cli.stages:infer_siseg", "Instances out of label maps (SISeg)."),
+    "train-teacher": ("pseudolabel.cli.train:train_teacher", "Learn masks from boxes alone."),
+    "infer-teacher": ("pseudolabel.cli.stages:infer_teacher", "The teacher's candidate masks for every box."),
+    "fuse": ("pseudolabel.cli.stages:fuse", "One scored mask per object out of all candidates."),
+    "calibrate": ("pseudolabel.cli.calibrate:calibrate", "Learn what a score means from a small audited set."),
+    "evaluate": ("pseudolabel.cli.evaluate:evaluate", "Mask IoU and AP against the truth, beside the box itself."),
+    "run": ("pseudolabel.cli.run:run", "All stages of a run file."),
+    "status": ("pseudolabel.cli.status:status", "What is done, missing, failed and rejected in a run."),
+    "verify": ("pseudolabel.cli.status:verify", "Read every part of a run and check that nothing is lost."),
+    "demo": ("pseudolabel.cli.demo:demo", "Draw scenes, train a small segmenter, run the whole chain."),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PSEUDOLABEL"},
+)
+@click.version_option(__version__, "--version", message="pseudolabel %(version)s")
+def main() -> None:
+    """Boxes and pretrained semantic segmenters in, scored instance masks out.
+
+    \b
+    pseudolabel shard          runs/coco --images images/ --annotations boxes.json --shards 8
+    pseudolabel infer-semantic runs/coco --model onnx:deeplabv3.onnx
+    pseudolabel fuse           runs/coco
+    pseudolabel evaluate       runs/coco --ground-truth instances.json
+    """
+
+
+def entry() -> None:
+    """Run the command line: our own errors become one line and an exit code, any other keeps its traceback."""
+    try:
+        main.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PseudolabelError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    entry()

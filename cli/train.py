@@ -1,0 +1,58 @@
+"""`pseudolabel train-siseg` and `pseudolabel train-teacher`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from pseudolabel.cli.options import config_from, config_options
+from pseudolabel.cli.stages import (
+    config_file_option,
+    json_option,
+    overwrite_option,
+    print_config_option,
+    run_argument,
+    summary_line,
+)
+from pseudolabel.pipelines.graph import TRAINERS, load_attribute
+from pseudolabel.pipelines.paths import RunPaths
+
+_TEXTS = {
+    "train-siseg": "Learn the displacement field and the class-agnostic boundary from the run's label maps.",
+    "train-teacher": "Learn a mask teacher from the run's boxes alone.",
+}
+
+
+def training_command(name: str, text: str) -> Any:
+    """The click command of a trainer, with an option for each field of its config."""
+    config_class = load_attribute(TRAINERS[name].config)
+
+    @click.command(name, help=text)
+    @run_argument
+    @config_options(config_class)
+    @config_file_option
+    @overwrite_option
+    @print_config_option
+    @json_option
+    def command(
+        run: Path, config_file: Path | None, overwrite: bool, print_config: bool, as_json: bool, **given: Any
+    ) -> None:
+        from pseudolabel.pipelines.training import run_training
+
+        config = config_from(config_class, name, given, config_file)
+        if print_config:
+            click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)
+            return
+        summary = run_training(RunPaths(run), name, config, overwrite=overwrite).as_dict()
+        click.echo(json.dumps(summary) if as_json else summary_line(summary))
+
+    return command
+
+
+def __getattr__(attribute: str) -> Any:
+    name = attribute.replace("_", "-")
+    if name not in _TEXTS:
+        raise AttributeError(attribute)
+    return training_command(name, _TEXTS[name])

@@ -1,0 +1,54 @@
+"""From what the user has (a folder, and annotations in some format) to the frozen plan of a run."""
+
+from pathlib import Path
+from typing import Literal
+
+from pseudolabel.config import Config, option
+from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.plan import Plan, PlanRequest, write_plan
+
+
+class PlanConfig(Config):
+    """Options of `shard` that are fixed for a whole run."""
+
+    images: Path = option(..., "folder with the images")
+    annotations: Path | None = option(None, "COCO JSON with boxes; none = a bare folder of images")
+    source: Literal["coco", "folder", "voc", "yolo"] | None = option(
+        None, "format of the annotations; by default from what is given"
+    )
+    shards: int = option(8, "number of shards; a shard is the unit of work and of resuming", ge=1, le=100_000)
+    exif: Literal["transpose", "ignore"] = option(
+        "transpose", "turn pictures as a viewer shows them, or take the stored pixels"
+    )
+
+
+def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
+    """Read the input and freeze the plan; the same input again is no work.
+
+    Raises:
+        InputError: the folder or the annotations are missing or damaged.
+        StaleOutputError: the run folder has another plan.
+    """
+    from pseudolabel.datasets import open_dataset
+
+    if not config.images.is_dir():
+        raise InputError(f"--images {config.images}: no such folder")
+    _refuse_run_inside_images(run, config.images)
+    kind = config.source or ("coco" if config.annotations else "folder")
+    dataset = open_dataset(kind, images=config.images, annotations=config.annotations)
+    request = PlanRequest(
+        images_root=config.images.resolve(),
+        source=f"{kind}:{config.annotations or config.images}",
+        num_shards=config.shards,
+        exif=config.exif,
+        categories=dataset.categories,
+        info=dataset.info,
+        licenses=dataset.licenses,
+    )
+    return write_plan(run, request, dataset.rows())
+
+
+def _refuse_run_inside_images(run: RunPaths, images: Path) -> None:
+    if run.root.resolve().is_relative_to(images.resolve()):
+        raise ConfigError(f"the run folder {run.root} lies inside the image folder {images}; choose another place")
