@@ -1,0 +1,104 @@
+import ast
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOP = {
+    "pseudolabel": "pseudolabel",
+    "cli": "pseudolabel.cli",
+    "pipelines": "pseudolabel.pipelines",
+    "data": "pseudolabel.data",
+}
+
+
+def _packages_on_disk() -> Iterator[str]:
+    for folder, name in TOP.items():
+        for init in sorted((ROOT / folder).rglob("__init__.py")):
+            parts = init.parent.relative_to(ROOT / folder).parts
+            if not (folder == "pseudolabel" and parts and parts[0] in ("cli", "pipelines")):
+                yield ".".join([name, *parts])
+
+
+def test_the_packages_in_pyproject_are_those_on_the_disk() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(_packages_on_disk())
+
+
+def _imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        pytest.param("pseudolabel", ("pseudolabel.cli", "pseudolabel.pipelines", "click"), id="the library"),
+        pytest.param("pipelines", ("pseudolabel.cli", "click"), id="the pipelines"),
+    ],
+)
+def test_imports_run_from_cli_to_pipelines_to_library(folder: str, forbidden: tuple[str, ...]) -> None:
+    files = [path for path in (ROOT / folder).rglob("*.py") if "cli" not in path.parts[len(ROOT.parts) :][1:2]]
+    if folder == "pseudolabel":
+        files = [path for path in files if path.relative_to(ROOT).parts[1] != "pipelines"]
+    wrong = {
+        str(path.relative_to(ROOT)): name for path in files for name in _imports(path) if name.startswith(forbidden)
+    }
+    assert files
+    assert wrong == {}
+
+
+def test_help_is_instant_and_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['pseudolabel', '--help']\n"
+        "from pseudolabel.cli.main import entry\n"
+        "try:\n    entry()\n"
+        "finally:\n    heavy = {'torch', 'numpy', 'pyarrow', 'scipy', 'pydantic'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert "infer-semantic" in done.stdout
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["shard", "infer-semantic", "infer-siseg", "infer-teacher", "train-siseg", "train-teacher", "fuse", "run"],
+)
+def test_the_help_of_a_command_imports_no_torch(command: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['pseudolabel', '{command}', '--help']\n"
+        "from pseudolabel.cli.main import entry\n"
+        "try:\n    entry()\n"
+        "finally:\n    assert not {'torch', 'onnxruntime', 'scipy', 'numba', 'matplotlib'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--json" in done.stdout
+
+
+def test_nothing_committed_names_this_machine() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    words = ["/" + "work/", "/" + "root/", "/opt/" + "pypi"]
+    guilty = [
+        name
+        for name in files
+        if (ROOT / name).is_file()
+        and any(word in (ROOT / name).read_text(encoding="utf-8", errors="ignore") for word in words)
+    ]
+    assert guilty == []
