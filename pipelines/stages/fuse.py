@@ -1,0 +1,249 @@
+"""`fuse`: from the candidates of all sources to one mask, one score and one decision per object."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+import pyarrow as pa
+
+from pseudolabel import records
+from pseudolabel.config import option, result_relevant
+from pseudolabel.errors import InputError, RejectError
+from pseudolabel.pipelines.commit import read_footer, read_part, write_text_atomically
+from pseudolabel.pipelines.paths import RunPaths, parse_part_name
+from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+
+if TYPE_CHECKING:
+    from pseudolabel.fusion.calibration import Calibration
+    from pseudolabel.fusion.candidates import Candidate, Target
+    from pseudolabel.fusion.labels import LabelSettings
+
+Row = dict[str, Any]
+
+
+class FuseConfig(StageConfig):
+    """Options of `fuse`. Defaults follow the papers' equations; what they leave open was chosen by measurement."""
+
+    sources: list[str] = option([], "candidate tables to fuse, by name; all that the run has if not given")
+    ranking: Literal["bqr", "bpma"] = option("bqr", "which candidates: Box-Quality Ranking, or NMS and assignment")
+    candidates: str = option("adaptive", "candidates per object: adaptive (2 to 10 by box area) or a number",
+                             pattern=r"^(adaptive|[1-9]\d{0,3})$")  # fmt: skip
+    min_iou: float = option(0.5, "candidates whose box overlaps the object's less are not chosen", ge=0, le=1)
+    scale: Literal["support", "raw"] = option("support", "box scores times agreement with other sources, or as given")
+    fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
+    score: Literal["mqs", "mcs", "mcs-paper", "code"] = option("mqs", "BoxSeg's, BoxTeacher's or the released score")
+    tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
+    tau_pixel: float = option(0.5, "pixels need a larger probability", gt=0, lt=1)
+    tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
+    refine: Literal["none", "tight", "color"] = option("tight", "fit the mask to the box's sides, and to colours")
+    smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
+    largest_pinhole: float = option(0.005, "holes below this share of the mask are filled", ge=0, le=1)
+    exclusive: bool = option(False, "give every pixel to one object at most")
+    keep_score: float = option(0.5, "masks from this score on are kept; on the calibrated scale if there is one", ge=0)
+    review_score: float = option(0.3, "masks below this score become box_only, up to keep_score review", ge=0)
+    min_area_px: int = option(4, "smaller masks become box_only", ge=0)
+    calibration: Path | None = option(None, "a file that `calibrate` wrote")
+
+
+class FuseStage:
+    """Reads the manifest and every candidate table, writes `pseudo`."""
+
+    name: ClassVar[str] = "fuse"
+    version: ClassVar[int] = 1
+    config_class: ClassVar[type[StageConfig]] = FuseConfig
+    resources: ClassVar[Resources] = Resources(cpus=1)
+    unit: ClassVar[Literal["image", "object"]] = "object"
+    schema: ClassVar[pa.Schema] = records.PSEUDO
+    writes: str = "pseudo"
+
+    def __init__(self, config: StageConfig, run: RunPaths) -> None:
+        self.config = cast(FuseConfig, config)
+        self.run_paths = run
+        self._settings: LabelSettings | None = None
+        self._calibration: Calibration | None = None
+        self._has_boxes = True
+
+    def reads(self) -> tuple[str, ...]:
+        """The manifest and the candidate tables.
+
+        Raises:
+            InputError: a table that was asked for is not there, or there is none at all.
+        """
+        there = self.run_paths.candidate_tables()
+        wanted = tuple(f"candidates/{name}" for name in sorted(self.config.sources)) or there
+        missing = sorted(set(wanted) - set(there))
+        if missing or not wanted:
+            have = ", ".join(there) or "none"
+            raise InputError(
+                f"{self.run_paths.root}: no table {', '.join(missing) or 'of candidates'} (there: {have}); "
+                "make one with  pseudolabel semantic-candidates,  infer-siseg  or  infer-teacher"
+            )
+        return ("manifest", *wanted)
+
+    def weights(self) -> Mapping[str, Path]:
+        return {} if self.config.calibration is None else {"calibration": self.config.calibration}
+
+    def setup(self, device: str) -> None:
+        """Settings from options; the work itself runs on the CPU, on whichever device the networks ran."""
+        from pseudolabel.fusion.calibration import load_calibration
+
+        self._settings = label_settings(self.config)
+        self._has_boxes = read_plan(self.run_paths).n_objects > 0
+        if self.config.calibration is not None:
+            self._calibration = load_calibration(self.config.calibration)
+
+    def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
+        candidates = _by_image([table for name, table in sorted(inputs.items()) if name != "manifest"])
+        rows: list[Row] = []
+        for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
+            if image["status"] != "rejected" and image["annotation_id"] is None:
+                rows += self._label_image(image, candidates.get(image["image_key"], []), shard)
+        return records.table_from_rows(rows, records.PSEUDO)
+
+    def finish(self, paths: list[Path]) -> None:
+        """`instances.json`, `results.json` and `provenance.json` beside the parts."""
+        from pseudolabel.formats.coco import write_coco
+
+        plan = read_plan(self.run_paths)
+        header = {"info": plan.info, "licenses": plan.licenses, "categories": plan.categories}
+        folder = self.run_paths.table(self.writes)
+        write_coco(self._shards(paths), header, folder / "instances.json", folder / "results.json")
+        text = json.dumps(self._provenance(paths), sort_keys=True, indent=1)
+        write_text_atomically(folder / "provenance.json", text + "\n")
+
+    def _label_image(self, image: Row, candidates: Sequence[Row], shard: Shard) -> list[Row]:
+        """The rows of one image: one per object, or one `empty` row."""
+        from pseudolabel.fusion.candidates import candidate_from_row
+
+        found = [candidate_from_row(row) for row in candidates]
+        size_hw = (image["height"], image["width"])
+        try:
+            picture = self._picture(image, found, shard)
+        except RejectError as error:
+            status = records.rejected(self.name, error.reason, error.detail)
+            return [_reject_row(image, one) | status for one in image["objects"] or ()]
+        if self._has_boxes:
+            rows = self._label_objects(image, found, size_hw, picture)
+        else:
+            rows = self._label_groups(found, size_hw, picture)
+        if not rows:
+            return [{"image_key": image["image_key"], **records.empty(self.name)}]
+        return [row | {"image_key": image["image_key"], **records.ok(self.name)} for row in rows]
+
+    def _label_objects(self, image: Row, found: list["Candidate"], size_hw: tuple[int, int], picture: Any) -> list[Row]:
+        from pseudolabel.fusion.labels import crowd_row, label_objects
+
+        objects = image["objects"] or []
+        targets = [_target(one) for one in objects if not one["iscrowd"]]
+        labels = label_objects(targets, found, size_hw, self.settings, self._calibration, picture)
+        crowds = [crowd_row(_target(one), _crowd_mask(one, size_hw), size_hw) for one in objects if one["iscrowd"]]
+        return sorted(labels + crowds, key=lambda row: int(row["annotation_id"]))
+
+    def _label_groups(self, found: list["Candidate"], size_hw: tuple[int, int], picture: Any) -> list[Row]:
+        from pseudolabel.fusion.groups import label_groups
+
+        return label_groups(found, size_hw, self.settings, self._calibration, picture)
+
+    @property
+    def settings(self) -> "LabelSettings":
+        if self._settings is None:
+            raise RuntimeError("setup() was not called")
+        return self._settings
+
+    def _picture(self, image: Row, found: Sequence["Candidate"], shard: Shard) -> Any:
+        """The photograph, where the refinement looks at it and there is something to refine."""
+        if self.config.refine != "color" or not found:
+            return None
+        from pseudolabel.images import load_image
+
+        return load_image(shard.images_root, image["file_name"], exif=cast(Any, shard.exif))
+
+    def _shards(self, paths: list[Path]) -> Iterator[tuple[pa.Table, pa.Table]]:
+        for path in paths:
+            place = parse_part_name(path.name)
+            if place is None:
+                raise InputError(f"{path}: not the name of a part")
+            yield read_part(self.run_paths.part("manifest", *place)), read_part(path)
+
+    def _provenance(self, paths: list[Path]) -> Row:
+        """What each `provenance_id` of the masks stands for: the rules, and the sources with their weights."""
+        seen: dict[str, list[str]] = {}
+        for path in paths:
+            for row in read_part(path, columns=["provenance_id", "sources"]).to_pylist():
+                if row["provenance_id"] is not None:
+                    seen[row["provenance_id"]] = row["sources"]
+        return {
+            "rules": {"stage": self.name, "version": self.version, "config": result_relevant(self.config)},
+            "tables": {table: _origin(self.run_paths, table, paths) for table in self.reads()},
+            "masks": {key: {"sources": sources} for key, sources in sorted(seen.items())},
+        }
+
+
+def label_settings(config: FuseConfig) -> "LabelSettings":
+    """What the options mean."""
+    from pseudolabel.fusion.decisions import Limits
+    from pseudolabel.fusion.labels import LabelSettings
+    from pseudolabel.fusion.objects import FusionSettings
+    from pseudolabel.fusion.quality_aware import FusionRule
+    from pseudolabel.fusion.refine import Refinement
+
+    tau_box = config.tau_box if config.tau is None else config.tau
+    tau_pixel = config.tau_pixel if config.tau is None else config.tau
+    return LabelSettings(
+        fusion=FusionSettings(
+            rule=FusionRule(config.fusion, config.score, tau_box, tau_pixel),
+            ranking=config.ranking,
+            candidates=None if config.candidates == "adaptive" else int(config.candidates),
+            min_iou=config.min_iou,
+            scale=config.scale,
+        ),
+        limits=Limits(config.keep_score, config.review_score, config.min_area_px),
+        refinement=Refinement(config.refine),
+        smallest_part=config.smallest_part,
+        largest_pinhole=config.largest_pinhole,
+        exclusive=config.exclusive,
+    )
+
+
+def _by_image(tables: Sequence[pa.Table]) -> dict[str, list[Row]]:
+    """The candidates that are there, by image, in the order of table and row."""
+    rows: dict[str, list[Row]] = {}
+    for table in tables:
+        for row in table.to_pylist():
+            if row["status"] == "ok":
+                rows.setdefault(row["image_key"], []).append(row)
+    return rows
+
+
+def _target(one: Row) -> "Target":
+    from pseudolabel.fusion.candidates import Target
+
+    return Target(one["annotation_id"], one["category_id"], tuple(one["bbox_xywh"]))
+
+
+def _crowd_mask(one: Row, size_hw: tuple[int, int]) -> Any:
+    """A crowd's region as the user drew it, None where only its box is there; never asked for an ordinary object."""
+    from pseudolabel.rle import from_segmentation
+
+    return from_segmentation(json.loads(one["segmentation"]), size_hw) if one["segmentation"] else None
+
+
+def _reject_row(image: Row, one: Row) -> Row:
+    return {
+        "image_key": image["image_key"],
+        "annotation_id": one["annotation_id"],
+        "category_id": one["category_id"],
+        "source_bbox_xywh": one["bbox_xywh"],
+        "iscrowd": one["iscrowd"],
+    }
+
+
+def _origin(run: RunPaths, table: str, paths: list[Path]) -> Row:
+    """Which stage wrote a table, with which weights and options; the parts of one run agree on it."""
+    place = parse_part_name(paths[0].name)
+    if place is None:
+        raise InputError(f"{paths[0]}: not the name of a part")
+    footer = read_footer(run.part(table, *place))
+    return {"stage": footer.stage, "version": footer.stage_version, "weights": footer.weights, "config": footer.config}

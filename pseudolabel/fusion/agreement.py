@@ -1,0 +1,45 @@
+"""How much the candidates of one object say the same.
+
+Box scores of different sources do not mean the same: a semantic region's mean confidence, a detector's class score and
+a box-conditioned teacher's own estimate have other ranges. How far a candidate agrees with the other sources is
+measured alike for all of them, needs no truth, and depends on the object alone.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+
+def pairwise_iou(masks: Bool[np.ndarray, "k h w"]) -> Float32[np.ndarray, "k k"]:
+    """IoU of every pair of masks; 0 where both are empty."""
+    flat = masks.reshape(len(masks), -1).astype(np.float32)
+    shared = flat @ flat.T
+    area = np.diagonal(shared)
+    union = area[:, None] + area[None, :] - shared
+    iou: Float32[np.ndarray, "k k"] = shared / np.maximum(union, 1)
+    return iou
+
+
+def support(overlap: Float32[np.ndarray, "k k"], sources: Sequence[str]) -> Float32[np.ndarray, " k"]:
+    """What the other sources think of each candidate: its mean IoU with theirs, averaged source by source.
+
+    1 for all where only one source speaks: then there is nobody to ask.
+    """
+    names = sorted(set(sources))
+    if len(names) == 1:
+        return np.ones(len(sources), dtype=np.float32)
+    member = np.array([[source == name for source in sources] for name in names], dtype=np.float32)
+    mean = overlap @ (member / member.sum(axis=1, keepdims=True)).T
+    others = 1 - member.T
+    average: Float32[np.ndarray, " k"] = (mean * others).sum(axis=1) / others.sum(axis=1)
+    return average
+
+
+def source_agreement(
+    overlap: Float32[np.ndarray, "k k"], sources: Sequence[str], speaking: Bool[np.ndarray, " k"]
+) -> float | None:
+    """Mean IoU between the candidates of different sources, None where fewer than two sources speak."""
+    names = np.array(sources)
+    pairs = (names[:, None] != names[None, :]) & speaking[:, None] & speaking[None, :]
+    return float(overlap[pairs].mean()) if pairs.any() else None

@@ -1,0 +1,95 @@
+"""Candidates as the tables hold them, and which of them may speak for which object of an image."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from pseudolabel.boxes import iou_matrix
+from pseudolabel.masks import SoftMask
+from pseudolabel.records import soft_mask_from_struct
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An object whose box is given (or, without boxes, agreed on by the candidates)."""
+
+    annotation_id: int | None
+    category_id: int
+    bbox_xywh: Box
+
+    @property
+    def box_xyxy(self) -> Box:
+        x, y, width, height = self.bbox_xywh
+        return (x, y, x + width, y + height)
+
+    @property
+    def area_px(self) -> float:
+        return self.bbox_xywh[2] * self.bbox_xywh[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One mask that one source proposes; bound to an object where it was made from that object's box."""
+
+    source: str
+    annotation_id: int | None
+    category_id: int | None
+    box_xyxy: Box
+    box_score: float
+    box_iou: float | None
+    mask: SoftMask
+
+
+def candidate_from_row(row: Mapping[str, Any]) -> Candidate:
+    """A row of `records.CANDIDATES` whose status is `ok`.
+
+    Raises:
+        ValueError: the mask's bytes do not fill its grid, or a score is no number of [0, 1].
+    """
+    return Candidate(
+        source=row["source"],
+        annotation_id=row["annotation_id"],
+        category_id=row["category_id"],
+        box_xyxy=tuple(row["box_xyxy"]),
+        box_score=_share(row["box_score"], "box_score"),
+        box_iou=None if row["box_iou"] is None else _share(row["box_iou"], "box_iou"),
+        mask=soft_mask_from_struct(row["mask"]),
+    )
+
+
+def box_ious(targets: Sequence[Target], candidates: Sequence[Candidate]) -> Float64[np.ndarray, "n c"]:
+    """IoU of every object's box with every candidate's; what a candidate's own row says about its object goes first."""
+    if not targets or not candidates:
+        return np.zeros((len(targets), len(candidates)))
+    ious = iou_matrix(
+        np.array([target.box_xyxy for target in targets], dtype=np.float64),
+        np.array([candidate.box_xyxy for candidate in candidates], dtype=np.float64),
+    )
+    place = {target.annotation_id: i for i, target in enumerate(targets) if target.annotation_id is not None}
+    for column, candidate in enumerate(candidates):
+        if candidate.annotation_id in place and candidate.box_iou is not None:
+            ious[place[candidate.annotation_id], column] = candidate.box_iou
+    return ious
+
+
+def may_serve(targets: Sequence[Target], candidates: Sequence[Candidate]) -> Bool[np.ndarray, "n c"]:
+    """A bound candidate serves its own object alone, a free one every object of its class (any, where it has none)."""
+    allowed = np.zeros((len(targets), len(candidates)), dtype=bool)
+    for i, target in enumerate(targets):
+        for j, candidate in enumerate(candidates):
+            if candidate.annotation_id is not None:
+                allowed[i, j] = candidate.annotation_id == target.annotation_id
+            else:
+                allowed[i, j] = candidate.category_id in (None, target.category_id)
+    return allowed
+
+
+def _share(value: float, name: str) -> float:
+    if not 0 <= value <= 1:  # NaN fails too
+        raise ValueError(f"{name} must lie in [0, 1], got {value}")
+    return float(value)

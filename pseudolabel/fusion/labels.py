@@ -1,0 +1,179 @@
+"""The pseudo labels of one image, as rows of `records.PSEUDO`."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from pseudolabel.fusion.calibration import Calibration
+from pseudolabel.fusion.candidates import Candidate, Target
+from pseudolabel.fusion.decisions import COVERED, CROWD, EMPTY_MASK, NO_CANDIDATE, Limits, Verdict, judge
+from pseudolabel.fusion.exclusive import Claim, exclusive_pixels
+from pseudolabel.fusion.grid import object_window
+from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
+from pseudolabel.fusion.parts import without_islands, without_pinholes
+from pseudolabel.fusion.refine import Refinement, refine
+from pseudolabel.masks import Grid, PixelMask
+from pseudolabel.rle import Rle, area, bbox_xywh, encode_crop
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """Everything that decides how a label comes out."""
+
+    fusion: FusionSettings
+    limits: Limits
+    refinement: Refinement
+    smallest_part: float
+    largest_pinhole: float
+    exclusive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One object with its mask at pixels, on the way to its row."""
+
+    target: Target
+    window: Grid
+    pixels: Bool[np.ndarray, "h w"]
+    fused: FusedObject | None
+    verdict: Verdict | None  # None: to be judged by its score
+    score: float
+
+
+def label_objects(
+    targets: Sequence[Target],
+    candidates: Sequence[Candidate],
+    size_hw: tuple[int, int],
+    settings: LabelSettings,
+    calibration: Calibration | None = None,
+    image_rgb: UInt8[np.ndarray, "h w 3"] | None = None,
+) -> list[Row]:
+    """One row per object, in the order of `targets`; without image key and status.
+
+    Args:
+        image_rgb: needed where the refinement looks at colours.
+    """
+    fused = fuse_image(targets, candidates, size_hw, settings.fusion)
+    labels = [_label(target, one, size_hw, settings, image_rgb) for target, one in zip(targets, fused, strict=True)]
+    if settings.exclusive:
+        labels = _one_owner_per_pixel(labels, size_hw)
+    return [_judged(label, size_hw, settings, calibration) for label in labels]
+
+
+def crowd_row(target: Target, segmentation: Rle | None, size_hw: tuple[int, int]) -> Row:
+    """A crowd passes through as a region to ignore: as the user drew it, or its box."""
+    window = object_window(target.box_xyxy, size_hw)
+    mask = segmentation or _encode(window, np.ones((window.height, window.width), dtype=bool), size_hw)
+    return _row(target, mask, iscrowd=True, score=0.0) | _verdict_columns(CROWD)
+
+
+def provenance_id(settings: LabelSettings, sources: Sequence[str], calibration: Calibration | None) -> str:
+    """One name for all masks that the same rules made from the same sources; `provenance.json` spells it out."""
+    rules = [repr(settings), sorted(sources), calibration.digest if calibration else None]
+    return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:16]
+
+
+def _label(
+    target: Target,
+    fused: FusedObject | None,
+    size_hw: tuple[int, int],
+    settings: LabelSettings,
+    image_rgb: UInt8[np.ndarray, "h w 3"] | None,
+) -> Label:
+    if fused is None:
+        return _rectangle(target, object_window(target.box_xyxy, size_hw), None, NO_CANDIDATE, 0.0)
+    fused = replace(fused, probability=refine(fused.probability, fused.window, settings.refinement, image_rgb))
+    pixels = _pixels(fused.probability, settings)
+    if not pixels.any():
+        return _rectangle(target, fused.window, fused, EMPTY_MASK, 0.0)
+    return Label(target, fused.window, pixels, fused, None, fused.score)
+
+
+def _one_owner_per_pixel(labels: list[Label], size_hw: tuple[int, int]) -> list[Label]:
+    """The labels with overlaps resolved among real masks; boxes that stand in for one claim no pixel."""
+    claims = {
+        i: Claim(label.window, label.pixels, label.fused.probability)
+        for i, label in enumerate(labels)
+        if label.fused is not None and label.verdict is None
+    }
+    shares = dict(zip(claims, exclusive_pixels(list(claims.values()), size_hw), strict=True))
+    return [_with_pixels(label, shares[i]) if i in shares else label for i, label in enumerate(labels)]
+
+
+def _with_pixels(label: Label, pixels: Bool[np.ndarray, "h w"]) -> Label:
+    return replace(label, pixels=pixels) if pixels.any() else replace(label, verdict=COVERED)
+
+
+def _pixels(probability: Float32[np.ndarray, "h w"], settings: LabelSettings) -> Bool[np.ndarray, "h w"]:
+    tau = 0.5 if settings.fusion.rule.fusion == "vote" else settings.fusion.rule.tau_pixel
+    mask = without_islands(probability > tau, smallest_share=settings.smallest_part)
+    return without_pinholes(mask, largest_share=settings.largest_pinhole)
+
+
+def _rectangle(target: Target, window: Grid, fused: FusedObject | None, verdict: Verdict, score: float) -> Label:
+    return Label(target, window, np.ones((window.height, window.width), dtype=bool), fused, verdict, score)
+
+
+def _judged(label: Label, size_hw: tuple[int, int], settings: LabelSettings, calibration: Calibration | None) -> Row:
+    row = _described(label, size_hw, settings, calibration)
+    if label.verdict is not None:
+        return row | _verdict_columns(label.verdict)
+    score = row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"]
+    verdict = judge(score, row["area"], settings.limits)
+    if verdict.decision == "box_only":
+        rectangle = np.ones((label.window.height, label.window.width), dtype=bool)
+        row |= _mask_columns(_encode(label.window, rectangle, size_hw))
+    return row | _verdict_columns(verdict)
+
+
+def _described(label: Label, size_hw: tuple[int, int], settings: LabelSettings, calibration: Calibration | None) -> Row:
+    row = _row(label.target, _encode(label.window, label.pixels, size_hw), iscrowd=False, score=label.score)
+    sources = label.fused.sources if label.fused else ()
+    row["provenance_id"] = provenance_id(settings, sources, calibration)
+    if label.fused:
+        row |= {
+            "box_quality": label.fused.box_quality,
+            "pixel_quality": label.fused.pixel_quality,
+            "candidates_used": label.fused.candidates_used,
+            "sources": list(sources),
+            "agreement": label.fused.agreement,
+        }
+    if calibration is not None:
+        row["calibrated_iou"] = calibration.expected_iou([row])[0]
+    return row
+
+
+def _row(target: Target, mask: Rle, *, iscrowd: bool, score: float) -> Row:
+    return {
+        "annotation_id": target.annotation_id,
+        "category_id": target.category_id,
+        "source_bbox_xywh": list(target.bbox_xywh),
+        "iscrowd": iscrowd,
+        "score": score,
+        "box_quality": 0.0,
+        "pixel_quality": 0.0,
+        "calibrated_iou": None,
+        "candidates_used": 0,
+        "sources": [],
+        "agreement": None,
+        "provenance_id": None,
+    } | _mask_columns(mask)
+
+
+def _mask_columns(mask: Rle) -> Row:
+    return {"segmentation": mask, "area": area(mask), "bbox_xywh": [float(v) for v in bbox_xywh(mask)]}
+
+
+def _verdict_columns(verdict: Verdict) -> Row:
+    return {"decision": verdict.decision, "decision_reason": verdict.reason}
+
+
+def _encode(window: Grid, pixels: Bool[np.ndarray, "h w"], size_hw: tuple[int, int]) -> Rle:
+    return encode_crop(PixelMask(int(window.x0), int(window.y0), pixels), size_hw)
