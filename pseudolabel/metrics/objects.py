@@ -1,0 +1,158 @@
+"""True objects and predicted masks, read from COCO files that nobody has checked."""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pseudolabel import rle
+from pseudolabel.errors import InputError, RejectError
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TrueObject:
+    """One annotation of the ground truth.
+
+    `area_px` counts the mask's pixels; `coco_area` is what the file says (of polygons, a fraction of a pixel apart),
+    and what COCO's AP sorts into small, medium and large.
+    """
+
+    annotation_id: int
+    image_id: int
+    category_id: int
+    mask: rle.Rle
+    area_px: int
+    coco_area: float
+    box_xywh: Box
+    is_crowd: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One mask of a file that is to be measured; `source_box_xywh` is the box that it was made from, if it says so."""
+
+    annotation_id: int
+    image_id: int
+    category_id: int
+    mask: rle.Rle
+    score: float
+    source_box_xywh: Box | None
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """A ground-truth file: its objects, its images' sizes, its class names, and what could not be used."""
+
+    objects: tuple[TrueObject, ...]
+    sizes_hw: Mapping[int, tuple[int, int]]
+    class_names: Mapping[int, str]
+    left_out: Mapping[str, int]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a COCO file, plain or `.gz`.
+
+    Raises:
+        InputError: it is missing, no JSON, or no object with images and annotations.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = json.loads(raw)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: no JSON ({error})") from None
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in ("images", "annotations")
+    ):
+        raise InputError(f"{path}: expected a COCO file, an object with lists 'images' and 'annotations'")
+    return content
+
+
+def read_truth(content: Mapping[str, Any], *, where: str) -> Truth:
+    """The ground truth of a COCO file; annotations whose mask is damaged or empty are left out and counted.
+
+    Raises:
+        InputError: an annotation or image lacks a field.
+    """
+    sizes_hw = _sizes(content, where)
+    left_out: Counter[str] = Counter()
+    objects = []
+    for row in content["annotations"]:
+        try:
+            objects.append(_true_object(row, sizes_hw))
+        except RejectError as error:
+            left_out[error.detail] += 1
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}, annotation {_id_of(row)}: bad or missing field {error}") from None
+    names = {row["id"]: row["name"] for row in content.get("categories", [])}
+    return Truth(tuple(objects), sizes_hw, names, dict(left_out))
+
+
+def read_predictions(content: Mapping[str, Any], truth: Truth, *, where: str) -> list[Prediction]:
+    """The masks of a COCO file over images of `truth`; crowds are skipped.
+
+    Raises:
+        InputError: a mask is damaged or has another size than its image, an image is not in the truth, or a field is
+            missing. A file that is to be measured has to be sound.
+    """
+    try:
+        return [_prediction(row, truth) for row in content["annotations"] if not row.get("iscrowd")]
+    except RejectError as error:
+        raise InputError(f"{where}: {error.detail}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: an annotation has a bad field or lacks one: {error}") from None
+
+
+def _sizes(content: Mapping[str, Any], where: str) -> dict[int, tuple[int, int]]:
+    try:
+        return {int(row["id"]): (int(row["height"]), int(row["width"])) for row in content["images"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: an image has a bad field or lacks one: {error}") from None
+
+
+def _true_object(row: Mapping[str, Any], sizes_hw: Mapping[int, tuple[int, int]]) -> TrueObject:
+    if row["image_id"] not in sizes_hw:
+        raise RejectError("no_such_image", "its image is not in the file")
+    mask = rle.from_segmentation(row["segmentation"], sizes_hw[row["image_id"]])
+    area_px = rle.area(mask)
+    return TrueObject(
+        annotation_id=int(row["id"]),
+        image_id=int(row["image_id"]),
+        category_id=int(row["category_id"]),
+        mask=mask,
+        area_px=area_px,
+        coco_area=float(row.get("area", area_px)),
+        box_xywh=_box(row["bbox"]) if "bbox" in row else rle.bbox_xywh(mask),
+        is_crowd=bool(row.get("iscrowd", 0)),
+    )
+
+
+def _prediction(row: Mapping[str, Any], truth: Truth) -> Prediction:
+    name = f"annotation {row['id']}"
+    if row["image_id"] not in truth.sizes_hw:
+        raise RejectError("no_such_image", f"{name}: image {row['image_id']} is not in the ground truth")
+    try:
+        mask = rle.check_rle(row["segmentation"], truth.sizes_hw[row["image_id"]])
+    except RejectError as error:
+        raise RejectError(error.reason, f"{name}: {error.detail}") from None
+    score = float(row["score"])
+    if not 0 <= score <= 1:
+        raise RejectError("bad_annotation", f"{name}: the score is {score}, not in [0, 1]")
+    source = row.get("attributes", {}).get("source_bbox")
+    box = _box(source.split(",")) if source else None
+    return Prediction(int(row["id"]), int(row["image_id"]), int(row["category_id"]), mask, score, box)
+
+
+def _box(values: Any) -> Box:
+    x, y, width, height = (float(value) for value in values)
+    return (x, y, width, height)
+
+
+def _id_of(row: Any) -> Any:
+    return row.get("id", "without id") if isinstance(row, dict) else "that is no object"
