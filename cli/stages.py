@@ -100,7 +100,9 @@ def print_summaries(summaries: list[dict[str, Any]], as_json: bool) -> None:
 def summary_line(summary: dict[str, Any]) -> str:
     """One line for people about a stage, a training or an evaluation that ended."""
     if "figures" in summary:
-        return str(summary["figures"]["table"])
+        from pseudolabel.pipelines.evaluate import format_figures
+
+        return format_figures(summary["figures"])
     if "model" in summary:
         return f"{summary['stage']}: {summary['model']} {'trained' if summary['trained'] else 'was trained already'}"
     return (

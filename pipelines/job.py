@@ -2,15 +2,11 @@
 
 import importlib.metadata
 import json
-import os
 import platform
-import signal
-import socket
-import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pseudolabel.config import parse_config, result_relevant
-from pseudolabel.errors import IncompleteError, InputError, MachineError, PseudolabelError
+from pseudolabel.errors import IncompleteError, InputError, PseudolabelError
+from pseudolabel.pipelines.attempts import running_note, write_failure
 from pseudolabel.pipelines.commit import DamagedPartError, Footer, commit_table, read_footer, read_part, verify_part
 from pseudolabel.pipelines.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.graph import load_stage
@@ -52,6 +49,11 @@ class Job:
     def parsed_config(self) -> StageConfig:
         return parse_config(load_stage(self.stage).config_class, self.config, where=self.stage)
 
+    @cached_property
+    def result_config(self) -> dict[str, Any]:
+        """The part of the config that can change a result."""
+        return result_relevant(self.parsed_config)
+
     def make_stage(self) -> Stage:
         return load_stage(self.stage)(self.parsed_config, self.run)
 
@@ -69,7 +71,7 @@ def make_job(run: RunPaths, stage: str, config: StageConfig, device: str) -> Job
     instance = load_stage(stage)(config, run)
     weights = {name: file_sha256(path) for name, path in instance.weights().items()}
     values = config.model_dump(mode="json")
-    return Job(str(run.root), stage, values, device=device, weights=weights)
+    return Job(str(run.root.resolve()), stage, values, device=device, weights=weights)
 
 
 class ShardWorker:
@@ -92,12 +94,13 @@ class ShardWorker:
             expected = expected_footer(self.job, self.stage, shard, {t: read_footer(p) for t, p in inputs.items()})
             if is_done(path, expected.fingerprint):
                 return True
-            self._setup()
-            self._work(shard, path, inputs, expected)
+            with running_note(self.job.run, self.job.stage, shard):
+                self._setup()
+                self._work(shard, path, inputs, expected)
         except SetupError:
             raise
         except Exception as error:
-            write_failure(self.job, shard, error)
+            write_failure(self.job.run, self.job.stage, shard, error)
             return False
         self.job.run.failure(self.job.stage, shard).unlink(missing_ok=True)
         return True
@@ -114,6 +117,8 @@ class ShardWorker:
 
     def _work(self, shard: int, path: Path, inputs: dict[str, Path], expected: Footer) -> None:
         tables = {table: read_part(part) for table, part in inputs.items()}
+        if "manifest" in tables:
+            tables["manifest"] = without_object_masks(tables["manifest"])
         plan = self.job.plan
         place = Shard(shard, plan.num_shards, Path(plan.images_root), plan.exif)
         table = self.stage.run(place, tables)
@@ -122,10 +127,6 @@ class ShardWorker:
         _check_conservation(counts, n_in, self.job.stage, shard)
         _check_reject_rate(table, counts, n_in, self.job.parsed_config.max_reject_rate)
         commit_table(table, path, _with_counts(expected, counts, n_in))
-
-
-class WorkerDeathError(MachineError):
-    """The process that worked on a shard died; another attempt may live."""
 
 
 class SetupError(Exception):
@@ -138,25 +139,32 @@ class SetupError(Exception):
 
 def expected_footer(job: Job, stage: Stage, shard: int, inputs: Mapping[str, Footer]) -> Footer:
     """What the footer of a shard must say, counts aside."""
-    config = result_relevant(job.parsed_config)
     prints = {table: footer.fingerprint for table, footer in sorted(inputs.items())}
-    weights = dict(job.weights)
-    if not prints:
-        raise InputError(f"stage {job.stage} reads no table")
     return Footer(
         stage=job.stage,
         stage_version=stage.version,
-        fingerprint=fingerprint(job.stage, stage.version, config, weights, prints),
+        fingerprint=expected_fingerprint(job, stage, prints),
         shard=shard,
         num_shards=job.plan.num_shards,
         n_in=0,
         n_ok=0,
         n_rejected=0,
-        config=config,
-        weights=weights,
+        config=job.result_config,
+        weights=dict(job.weights),
         inputs=prints,
         versions=library_versions(),
     )
+
+
+def expected_fingerprint(job: Job, stage: Stage, inputs: Mapping[str, str]) -> str:
+    """The fingerprint of a shard whose input tables have these.
+
+    Raises:
+        InputError: the stage reads nothing.
+    """
+    if not inputs:
+        raise InputError(f"stage {job.stage} reads no table")
+    return fingerprint(job.stage, stage.version, job.result_config, job.weights, dict(sorted(inputs.items())))
 
 
 def is_done(path: Path, expected_fingerprint: str) -> bool:
@@ -167,6 +175,7 @@ def is_done(path: Path, expected_fingerprint: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=1)
 def library_versions() -> dict[str, str]:
     """Versions of what can change a result; recorded in every part."""
     return {"python": platform.python_version()} | {
@@ -198,50 +207,6 @@ def units_in(tables: Mapping[str, pa.Table], unit: str) -> int:
     if "manifest" in tables:
         images = images.filter(pc.equal(images["status"], "ok"))
     return int(images.num_rows)
-
-
-def write_failure(job: Job, shard: int, error: BaseException) -> None:
-    """Put down why a shard failed, for `status` and for the driver's summary."""
-    path = job.run.failure(job.stage, shard)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "error": describe(error),
-        "kind": type(error).__name__,
-        "exit_code": getattr(error, "exit_code", 1),
-        "retry": not isinstance(error, PseudolabelError) or isinstance(error, WorkerDeathError),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def write_death(job: Job, shard: int, exit_code: int | None) -> None:
-    """Put down that the process working on a shard died."""
-    cause = f"signal {signal.Signals(-exit_code).name}" if exit_code is not None and exit_code < 0 else f"{exit_code}"
-    hint = "; out of memory? use fewer --workers" if cause == "signal SIGKILL" else ""
-    write_failure(job, shard, WorkerDeathError(f"the worker process died ({cause}){hint}"))
-
-
-def read_failure(job: Job, shard: int) -> dict[str, Any] | None:
-    """What the last failed attempt said, None where there was none."""
-    try:
-        content: dict[str, Any] = json.loads(job.run.failure(job.stage, shard).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return content
-
-
-def may_retry(job: Job, shard: int) -> bool:
-    """Whether another attempt at a failed shard can end otherwise: not where our own check refused its content."""
-    failure = read_failure(job, shard)
-    return failure is None or bool(failure["retry"])
-
-
-def describe(error: BaseException) -> str:
-    """One line about an error: ours as they stand, others with their type."""
-    text = str(error).strip().replace("\n", " ")[:300]
-    return text if isinstance(error, PseudolabelError) else f"{type(error).__name__}: {text}"
 
 
 def _check_weights(job: Job, stage: Stage) -> None:
