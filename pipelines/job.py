@@ -209,6 +209,18 @@ def units_in(tables: Mapping[str, pa.Table], unit: str) -> int:
     return int(images.num_rows)
 
 
+def without_object_masks(manifest: pa.Table) -> pa.Table:
+    """The manifest as labelling stages see it: true masks of ordinary objects are gone, crowd regions stay."""
+    lists = manifest["objects"].combine_chunks()
+    objects = lists.values
+    fields = [objects.field(index) for index in range(objects.type.num_fields)]
+    place = objects.type.get_field_index("segmentation")
+    fields[place] = pc.if_else(objects.field("iscrowd"), fields[place], pa.scalar(None, pa.string()))
+    stripped = pa.StructArray.from_arrays(fields, fields=list(objects.type))
+    rebuilt = pa.ListArray.from_arrays(lists.offsets, stripped, type=lists.type, mask=lists.is_null())
+    return manifest.set_column(manifest.schema.get_field_index("objects"), manifest.schema.field("objects"), rebuilt)
+
+
 def _check_weights(job: Job, stage: Stage) -> None:
     for name, path in stage.weights().items():
         if job.weights and file_sha256(path) != job.weights.get(name):
