@@ -37,6 +37,19 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_BYTES = 1 << 30
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb
 
+SIGNATURE_BYTES = 12
+_SIGNATURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+)
+
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -85,6 +98,12 @@ class ImageHeader:
         return self.orientation in _SWAPS_SIDES
 
 
+def has_known_signature(first_bytes: bytes) -> bool:
+    """Whether a file that begins so claims to be of one of `FORMATS`; `SIGNATURE_BYTES` are enough to tell."""
+    is_webp = first_bytes[:4] == b"RIFF" and first_bytes[8:12] == b"WEBP"
+    return is_webp or first_bytes.startswith(_SIGNATURES)
+
+
 def check_name(file_name: object) -> str:
     """An untrusted file name as a plain relative POSIX path: the image key.
 
@@ -103,8 +122,14 @@ def check_name(file_name: object) -> str:
     return str(path)
 
 
-def read_file(root: Path, file_name: str, *, max_bytes: int = MAX_BYTES) -> bytes:
+def read_file(root: Path, file_name: str, *, max_bytes: int = MAX_BYTES, first_bytes: int | None = None) -> bytes:
     """The bytes of a regular file below `root`; never blocks on a pipe, never follows a link out of `root`.
+
+    Args:
+        root: the folder of images.
+        file_name: untrusted; relative to `root`.
+        max_bytes: a larger file is refused unread.
+        first_bytes: read no more than these.
 
     Raises:
         RejectError: `missing`, `permission`, `not_a_file`, `outside_root`, `bad_name`, `empty_file` or `too_large`.
@@ -115,7 +140,7 @@ def read_file(root: Path, file_name: str, *, max_bytes: int = MAX_BYTES) -> byte
     if os.path.commonpath([real, real_root]) != real_root:
         raise RejectError("outside_root", f"a link leads out of the folder of images: {_shown(file_name)}")
     with _opened(real) as file:
-        return _read_regular(file, max_bytes)
+        return _read_regular(file, max_bytes, first_bytes)
 
 
 def read_header(data: bytes, *, exif: ExifRule = "transpose", max_pixels: int = MAX_PIXELS) -> ImageHeader:
@@ -191,14 +216,15 @@ def _opened(path: str) -> Iterator[io.FileIO]:
         yield file
 
 
-def _read_regular(file: io.FileIO, max_bytes: int) -> bytes:
+def _read_regular(file: io.FileIO, max_bytes: int, first_bytes: int | None) -> bytes:
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         raise RejectError("not_a_file", "not a regular file")
-    if status.st_size > max_bytes:
+    if status.st_size > max_bytes and first_bytes is None:
         raise RejectError("too_large", f"{status.st_size} bytes, at most {max_bytes} are read")
-    data = file.read(status.st_size + 1)
-    while len(data) < status.st_size and (more := file.read(status.st_size - len(data))):
+    wanted = status.st_size if first_bytes is None else min(first_bytes, status.st_size)
+    data = file.read(wanted)
+    while len(data) < wanted and (more := file.read(wanted - len(data))):
         data += more
     if not data:
         raise RejectError("empty_file", "0 bytes")
@@ -223,6 +249,8 @@ def _identified(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError:
+        if has_known_signature(data[:SIGNATURE_BYTES]):
+            raise RejectError("undecodable", "the header is damaged or cut off") from None
         formats = ", ".join(FORMATS)
         raise RejectError("unsupported_format", f"none of {formats}; it begins with {data[:12]!r}") from None
     with image:

@@ -1,1 +1,80 @@
-"""Readers: what a user has on disk, as rows of the manifest."""
+"""Readers: what a user has on disk, as rows of the manifest.
+
+A reader never trusts what it reads. A file that cannot be understood as a whole is an `InputError`; one record or
+annotation that cannot be used is a row with its reason, and the rest goes on. Readers do not open images (the YOLO
+reader alone reads their headers, since its boxes are fractions of the picture); the `shard` stage does.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from pseudolabel.errors import InputError
+from pseudolabel.images import ExifRule
+from pseudolabel.registry import Registry
+
+
+class Dataset(Protocol):
+    """One data set. Made with `(images_root, annotations, *, exif)`."""
+
+    categories: list[dict[str, Any]]  # COCO's: id, name, and whatever else the source says
+    info: dict[str, Any]
+    licenses: list[Any]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of `records.MANIFEST`: one per image with its objects, and one per refused annotation.
+
+        May be called once; a reader gives its memory back as it goes.
+        """
+
+
+READERS = Registry(
+    "data set format",
+    {
+        "coco": "pseudolabel.datasets.coco:CocoDataset",
+        "folder": "pseudolabel.datasets.folder:FolderDataset",
+        "voc": "pseudolabel.datasets.voc:VocDataset",
+        "yolo": "pseudolabel.datasets.yolo:YoloDataset",
+    },
+)
+
+
+def open_dataset(
+    format: str, *, images: Path, annotations: Path | None = None, exif: ExifRule = "transpose"
+) -> Dataset:
+    """The data set of a folder of images and what describes them.
+
+    Args:
+        format: a name in `READERS`, or "auto".
+        images: folder that file names are relative to.
+        annotations: COCO's JSON file, VOC's folder of XML files, YOLO's data.yaml, list of names or folder of labels,
+            or None for images without boxes.
+        exif: the rule by which pictures are read; boxes are relative to the picture that it gives.
+
+    Raises:
+        ConfigError: no such format.
+        InputError: something is missing or cannot be understood as a whole; the message names file and place.
+    """
+    if not images.is_dir():
+        raise InputError(f"{images}: no such folder of images")
+    if annotations is not None and not annotations.exists():
+        raise InputError(f"{annotations}: no such file or folder")
+    name = detect_format(annotations) if format == "auto" else format
+    dataset: Dataset = READERS.load(name)(images, annotations, exif=exif)
+    return dataset
+
+
+def detect_format(annotations: Path | None) -> str:
+    """The reader for a path, by what lies there.
+
+    Raises:
+        InputError: it is none of those that readers know.
+    """
+    if annotations is None:
+        return "folder"
+    if annotations.is_dir():
+        return "voc" if any(annotations.glob("*.xml")) else "yolo"
+    formats = {".json": "coco", ".xml": "voc", ".yaml": "yolo", ".yml": "yolo", ".names": "yolo", ".txt": "yolo"}
+    if annotations.suffix.lower() not in formats:
+        raise InputError(f"{annotations}: not known as annotations; say what it is: {', '.join(READERS)}")
+    return formats[annotations.suffix.lower()]
