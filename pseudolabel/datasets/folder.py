@@ -15,10 +15,11 @@ from pseudolabel.datasets.manifest import image_row, rejected_image
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import SIGNATURE_BYTES, ExifRule, check_name, has_known_signature, read_file
 
-_IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif "  # read, if their content is what they say
-    ".heic .heif .avif .svg .pdf .eps .ps .psd .fits .fit .jp2 .j2k .jxl .tga .ppm .pgm .pbm .pnm .ico .dds .exr "
-    ".hdr .dng .cr2 .cr3 .nef .arw .mp4 .mov".split()
+_IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
+    *(".heic", ".heif", ".avif", ".svg", ".pdf", ".eps", ".ps", ".psd", ".fits", ".fit", ".jp2", ".j2k", ".jxl"),
+    *(".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".dds", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw"),
+    *(".mp4", ".mov"),
 )
 
 
@@ -112,7 +113,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _looks_like_image(root: Path, path: str) -> bool:
-    if os.path.splitext(path)[1].lower() in _IMAGE_SUFFIXES:
+    if path.lower().endswith(_IMAGE_SUFFIXES):
         return True
     try:
         return has_known_signature(read_file(root, path, first_bytes=SIGNATURE_BYTES))

@@ -6,7 +6,7 @@ are the names found, in alphabetical order from 1, which for all twenty classes 
 sorted XML files from 1, annotation ids the objects in that order. An image without an XML file is not part of the set.
 """
 
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,20 +103,20 @@ def _read_sheet(folder: Path, name: str) -> _Sheet:
     return sheet
 
 
-def _parsed(data: bytes) -> ElementTree.Element:
+def _parsed(data: bytes) -> ET.Element:
     """The root element; a document type, the only way to define entities, is refused."""
     try:
         text = data.decode("utf-8-sig")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise RejectError("bad_record", "a document type is not allowed")
-        return ElementTree.fromstring(text)
+        return ET.fromstring(text)
     except UnicodeDecodeError:
         raise RejectError("bad_record", "the XML is not UTF-8 text") from None
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ET.ParseError, ValueError) as error:
         raise RejectError("bad_record", f"not XML: {error}") from None
 
 
-def _size_hw(root: ElementTree.Element) -> tuple[int, int] | None:
+def _size_hw(root: ET.Element) -> tuple[int, int] | None:
     texts = [(root.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
     if not any(texts):
         return None
@@ -128,7 +128,7 @@ def _size_hw(root: ElementTree.Element) -> tuple[int, int] | None:
     return height, width
 
 
-def _object(element: ElementTree.Element) -> tuple[str, tuple[float, float, float, float]] | RejectError:
+def _object(element: ET.Element) -> tuple[str, tuple[float, float, float, float]] | RejectError:
     try:
         name = (element.findtext("name") or "").strip()
         if not name:
@@ -139,7 +139,7 @@ def _object(element: ElementTree.Element) -> tuple[str, tuple[float, float, floa
         return error
 
 
-def _number(element: ElementTree.Element, corner: str) -> float:
+def _number(element: ET.Element, corner: str) -> float:
     text = (element.findtext(f"bndbox/{corner}") or "").strip()
     try:
         return float(text)
