@@ -1,0 +1,163 @@
+"""A trained model: one `.safetensors` with its config as YAML beside it, written whole or not at all."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pseudolabel.errors import InputError, MachineError
+
+_NAMED = 5  # names of tensors that a message lists before it counts the rest
+
+
+def config_path(weights: Path) -> Path:
+    """Where a model's config stands: the same stem, `.yaml`."""
+    return weights.with_suffix(".yaml")
+
+
+def save_model(weights: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
+    """Write weights and config, and return the sha256 of the weights, which the config's `sha256` repeats.
+
+    A process that dies between the two files leaves a config that does not fit, which `read_config` refuses.
+
+    Raises:
+        InputError: a weight is NaN or infinite.
+        MachineError: the disk is full or the folder cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    _check_finite(tensors, weights)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    _write_atomically(weights, lambda path: save_file(tensors, path))
+    digest = sha256(weights)
+    text = yaml.safe_dump({**config, "sha256": digest}, sort_keys=False)
+    _write_atomically(config_path(weights), lambda path: path.write_text(text, encoding="utf-8"))
+    return digest
+
+
+def read_config(weights: Path) -> dict[str, Any]:
+    """The config of a trained model, checked to be that of exactly these weights.
+
+    Raises:
+        InputError: the config is missing or damaged, or the weights are not those that it was written with.
+    """
+    path = config_path(weights)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{weights}: no config {path.name} beside it; a trained model is both files") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict) or "sha256" not in content:
+        raise InputError(f"{path}: not the config of a trained model")
+    wanted = content.pop("sha256")
+    found = sha256(weights)
+    if wanted != found:
+        raise InputError(
+            f"{weights}: sha256 is {found[:12]}..., {path.name} says {str(wanted)[:12]}...; one is damaged"
+        )
+    return content
+
+
+def load_weights(module: nn.Module, weights: Path) -> None:
+    """Fill a module from a file, every tensor of it and nothing else.
+
+    Raises:
+        InputError: the file is not a checkpoint, holds NaN, or its tensors are not the module's.
+    """
+    state = read_tensors(weights)
+    _check_fits(module.state_dict(), state, weights)
+    module.load_state_dict(state)
+
+
+def read_tensors(weights: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors`, or of a `.pt` or `.pth` that holds tensors alone, all finite.
+
+    Raises:
+        InputError: missing, not a checkpoint, or not finite.
+    """
+    try:
+        state = _read_pickle(weights) if weights.suffix in (".pt", ".pth") else load_file(weights)
+    except FileNotFoundError:
+        raise InputError(f"{weights}: no such file") from None
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{weights}: not a .safetensors checkpoint ({error})") from None
+    _check_finite(state, weights)
+    return state
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's content."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+
+
+def _read_pickle(weights: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(weights, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises whatever the damage leads to; all of it means the same
+        raise InputError(f"{weights}: not a checkpoint of tensors alone ({str(error).splitlines()[0][:200]})") from None
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{weights}: expected a table of tensors")
+    return state
+
+
+def _check_finite(state: Mapping[str, Tensor], weights: Path) -> None:
+    bad = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if bad:
+        raise InputError(f"{weights}: NaN or infinite weights in {_shown(bad)}")
+
+
+def _check_fits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], weights: Path) -> None:
+    shared = wanted.keys() & found.keys()
+    problems = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - wanted.keys()),
+        "other shape": [
+            f"{name} {tuple(found[name].shape)} for {tuple(wanted[name].shape)}"
+            for name in sorted(shared)
+            if found[name].shape != wanted[name].shape
+        ],
+    }
+    lines = [f"{kind}: {_shown(names)}" for kind, names in problems.items() if names]
+    if lines:
+        raise InputError(f"{weights}: the weights are of another model; " + "; ".join(lines))
+
+
+def _shown(names: list[str]) -> str:
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + rest
+
+
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.parent / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        write(temporary)
+        _fsync(temporary)
+        temporary.replace(path)
+        _fsync(path.parent)
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        raise MachineError(f"{path}: cannot be written ({error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

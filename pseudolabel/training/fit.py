@@ -1,0 +1,210 @@
+"""The loop of all trainers: Lightning, with a resume that is exact and an end that cannot be mistaken.
+
+The whole training is one Lightning epoch of `steps` batches. Which samples a step sees and which random numbers it
+draws follow from the seed and the step alone, so a run that was killed goes on from its last checkpoint to the same
+weights as one that was not (bit by bit on CPU).
+"""
+
+import math
+import os
+import signal
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pseudolabel.config import Config, option
+from pseudolabel.errors import SignalStopError
+from pseudolabel.training.guard import check_gradients, check_losses
+from pseudolabel.training.method import Method
+from pseudolabel.training.order import BatchOrder, StepBatches, step_loader
+
+BetweenSteps = Callable[[int], None]
+
+
+class FitConfig(Config):
+    """How long and on what a method is trained."""
+
+    steps: int = option(..., "optimiser steps", ge=1)
+    batch_size: int = option(32, "samples per step and process", ge=1)
+    seed: int = option(0, "of the order of samples and of all random numbers", ge=0)
+    precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the forward pass")
+    device: str = option("cpu", "cpu, cuda or cuda:N", pattern=r"^(cpu|cuda(:\d+)?)$")
+    devices: int = option(1, "processes, one per GPU; torchrun and Slurm are recognised", ge=1)
+    nodes: int = option(1, "machines", ge=1)
+    warmup: float = option(0.1, "share of the steps over which the learning rate rises", ge=0, lt=1)
+    weight_decay: float = option(0.01, "of AdamW", ge=0)
+    clip_norm: float = option(5.0, "largest gradient norm", gt=0)
+    checkpoint_every: int = option(200, "steps between two checkpoints to go on from", ge=1)
+    log_every: int = option(20, "steps between two lines of the log", ge=1)
+    workers: int = option(0, "processes that load samples", ge=0)
+
+
+def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, folder: Path, config: FitConfig) -> int:
+    """Train in place, from the folder's last checkpoint where there is one; the step at which it began.
+
+    Args:
+        load: the batch of these sample numbers.
+        samples: how many there are.
+        folder: takes `last.ckpt`, `metrics.csv` and TensorBoard's files; one training, one folder.
+
+    Raises:
+        NonFiniteLossError: names the images of the step.
+        SignalStopError: SIGTERM came; a checkpoint was written, the same call goes on from it.
+    """
+    module = _Module(method, load, samples, config)
+    trainer = _trainer(folder, config)
+    last = folder / "last.ckpt"
+    try:
+        with warnings.catch_warnings():
+            _silence_what_does_not_apply()
+            trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+    except SIGTERMException:
+        raise SignalStopError(signal.SIGTERM) from None
+    if trainer.interrupted:
+        raise SignalStopError(signal.SIGINT)
+    if trainer.global_step < config.steps:
+        raise SignalStopError(signal.SIGTERM)
+    return module.first_step
+
+
+def learning_rate_factor(step: int, *, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate: a linear rise over the first `warmup` of the steps, then half a cosine to 0."""
+    rise = warmup * steps
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
+
+
+class _Module(lightning.LightningModule):
+    """A method as Lightning wants it."""
+
+    def __init__(self, method: Method, load: Callable[[Sequence[int]], Any], samples: int, config: FitConfig) -> None:
+        super().__init__()
+        self.method, self.fit_config, self.first_step = method, config, 0
+        self._load, self._samples = load, samples
+        self._images: Sequence[str] = ()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Only the steps that are left: Lightning has read the checkpoint when it asks."""
+        config, trainer = self.fit_config, self.trainer
+        self.first_step = int(trainer.global_step)
+        order = BatchOrder(self._samples, config.batch_size, config.seed, trainer.world_size, trainer.global_rank)
+        return step_loader(StepBatches(order, self._load), self.first_step, config.steps, workers=config.workers)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        del batch_idx
+        torch.manual_seed((self.fit_config.seed * 1_000_003 + self.trainer.global_step) * 4096 + self.global_rank)
+        self._images = self.method.image_names(batch)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        del batch_idx
+        step = int(self.trainer.global_step)
+        losses = self.method.losses(batch, progress=step / self.fit_config.steps)
+        check_losses(losses, step=step, images=self._images)
+        total = torch.stack(list(losses.values())).sum()
+        self.log_dict({**losses, "loss": total}, prog_bar=False)
+        return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        del optimizer
+        gradients = [p.grad.norm() for p in self.method.parameters() if p.grad is not None]
+        check_gradients(self.method, torch.stack(gradients).norm(), step=self.trainer.global_step, images=self._images)
+
+    def configure_optimizers(self) -> Any:
+        config = self.fit_config
+        optimizer = torch.optim.AdamW(self.method.parameter_groups(), weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, steps=config.steps, warmup=config.warmup)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class _AfterStep(Callback):
+    """The method's own part of a step. A callback, because the module's hook would come after the checkpoint."""
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object, **__: object
+    ) -> None:
+        pl_module.method.after_step(int(trainer.global_step) - 1)
+
+
+class _Pictures(Callback):
+    """Writes the method's pictures to TensorBoard with every checkpoint."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object, **__: object
+    ) -> None:
+        step = int(trainer.global_step)
+        if step % self._every or not trainer.is_global_zero:
+            return
+        board = next(logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)).experiment
+        pictures: Mapping[str, Tensor] = pl_module.method.pictures()
+        for name, picture in pictures.items():
+            board.add_image(name, picture, step)
+
+
+class _SaveOnSignal(Callback):
+    """A checkpoint when SIGTERM ends the work; Lightning raises only between two steps."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        del pl_module
+        if isinstance(exception, SIGTERMException):
+            trainer.save_checkpoint(self._path)
+
+
+def _trainer(folder: Path, config: FitConfig) -> lightning.Trainer:
+    folder.mkdir(parents=True, exist_ok=True)
+    kind, _, index = config.device.partition(":")
+    every = min(config.checkpoint_every, config.steps)
+    return lightning.Trainer(
+        accelerator="gpu" if kind == "cuda" else "cpu",
+        devices=[int(index)] if index else config.devices,
+        num_nodes=config.nodes,
+        strategy="ddp" if config.devices * config.nodes > 1 else "auto",
+        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        max_steps=config.steps,
+        max_epochs=-1,
+        gradient_clip_val=config.clip_norm,
+        use_distributed_sampler=False,
+        log_every_n_steps=min(config.log_every, config.steps),
+        logger=[
+            CSVLogger(folder, name="", version=""),
+            TensorBoardLogger(folder, name="", version="tensorboard"),
+        ],
+        callbacks=[
+            _AfterStep(),
+            _Pictures(every),
+            ModelCheckpoint(folder, filename="last", every_n_train_steps=every, enable_version_counter=False),
+            _SaveOnSignal(folder / "last.ckpt"),
+            TQDMProgressBar(refresh_rate=1 if os.isatty(2) else 0),
+        ],
+        enable_model_summary=False,
+    )
+
+
+def _silence_what_does_not_apply() -> None:
+    """Lightning cannot know that the loader gives only the steps that are left, and that no validation is meant."""
+    for message in (
+        ".*checkpoint that ended before the epoch ended.*",
+        ".*does not have many workers.*",
+        ".*Checkpoint directory.*exists and is not empty.*",
+        ".*Experiment logs directory.*exists.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,71 @@
+"""Which samples a step trains on: a function of the seed and the step alone, so that a resumed run goes on exactly."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOrder:
+    """Every sample once per epoch, shuffled anew for each; the last batch of an epoch is filled from its beginning."""
+
+    samples: int
+    batch_size: int  # of one process
+    seed: int = 0
+    world_size: int = 1
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.batch_size < 1:
+            raise ValueError(f"expected at least one sample and one per batch, got {self.samples}, {self.batch_size}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.samples // (self.batch_size * self.world_size))
+
+    def batch(self, step: int) -> list[int]:
+        """Indices of the samples of this process at a step."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(self.samples, generator=generator).tolist()
+        first = (position * self.world_size + self.rank) * self.batch_size
+        return [order[(first + offset) % self.samples] for offset in range(self.batch_size)]
+
+
+class StepBatches(Dataset[Any]):
+    """The batch of every step, by the step's number."""
+
+    def __init__(self, order: BatchOrder, load: Callable[[Sequence[int]], Any]) -> None:
+        self.order, self.load = order, load
+
+    def __getitem__(self, step: int) -> Any:
+        return self.load(self.order.batch(step))
+
+
+class RemainingSteps(Sampler[int]):
+    """The steps that are still to be done, in their order."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.last))
+
+    def __len__(self) -> int:
+        """Of the whole training: Lightning compares it with a counter that a checkpoint carries on."""
+        return self.last
+
+
+def step_loader(batches: StepBatches, first: int, last: int, *, workers: int = 0) -> DataLoader[Any]:
+    """A loader whose items are the batches of steps `first` to `last` - 1."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=RemainingSteps(first, last),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
