@@ -1,0 +1,112 @@
+"""What every source of label maps has in common, and the table of their names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from pseudolabel.errors import ConfigError, RejectError
+from pseudolabel.registry import Registry, did_you_mean
+
+IGNORE_INDEX = 255  # in every label map that leaves a segmenter
+
+SEGMENTERS = Registry(
+    "segmenter",
+    {
+        "onnx": "pseudolabel.segmenters.onnx:open_onnx",
+        "smp": "pseudolabel.segmenters.smp:open_smp",
+        "torchvision": "pseudolabel.segmenters.torchvision:open_torchvision",
+        "labels": "pseudolabel.segmenters.label_maps:open_label_maps",
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One image as a segmenter sees it.
+
+    `rgb` is None for a segmenter whose `needs_pixels` is False.
+    """
+
+    file_name: str
+    size_hw: tuple[int, int]
+    rgb: UInt8[np.ndarray, "h w 3"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticResult:
+    """A class index per pixel (255 = ignore) and that class's probability, 255 being certain."""
+
+    label_map: UInt8[np.ndarray, "h w"]
+    confidence: UInt8[np.ndarray, "h w"]
+
+
+class Segmenter(Protocol):
+    """A source of label maps. `batch_size` images go through it at a time; short batches are padded."""
+
+    classes: tuple[str, ...]
+    ignore_index: int  # of the source itself; results have IGNORE_INDEX
+    batch_size: int
+    needs_pixels: bool
+
+    def probe(self) -> None:
+        """Run once on a made-up input.
+
+        Raises:
+            InputError: the model does not take or give what its card says, or gives non-finite values.
+        """
+
+    def predict(self, photos: Sequence[Photo]) -> list[SemanticResult | RejectError]:
+        """One result per photo, at the photo's size; a `RejectError` stands where one photo alone failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterOptions:
+    """What a segmenter is opened with, besides its spec; see the options of `infer-semantic`."""
+
+    weights: Path | None = None
+    card: Path | None = None
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    size_hw: tuple[int, int] | None = None
+    align_corners: bool | None = None
+    long_side: int | None = None
+    batch_size: int = 1
+    threads: int = 1
+    device: str = "cpu"
+    label_format: str | None = None
+    label_offset: int | None = None
+    ignore_index: int | None = None
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """`kind` and `where` of `onnx:FILE`, `smp:DIR-or-hub-id`, `torchvision:NAME` or `labels:DIR`.
+
+    Raises:
+        ConfigError: no colon, an empty part, or an unknown kind; the message names the nearest.
+    """
+    kind, colon, where = spec.partition(":")
+    if not colon or not where:
+        forms = ", ".join(f"{name}:..." for name in SEGMENTERS)
+        raise ConfigError(f"--model {spec!r}: expected one of {forms}")
+    if kind not in SEGMENTERS:
+        known = ", ".join(SEGMENTERS)
+        raise ConfigError(f"--model: no segmenter called {kind!r}{did_you_mean(kind, SEGMENTERS)} (known: {known})")
+    return kind, where
+
+
+def open_segmenter(spec: str, options: SegmenterOptions) -> Segmenter:
+    """The segmenter behind a spec, its weights loaded on `options.device`, not yet probed.
+
+    Raises:
+        ConfigError: a bad spec, or options that the kind needs are missing.
+        InputError: a file is missing or is not what it should be.
+        MachineError: the device cannot be had.
+    """
+    kind, where = split_spec(spec)
+    segmenter: Segmenter = SEGMENTERS.load(kind)(where, options)
+    return segmenter
