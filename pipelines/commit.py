@@ -108,7 +108,7 @@ def sweep_temporaries(folder: Path) -> int:
     for path in folder.glob(".*.tmp"):
         _, found, rest = path.name.rpartition(f".{host}.")
         pid = rest.split(".")[0]
-        if found and pid.isdigit() and not _alive(int(pid)):
+        if found and pid.isdigit() and not process_is_alive(int(pid)):
             path.unlink(missing_ok=True)
             removed += 1
     return removed
@@ -199,7 +199,8 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _alive(pid: int) -> bool:
+def process_is_alive(pid: int) -> bool:
+    """Whether a process of this number lives on this host."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -29,6 +29,18 @@ class RunPaths:
         """What the last failed attempt at a shard said, as JSON."""
         return self.root / "_failures" / stage / f"{shard:05d}.json"
 
+    def running(self, stage: str) -> Path:
+        """Folder of notes about who works on which shard now."""
+        return self.root / "_running" / stage
+
+    def crashes(self, stage: str, shard: int) -> Path:
+        """Which images of a shard killed a decoder, as JSON."""
+        return self.root / "_crashes" / stage / f"{shard:05d}.json"
+
+    def submissions(self) -> Path:
+        """Folder of what was handed to a scheduler: job, lists of shards, script and logs of each submission."""
+        return self.root / "_slurm"
+
     def config(self, stage: str) -> Path:
         """The effective config with which a stage last ran."""
         return self.root / "config" / f"{stage}.yaml"

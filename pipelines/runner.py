@@ -1,15 +1,19 @@
 """Run what is missing of a stage, for a bounded number of rounds; done is what the shard's own file says."""
 
 import json
+import os
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pseudolabel.errors import IncompleteError, MachineError, PseudolabelError, StaleOutputError
+from pseudolabel.pipelines.attempts import clear_failures, may_retry, read_failure, running, sweep_running
 from pseudolabel.pipelines.commit import (
     DamagedPartError,
     Footer,
@@ -19,15 +23,17 @@ from pseudolabel.pipelines.commit import (
     write_text_atomically,
 )
 from pseudolabel.pipelines.device import resolve_device
-from pseudolabel.pipelines.engines.base import ENGINES
+from pseudolabel.pipelines.engines.base import Engine, EngineOptions, HandedOver, make_engine
 from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.job import Job, SetupError, expected_footer, make_job, may_retry, read_failure
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.job import Job, SetupError, expected_fingerprint, expected_footer, make_job
+from pseudolabel.pipelines.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.progress import ShardProgress
 from pseudolabel.pipelines.stage import Stage, StageConfig
 
 ROUNDS = 3
 _SCAN_THREADS = 8
+_LOOKS = 3  # at a folder of another machine, whose caches may hide a new file for a moment
+_LOOK_AGAIN_S = 1.0
 
 
 class ShardState(StrEnum):
@@ -51,6 +57,7 @@ class StageSummary:
     n_rejected: int
     device: str
     seconds: float
+    handed_over: tuple[str, ...] = ()  # ids of the scheduler, where nobody waited for the end
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,9 +67,13 @@ class StageSummary:
 class RunOptions:
     """How to run a stage, none of which can change its result."""
 
-    engine: str = "local"
+    engine: str | EngineOptions = "local"
     overwrite: bool = False
     shards: tuple[int, ...] | None = None  # only these; None = all
+
+    @property
+    def engine_options(self) -> EngineOptions:
+        return EngineOptions(self.engine) if isinstance(self.engine, str) else self.engine
 
 
 def run_stage(run: RunPaths, name: str, config: StageConfig, options: RunOptions | None = None) -> StageSummary:
@@ -75,108 +86,165 @@ def run_stage(run: RunPaths, name: str, config: StageConfig, options: RunOptions
     """
     options = options or RunOptions()
     _check_writable(run)
-    device = resolve_device(config.device, load_stage(name).resources.gpu)
+    engine = make_engine(replace(options.engine_options, workers=config.workers))
+    device = config.device if engine.elsewhere else resolve_device(config.device, load_stage(name).resources.gpu)
     job = make_job(run, name, config, device)
     stage = job.make_stage()
     wanted = list(options.shards) if options.shards is not None else list(range(job.plan.num_shards))
     expected = _expected(job, stage, wanted)
     states = _states(job, stage, expected)
-    _refuse_stale(job, stage, states, expected, overwrite=options.overwrite)
+    _refuse_stale(job, stage, states, overwrite=options.overwrite)
     missing = [shard for shard in wanted if states[shard] is not ShardState.DONE]
     _save_config(job)
+    handed_over: tuple[str, ...] = ()
+    failed: list[int] = []
     with ShardProgress(name, total=len(wanted), done=len(wanted) - len(missing)) as progress:
-        failed = _rounds(job, stage, missing, expected, options, config.workers, progress)
+        try:
+            failed = _rounds(job, stage, missing, expected, engine, progress)
+        except HandedOver as ids:
+            handed_over = ids.where
         seconds = progress.seconds
     _refuse_failed(job, failed)
-    parts = [job.run.part(stage.writes, shard, job.plan.num_shards) for shard in range(job.plan.num_shards)]
-    if all(part.exists() for part in parts):
-        stage.finish(parts)
-    return _summary(job, stage, wanted, len(missing), device, seconds)
+    if not handed_over:
+        _finish(job, stage)
+    return _summary(job, stage, wanted, len(missing), seconds, handed_over)
 
 
 def shard_states(job: Job) -> dict[int, ShardState]:
     """The state of every shard of a job; a shard whose input is not there is missing."""
     stage = job.make_stage()
-    expected: dict[int, Footer | None] = {}
-    for shard in range(job.plan.num_shards):
-        try:
-            expected[shard] = _expected(job, stage, [shard])[shard]
-        except IncompleteError:
-            expected[shard] = None
-    known = {shard: footer for shard, footer in expected.items() if footer is not None}
-    return dict.fromkeys(expected, ShardState.MISSING) | _states(job, stage, known)
+    shards = range(job.plan.num_shards)
+    prints = dict(zip(shards, _in_threads(lambda shard: _expected_one(job, stage, shard), shards), strict=True))
+    known = {shard: found for shard, found in prints.items() if isinstance(found, str)}
+    return dict.fromkeys(shards, ShardState.MISSING) | _states(job, stage, known)
 
 
 def _rounds(
-    job: Job,
-    stage: Stage,
-    missing: list[int],
-    expected: Mapping[int, Footer],
-    options: RunOptions,
-    workers: int,
-    progress: ShardProgress,
+    job: Job, stage: Stage, missing: list[int], expected: Mapping[int, str], engine: Engine, progress: ShardProgress
 ) -> list[int]:
+    """The shards that are still not done after the last round."""
+    if not missing:
+        return []
     sweep_temporaries(job.run.table(stage.writes))
-    engine = ENGINES.load(options.engine)(workers=workers)
+    sweep_running(job.run, job.stage)
+    clear_failures(job.run, job.stage, missing)
     hopeless: list[int] = []
     for _ in range(ROUNDS):
-        if not missing:
-            break
         try:
             engine.run(job, missing, progress.ended)
         except SetupError as error:
             raise error.cause from None
-        states = _states(job, stage, {shard: expected[shard] for shard in missing})
-        missing = [shard for shard in missing if states[shard] is not ShardState.DONE]
-        again = [shard for shard in missing if may_retry(job, shard)]
-        if not again:
+        missing = _still_missing(job, stage, {shard: expected[shard] for shard in missing}, engine)
+        again = [shard for shard in missing if may_retry(job.run, job.stage, shard)]
+        hopeless += sorted(set(missing) - set(again))
+        missing = again
+        if not missing:
             break
         progress.retry(len(again))
-        missing, hopeless = again, hopeless + [shard for shard in missing if shard not in set(again)]
     return sorted(missing + hopeless)
 
 
-def _expected(job: Job, stage: Stage, shards: list[int]) -> dict[int, Footer]:
-    inputs: dict[int, dict[str, Footer]] = {}
+def _still_missing(job: Job, stage: Stage, expected: Mapping[int, str], engine: Engine) -> list[int]:
+    """Shards without a part of theirs; pages are not read again, the commit has just done it."""
+    missing = list(expected)
+    for look in range(_LOOKS if engine.elsewhere else 1):
+        states = _states(job, stage, {shard: expected[shard] for shard in missing}, read_pages=False)
+        missing = [shard for shard in missing if states[shard] is not ShardState.DONE]
+        if all(read_failure(job.run, job.stage, shard) for shard in missing):
+            break
+        if look < _LOOKS - 1 and engine.elsewhere:
+            time.sleep(_LOOK_AGAIN_S)
+    return missing
+
+
+def _expected(job: Job, stage: Stage, shards: list[int]) -> dict[int, str]:
+    """The fingerprint that each shard's part must carry."""
+    prints: dict[int, str] = {}
     absent: dict[str, list[int]] = {}
-    for shard in shards:
-        inputs[shard] = {}
-        for table in stage.reads():
-            try:
-                inputs[shard][table] = read_footer(job.run.part(table, shard, job.plan.num_shards))
-            except (FileNotFoundError, DamagedPartError):
-                absent.setdefault(table, []).append(shard)
+    for shard, found in zip(shards, _in_threads(lambda shard: _expected_one(job, stage, shard), shards), strict=True):
+        if isinstance(found, str):
+            prints[shard] = found
+        else:
+            absent.setdefault(found.table, []).append(shard)
     if absent:
         table, gone = next(iter(absent.items()))
         raise IncompleteError(
             f"{job.stage} needs {table}, and {len(gone)} of its {job.plan.num_shards} shards are missing or damaged"
             f" ({compress(gone)}); run the stage that writes {table} first"
         )
-    return {shard: expected_footer(job, stage, shard, inputs[shard]) for shard in shards}
+    return prints
 
 
-def _states(job: Job, stage: Stage, expected: Mapping[int, Footer]) -> dict[int, ShardState]:
-    def look(shard: int) -> ShardState:
+@dataclass(frozen=True, slots=True)
+class _Absent:
+    table: str
+
+
+def _expected_one(job: Job, stage: Stage, shard: int) -> str | _Absent:
+    inputs: dict[str, str] = {}
+    for table in stage.reads():
         try:
-            found = verify_part(job.run.part(stage.writes, shard, job.plan.num_shards))
+            inputs[table] = read_footer(job.run.part(table, shard, job.plan.num_shards)).fingerprint
+        except (FileNotFoundError, DamagedPartError):
+            return _Absent(table)
+    return expected_fingerprint(job, stage, inputs)
+
+
+def _states(job: Job, stage: Stage, expected: Mapping[int, str], *, read_pages: bool = True) -> dict[int, ShardState]:
+    present = parts_present(job.run.table(stage.writes), job.plan.num_shards)
+    look_at = verify_part if read_pages else read_footer
+
+    def look(shard: int) -> ShardState:
+        if shard not in present:
+            return ShardState.MISSING
+        try:
+            found = look_at(job.run.part(stage.writes, shard, job.plan.num_shards))
         except FileNotFoundError:
             return ShardState.MISSING
         except DamagedPartError:
             return ShardState.DAMAGED
-        return ShardState.DONE if found.fingerprint == expected[shard].fingerprint else ShardState.STALE
+        return ShardState.DONE if found.fingerprint == expected[shard] else ShardState.STALE
 
+    return dict(zip(expected, _in_threads(look, expected), strict=True))
+
+
+def parts_present(folder: Path, num_shards: int) -> set[int]:
+    """Shards that have a file in a table's folder, from one listing, which also refreshes a network mount's cache."""
+    try:
+        names = [parse_part_name(entry.name) for entry in os.scandir(folder)]
+    except FileNotFoundError:
+        return set()
+    return {name[0] for name in names if name and name[1] == num_shards}
+
+
+def _in_threads(function: Any, shards: Any) -> list[Any]:
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-        return dict(zip(expected, pool.map(look, expected), strict=True))
+        return list(pool.map(function, shards))
 
 
-def _refuse_stale(
-    job: Job, stage: Stage, states: Mapping[int, ShardState], expected: Mapping[int, Footer], *, overwrite: bool
-) -> None:
+def _finish(job: Job, stage: Stage) -> None:
+    """The exports, by whichever process sees all parts of this config there."""
+    num_shards = job.plan.num_shards
+    if len(parts_present(job.run.table(stage.writes), num_shards)) < num_shards:
+        return
+    parts = [job.run.part(stage.writes, shard, num_shards) for shard in range(num_shards)]
+    if all(_is_of_job(footer, job, stage) for footer in _in_threads(read_footer, parts)):
+        stage.finish(parts)
+
+
+def _is_of_job(footer: Footer, job: Job, stage: Stage) -> bool:
+    made_by = (footer.stage, footer.stage_version, footer.config, footer.weights)
+    return made_by == (job.stage, stage.version, job.result_config, dict(job.weights))
+
+
+def _refuse_stale(job: Job, stage: Stage, states: Mapping[int, ShardState], *, overwrite: bool) -> None:
     stale = [shard for shard, state in states.items() if state is ShardState.STALE]
     if not stale or overwrite:
         return
-    found = read_footer(job.run.part(stage.writes, stale[0], job.plan.num_shards))
-    changes = "; ".join(differences(found, expected[stale[0]]))
+    num_shards = job.plan.num_shards
+    found = read_footer(job.run.part(stage.writes, stale[0], num_shards))
+    inputs = {table: read_footer(job.run.part(table, stale[0], num_shards)) for table in stage.reads()}
+    changes = "; ".join(differences(found, expected_footer(job, stage, stale[0], inputs)))
     raise StaleOutputError(
         f"{job.run.table(stage.writes)} holds {len(stale)} shards made otherwise: {changes}: "
         "use --overwrite, or another run folder"
@@ -211,29 +279,45 @@ def _changed(found: Mapping[str, str], wanted: Mapping[str, str], form: str) -> 
 def _refuse_failed(job: Job, failed: list[int]) -> None:
     if not failed:
         return
-    failures = {shard: read_failure(job, shard) for shard in failed}
+    failures = {shard: read_failure(job.run, job.stage, shard) for shard in failed}
     codes = {failure["exit_code"] for failure in failures.values() if failure}
-    lines = [
-        f"shard {shard:05d}: {failure['error'] if failure else 'no attempt ended'}"
-        for shard, failure in list(failures.items())[:3]
-    ]
-    text = f"{job.stage}: {len(failed)} shards failed ({compress(failed)}); " + "; ".join(lines)
+    reasons = [f"shard {shard:05d}: {failure_reason(job, shard)}" for shard in failed[:3]]
+    text = f"{job.stage}: {len(failed)} shards failed ({compress(failed)}); " + "; ".join(reasons)
     if codes == {MachineError.exit_code}:
         raise MachineError(text)
     raise IncompleteError(text + f"; tracebacks are in {job.run.failure(job.stage, failed[0]).parent}")
 
 
-def _summary(job: Job, stage: Stage, wanted: list[int], attempted: int, device: str, seconds: float) -> StageSummary:
-    footers = [read_footer(job.run.part(stage.writes, shard, job.plan.num_shards)) for shard in wanted]
+def failure_reason(job: Job, shard: int) -> str:
+    """Why a shard is not done, as far as anybody wrote it down."""
+    failure = read_failure(job.run, job.stage, shard)
+    if failure:
+        return str(failure["error"])
+    begun = running(job.run, job.stage).get(shard)
+    if begun:
+        return f"an attempt began on {begun[-1]['host']} (process {begun[-1]['pid']}) and never ended; was it killed?"
+    return "no attempt ended"
+
+
+def _summary(
+    job: Job, stage: Stage, wanted: list[int], attempted: int, seconds: float, handed_over: tuple[str, ...]
+) -> StageSummary:
+    there = parts_present(job.run.table(stage.writes), job.plan.num_shards)
+    n_in = n_ok = n_rejected = 0
+    for shard in wanted:
+        if shard in there:
+            footer = read_footer(job.run.part(stage.writes, shard, job.plan.num_shards))
+            n_in, n_ok, n_rejected = n_in + footer.n_in, n_ok + footer.n_ok, n_rejected + footer.n_rejected
     return StageSummary(
         stage=job.stage,
         shards=len(wanted),
         attempted=attempted,
-        n_in=sum(footer.n_in for footer in footers),
-        n_ok=sum(footer.n_ok for footer in footers),
-        n_rejected=sum(footer.n_rejected for footer in footers),
-        device=device,
+        n_in=n_in,
+        n_ok=n_ok,
+        n_rejected=n_rejected,
+        device=job.device,
         seconds=round(seconds, 2),
+        handed_over=handed_over,
     )
 
 

@@ -28,13 +28,14 @@ class Registry:
         return name in self._targets
 
     def load(self, name: str) -> Any:
-        """The object behind `name`.
+        """The object behind `name`; `module:attribute` names one that is not in the table.
 
         Raises:
             ConfigError: no such name; the message gives the nearest one and the whole list.
         """
-        if name not in self._targets:
+        target = name if ":" in name else self._targets.get(name)
+        if target is None:
             known = ", ".join(self._targets)
             raise ConfigError(f"no {self.kind} called {name!r}{did_you_mean(name, self)} (known: {known})")
-        module, _, attribute = self._targets[name].partition(":")
+        module, _, attribute = target.partition(":")
         return getattr(importlib.import_module(module), attribute)

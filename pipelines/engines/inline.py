@@ -1,15 +1,19 @@
 """All shards in this process, one after the other: for debuggers and for tests of stages."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
+from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.job import Job, ShardWorker
 
 
 class InlineEngine:
     """No isolation: a crash of a decoder ends the program."""
 
-    def __init__(self, *, workers: int = 1) -> None:
-        del workers  # one process is the point
+    elsewhere: ClassVar[bool] = False
+
+    def __init__(self, options: EngineOptions) -> None:
+        del options  # one process is the point
 
     def run(self, job: Job, shards: list[int], on_end: Callable[[int], None]) -> None:
         worker = ShardWorker(job)

@@ -1,0 +1,142 @@
+"""One worker process: a shard in by its pipe, the shard's index back when the attempt ended."""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from pseudolabel import crash_note
+from pseudolabel.errors import MachineError, PseudolabelError
+from pseudolabel.pipelines.attempts import CRASHES, deadly, note_crash, write_death
+from pseudolabel.pipelines.device import resolve_device
+from pseudolabel.pipelines.engines.stop import STOP_SIGNALS
+from pseudolabel.pipelines.graph import load_stage
+from pseudolabel.pipelines.job import Job, SetupError, ShardWorker, library_versions
+
+CRASHES_OF_A_SHARD = 40
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+_PR_SET_PDEATHSIG = 1
+
+
+class WorkerProcess:
+    """A spawned process that holds a `ShardWorker`, seen from its supervisor."""
+
+    def __init__(self, job: Job, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.shard: int | None = None
+        self.device = device
+        self._job = job
+        self._note = context.RawArray(ctypes.c_ubyte, crash_note.NOTE_BYTES)
+        self.pipe, theirs = context.Pipe()
+        arguments = (replace(job, device=device).to_json(), theirs, self._note, os.getpid())
+        self.process: SpawnProcess = context.Process(target=_serve, args=arguments, name=f"pseudolabel-{job.stage}")
+        with _single_threaded_children(), _signals_held_back():
+            self.process.start()
+        theirs.close()
+
+    def give(self, shard: int) -> None:
+        """Hand a shard over; a process that just died is noticed later."""
+        self.shard = shard
+        with contextlib.suppress(BrokenPipeError):
+            self.pipe.send((shard, deadly(self._job.run, self._job.stage, shard, library_versions())))
+
+    def heard(self) -> Any:
+        """What the process said, None where it said nothing (it may be dead)."""
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            if self.pipe.poll():
+                return self.pipe.recv()
+        return None
+
+    def bury(self) -> bool:
+        """After the process died: whether its shard is worth trying again at once, the cause being one image."""
+        self.process.join()
+        if self.shard is None:
+            return False
+        code = self.process.exitcode
+        digest = crash_note.noted(self._note)
+        write_death(self._job.run, self._job.stage, self.shard, code)
+        if digest is None or code is None or -code not in CRASHES:
+            return False
+        crashes = note_crash(self._job.run, self._job.stage, self.shard, library_versions(), digest)
+        return crashes <= CRASHES_OF_A_SHARD
+
+    def leave(self) -> None:
+        """Ask an idle process to end; one at work is killed."""
+        self.pipe.close()
+        if self.shard is not None:
+            self.process.kill()
+
+    def wait(self) -> None:
+        """Until the process is gone."""
+        self.process.join(timeout=5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+@contextlib.contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """One thread per worker: sums keep their order whatever the number of workers, and cores are not fought for."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A child starts with them held back, so that Ctrl-C does not end it before it can say that it ignores it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(job_json: str, pipe: Connection, note: Any, parent: int) -> None:
+    """The body of a worker process."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the driver decides when to stop
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    _die_with_parent(parent)
+    try:
+        _work_on_shards(Job.from_json(job_json), pipe, note)
+    except EOFError:
+        return
+    except SetupError as error:
+        pipe.send(error.cause)
+    except PseudolabelError as error:
+        pipe.send(error)
+    except MemoryError:
+        pipe.send(MachineError("out of memory in a worker; use fewer --workers"))
+
+
+def _work_on_shards(job: Job, pipe: Connection, note: Any) -> None:
+    uses_gpu = load_stage(job.stage).resources.gpu
+    worker = ShardWorker(replace(job, device=resolve_device(job.device, uses_gpu)))
+    while True:
+        shard, deadly_images = pipe.recv()
+        crash_note.supervise(note, deadly_images)
+        worker.attempt(shard)
+        pipe.send(shard)
+
+
+def _die_with_parent(parent: int) -> None:
+    """No orphans: on Linux the kernel kills this process when the driver is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
