@@ -15,8 +15,8 @@ from pseudolabel.boxes import iou_matrix, xyxy_to_xywh
 from pseudolabel.fusion.calibration import Calibration
 from pseudolabel.fusion.candidates import Candidate, Target
 from pseudolabel.fusion.labels import LabelSettings, label_objects
-from pseudolabel.masks import SoftMask, resample
-from pseudolabel.rle import decode
+from pseudolabel.masks import PixelMask, SoftMask, resample
+from pseudolabel.rle import decode_crop
 
 SAME_CLASS_IOU = 0.5  # two masks of one class that overlap by this are one object
 OTHER_CLASS_IOU = 0.7  # of two classes, by this
@@ -117,24 +117,32 @@ def _target(number: int, group: Group) -> Target:
 
 
 def _without_repeats(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of fused masks that show one object twice, or a part and the whole, the better or the whole alone."""
-    kept: list[dict[str, Any]] = []
-    masks: list[Any] = []
-    for row in sorted(rows, key=lambda row: -int(row["area"])):
-        mask = decode(row["segmentation"])
-        if any(_repeats(row, mask, other, seen) for other, seen in zip(kept, masks, strict=True)):
-            continue
-        kept.append(row)
-        masks.append(mask)
-    return kept
+    """Of fused masks that show one object twice, or a part and the whole, the larger alone."""
+    kept: list[tuple[dict[str, Any], PixelMask]] = []
+    for row in sorted(rows, key=lambda row: (-row["area"], row["bbox_xywh"])):
+        mask = decode_crop(row["segmentation"])
+        if not any(_repeats(row, mask, other, seen) for other, seen in kept):
+            kept.append((row, mask))
+    return [row for row, _ in kept]
 
 
-def _repeats(row: dict[str, Any], mask: Any, other: dict[str, Any], seen: Any) -> bool:
-    shared = int((mask & seen).sum())
+def _repeats(row: dict[str, Any], mask: PixelMask, other: dict[str, Any], seen: PixelMask) -> bool:
+    shared = _shared_px(mask, seen)
     iou = shared / max(row["area"] + other["area"] - shared, 1)
     if row["category_id"] != other["category_id"]:
-        return iou >= OTHER_CLASS_IOU
-    return iou >= SAME_CLASS_IOU or shared >= PART_SHARE * row["area"]
+        return bool(iou >= OTHER_CLASS_IOU)
+    is_part: bool = shared >= PART_SHARE * row["area"]
+    return bool(iou >= SAME_CLASS_IOU) or is_part
+
+
+def _shared_px(first: PixelMask, second: PixelMask) -> int:
+    x0, y0 = max(first.x0, second.x0), max(first.y0, second.y0)
+    x1 = min(first.x0 + first.pixels.shape[1], second.x0 + second.pixels.shape[1])
+    y1 = min(first.y0 + first.pixels.shape[0], second.y0 + second.pixels.shape[0])
+    if x0 >= x1 or y0 >= y1:
+        return 0
+    parts = [m.pixels[y0 - m.y0 : y1 - m.y0, x0 - m.x0 : x1 - m.x0] for m in (first, second)]
+    return int((parts[0] & parts[1]).sum())
 
 
 def _by_score(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
