@@ -1,14 +1,17 @@
 """The entry: a group whose commands are imported when they are called, so that `--help` is instant."""
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from pseudolabel import __version__
-from pseudolabel.errors import PseudolabelError
+from pseudolabel.errors import PseudolabelError, SignalStopError
 from pseudolabel.registry import did_you_mean
 
 # name: (module:attribute, help in one line); a module is imported only when its command runs
@@ -69,10 +72,20 @@ def main() -> None:
 
 
 def entry() -> None:
-    """Run the command line: our own errors become one line and an exit code, any other keeps its traceback."""
-    try:
+    """Run the command line."""
+    with exit_codes():
         main.main(standalone_mode=False)
-    except click.exceptions.Abort:
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Our own errors become one line and an exit code, any other keeps its traceback; SIGTERM unwinds as an error."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _stop)
+    try:
+        yield
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("error: stopped by SIGINT; the same command goes on from here", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
@@ -83,6 +96,10 @@ def entry() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _stop(number: int, _: object) -> None:
+    raise SignalStopError(signal.Signals(number))
 
 
 if __name__ == "__main__":

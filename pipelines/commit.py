@@ -200,14 +200,22 @@ def _fsync(path: Path) -> None:
 
 
 def process_is_alive(pid: int) -> bool:
-    """Whether a process of this number lives on this host."""
+    """Whether a process of this number lives on this host; one that died and that nobody asked after does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """In a container without an init process, orphans that died stay in the table for ever."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except OSError:  # no /proc on this system
+        return False
 
 
 def _first_line(error: BaseException) -> str:
