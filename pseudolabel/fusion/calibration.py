@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -141,6 +141,12 @@ def fit_calibration(
     )
 
 
+def image_folds(images: Sequence[str]) -> Int64[np.ndarray, " n"]:
+    """One of five folds for every object, the same for all objects of an image."""
+    place = {image: i for i, image in enumerate(sorted(set(images)))}
+    return np.array([place[image] % _FOLDS for image in images], dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Threshold:
     """From which calibrated score on the kept masks are as good as wanted, on the audited set."""
@@ -195,8 +201,7 @@ def _held_out_predictions(
     features: Float64[np.ndarray, "n f"], iou: Float64[np.ndarray, " n"], images: Sequence[str]
 ) -> Float64[np.ndarray, " n"]:
     """Every object's prediction by a regression that has not seen its image."""
-    place = {image: i for i, image in enumerate(sorted(set(images)))}
-    fold = np.array([place[image] % _FOLDS for image in images])
+    fold = image_folds(images)
     out = np.empty(len(iou))
     for k in range(_FOLDS):
         out[fold == k] = _Regression.fit(features[fold != k], iou[fold != k]).predict(features[fold == k])
@@ -219,6 +224,7 @@ def _bootstrap_interval(
     bootstraps: int,
     seed: int,
 ) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """Percentile interval of the curve under resampling of whole images; the curve itself for no bootstrap."""
     generator = np.random.default_rng(seed)
     names, image = np.unique(images, return_inverse=True)
     members = [np.flatnonzero(image == i) for i in range(len(names))]
@@ -226,6 +232,8 @@ def _bootstrap_interval(
     for _ in range(bootstraps):
         sample = np.concatenate([members[i] for i in generator.integers(len(names), size=len(names))])
         curves.append(_isotonic(order[sample], iou[sample], knots))
+    if not curves:
+        curves.append(_isotonic(order, iou, knots))
     lower, upper = np.percentile(curves, _INTERVAL, axis=0)
     return lower, upper
 
