@@ -1,0 +1,248 @@
+"""Candidate masks from a label map: one per object whose class the segmenter knows.
+
+The evidence of a label map with confidences at a pixel is p(class) = confidence where the class won, and at most
+min(confidence, 1 - confidence) where another one did; the bound is what is used. `region` candidates are that, cut to
+the box. `refined` ones, the default, go through the random field of `pseudolabel.segmenters.refine`, with a prior that
+knows the box: an object fills the ellipse in its box rather than its corners, a pixel that two boxes of one class share
+belongs to the one whose centre is nearer (in units of the box), and a much smaller box of another class lies in front.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, UInt8
+from PIL import Image
+
+from pseudolabel.boxes import area_xyxy, iou_matrix
+from pseudolabel.masks import Grid, SoftMask, pixel_window
+from pseudolabel.segmenters.base import SemanticResult
+from pseudolabel.segmenters.refine import Refinement, refine, rgb_to_lab
+
+CELLS_PER_SIDE = 72
+_MARGIN = 0.2  # of the box's side, at least 4 px: where background is learned
+_FRONT_AREA = 0.6  # a box of another class below this share of the area counts as lying in front
+
+
+@dataclass(frozen=True, slots=True)
+class PriorWeights:
+    """Weights of the prior's parts, in log-odds."""
+
+    evidence: float = 0.5
+    floor: float = 0.02  # no probability is believed beyond this
+    bias: float = 0.9
+    ellipse: float = 1.5
+    rival: float = 2.0
+    front: float = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One given box."""
+
+    xyxy: tuple[float, float, float, float]
+    category_id: int
+    class_index: int | None  # in the segmenter's list; None where it does not know the category
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A soft mask cut to its box, how much evidence there is for it, and how well its extent meets the box."""
+
+    mask: SoftMask
+    box_xyxy: tuple[float, float, float, float]
+    box_score: float
+    box_iou: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A box with its surroundings as cells: `grid` is all of it, `rows` and `columns` say where the box is."""
+
+    grid: Grid
+    rows: slice
+    columns: slice
+
+    @property
+    def inside(self) -> Bool[np.ndarray, "h w"]:
+        inside = np.zeros((self.grid.height, self.grid.width), dtype=bool)
+        inside[self.rows, self.columns] = True
+        return inside
+
+
+def semantic_candidates(
+    boxes: Sequence[Box],
+    semantic: SemanticResult,
+    rgb: UInt8[np.ndarray, "h w 3"] | None,
+    *,
+    masks: Literal["refined", "region"] = "refined",
+) -> list[Candidate | None]:
+    """One candidate per box, None where the class is unknown or nothing of the box would be foreground.
+
+    Args:
+        boxes: all boxes of an image, each being the others' rival.
+        semantic: label map and confidence at image size.
+        rgb: the image; only `refined` needs it.
+        masks: `refined`, or the bare `region` of the class in the box.
+    """
+    found: list[Candidate | None] = []
+    for index, box in enumerate(boxes):
+        if box.class_index is None:
+            found.append(None)
+            continue
+        window = _window(box.xyxy, semantic.label_map.shape)
+        evidence = class_evidence(semantic, box.class_index, window.grid)
+        probability = evidence
+        if masks == "refined":
+            if rgb is None:
+                raise ValueError("refined masks need the image")
+            rivals = [*boxes[:index], *boxes[index + 1 :]]
+            probability = _refined(window, box, rivals, evidence, semantic, rgb)
+        found.append(_candidate(window, box, probability, evidence))
+    return found
+
+
+def class_evidence(semantic: SemanticResult, class_index: int, grid: Grid) -> Float32[np.ndarray, "h w"]:
+    """Probability of a class on a grid: the module's bound, averaged over each cell."""
+    x0, y0, x1, y1 = _pixels_of(grid, semantic.label_map.shape)
+    labels, confidence = semantic.label_map[y0:y1, x0:x1], semantic.confidence[y0:y1, x0:x1]
+    bound = np.where(labels == class_index, confidence, np.minimum(confidence, 255 - confidence))
+    return _cell_means(bound, grid, (x0, y0)) / np.float32(255)
+
+
+def _refined(
+    window: _Window,
+    box: Box,
+    rivals: Sequence[Box],
+    evidence: Float32[np.ndarray, "h w"],
+    semantic: SemanticResult,
+    rgb: UInt8[np.ndarray, "h w 3"],
+) -> Float32[np.ndarray, "h w"]:
+    x0, y0, x1, y1 = _pixels_of(window.grid, semantic.label_map.shape)
+    lab = rgb_to_lab(_cell_means(rgb[y0:y1, x0:x1], window.grid, (x0, y0)))
+    inside = window.inside
+    prior = prior_logit(window.grid, box, rivals, evidence, PriorWeights())
+    same_class_outside = ~inside & (evidence > 0.5)
+    return refine(prior, lab, inside, same_class_outside, Refinement())
+
+
+def prior_logit(
+    grid: Grid, box: Box, rivals: Sequence[Box], evidence: Float32[np.ndarray, "h w"], weights: PriorWeights
+) -> Float32[np.ndarray, "h w"]:
+    """Log-odds of every cell before colours are looked at."""
+    believed = np.clip(evidence, weights.floor, 1 - weights.floor)
+    own = _radius(grid, box.xyxy)
+    logit = weights.evidence * np.log(believed / (1 - believed)) + weights.bias
+    logit += weights.ellipse * np.clip(0.6 - own**2, -1.5, 0.6)
+    area = float(area_xyxy(np.array(box.xyxy)))
+    for rival in rivals:
+        claim = _claim(grid, rival.xyxy)
+        if rival.category_id == box.category_id:
+            distance = np.clip(2 * (own - _radius(grid, rival.xyxy)), -0.3, 2)
+            logit -= np.where(claim, weights.rival * distance, 0)
+        elif float(area_xyxy(np.array(rival.xyxy))) < _FRONT_AREA * area:
+            logit -= np.where(claim, weights.front * np.clip(1 - _radius(grid, rival.xyxy), 0, 1), 0)
+    return logit.astype(np.float32)
+
+
+def _candidate(
+    window: _Window, box: Box, probability: Float32[np.ndarray, "h w"], evidence: Float32[np.ndarray, "h w"]
+) -> Candidate | None:
+    whole = window.grid
+    cut = probability[window.rows, window.columns]
+    foreground = cut > 0.5
+    if not foreground.any():
+        return None
+    rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
+    grid = Grid(
+        whole.x0 + window.columns.start * whole.stride_x,
+        whole.y0 + window.rows.start * whole.stride_y,
+        whole.stride_x,
+        whole.stride_y,
+        cut.shape[0],
+        cut.shape[1],
+    )
+    tight = _clipped_extent(grid, rows, columns, box.xyxy)
+    mask = SoftMask(grid, np.rint(cut * 255).astype(np.uint8))
+    iou = float(iou_matrix(np.array([tight]), np.array([box.xyxy]))[0, 0])
+    return Candidate(mask, tight, _score(cut, foreground, evidence[window.rows, window.columns]), iou)
+
+
+def _score(
+    cut: Float32[np.ndarray, "h w"], foreground: Bool[np.ndarray, "h w"], evidence: Float32[np.ndarray, "h w"]
+) -> float:
+    """Soft IoU of the mask and the segmenter's own opinion in the box: 0 where it saw none of the class there."""
+    shared = np.minimum(foreground, evidence).sum()
+    union = np.maximum(foreground, evidence).sum()
+    return float(shared / union)
+
+
+def _clipped_extent(
+    grid: Grid, rows: np.ndarray, columns: np.ndarray, box_xyxy: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    left, top = grid.x0 + columns[0] * grid.stride_x, grid.y0 + rows[0] * grid.stride_y
+    right, bottom = grid.x0 + (columns[-1] + 1) * grid.stride_x, grid.y0 + (rows[-1] + 1) * grid.stride_y
+    clipped = (max(left, box_xyxy[0]), max(top, box_xyxy[1]), min(right, box_xyxy[2]), min(bottom, box_xyxy[3]))
+    return (float(clipped[0]), float(clipped[1]), float(clipped[2]), float(clipped[3]))
+
+
+def _window(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, ...]) -> _Window:
+    """Cells over the box and a margin: the box's pixels fill whole cells, at most CELLS_PER_SIDE along a side."""
+    pixels = pixel_window(box_xyxy, (size_hw[0], size_hw[1]))
+    stride = max(1.0, max(pixels.height, pixels.width) / CELLS_PER_SIDE)
+    columns, x0, stride_x, width = _axis(pixels.x0, pixels.width, size_hw[1], stride)
+    rows, y0, stride_y, height = _axis(pixels.y0, pixels.height, size_hw[0], stride)
+    return _Window(Grid(x0, y0, stride_x, stride_y, height, width), rows, columns)
+
+
+def _axis(start: float, length: int, limit: int, stride: float) -> tuple[slice, float, float, int]:
+    """Where the box's cells are along one axis, where the first cell starts, the exact stride, how many cells."""
+    count = max(1, round(length / stride))
+    stride = length / count
+    margin = int(np.ceil(max(4.0, _MARGIN * length) / stride))
+    before = min(margin, int(start / stride))
+    after = min(margin, int((limit - start - length) / stride))
+    return slice(before, before + count), start - before * stride, stride, before + count + after
+
+
+def _pixels_of(grid: Grid, size_hw: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The smallest rectangle of whole pixels around a grid, ends exclusive."""
+    x0, y0, x1, y1 = grid.extent_xyxy
+    left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
+    return left, top, min(size_hw[1], int(np.ceil(x1 - 1e-6))), min(size_hw[0], int(np.ceil(y1 - 1e-6)))
+
+
+def _cell_means(pixels: UInt8[np.ndarray, "..."], grid: Grid, origin_xy: tuple[int, int]) -> Float32[np.ndarray, "..."]:
+    """Mean of the pixels of every cell; a cell that shares a pixel with its neighbour takes its part of it."""
+    x0, y0, x1, y1 = grid.extent_xyxy
+    height, width = pixels.shape[:2]
+    box = (
+        max(x0 - origin_xy[0], 0.0),
+        max(y0 - origin_xy[1], 0.0),
+        min(x1 - origin_xy[0], float(width)),
+        min(y1 - origin_xy[1], float(height)),
+    )
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((grid.width, grid.height), Image.Resampling.BOX, box=box), dtype=np.float32)
+
+
+def _centres(grid: Grid) -> tuple[Float64[np.ndarray, "1 w"], Float64[np.ndarray, "h 1"]]:
+    x = grid.x0 + (np.arange(grid.width) + 0.5) * grid.stride_x
+    y = grid.y0 + (np.arange(grid.height) + 0.5) * grid.stride_y
+    return x[None, :], y[:, None]
+
+
+def _radius(grid: Grid, xyxy: tuple[float, float, float, float]) -> Float64[np.ndarray, "h w"]:
+    """Distance of every cell's centre from a box's centre, 1 being the ellipse that touches its sides."""
+    x, y = _centres(grid)
+    across = (2 * x - xyxy[0] - xyxy[2]) / max(xyxy[2] - xyxy[0], 1e-6)
+    down = (2 * y - xyxy[1] - xyxy[3]) / max(xyxy[3] - xyxy[1], 1e-6)
+    radius: Float64[np.ndarray, "h w"] = np.hypot(across, down)
+    return radius
+
+
+def _claim(grid: Grid, xyxy: tuple[float, float, float, float]) -> Bool[np.ndarray, "h w"]:
+    """Cells whose centre lies in a box."""
+    x, y = _centres(grid)
+    return (x > xyxy[0]) & (x < xyxy[2]) & (y > xyxy[1]) & (y < xyxy[3])
