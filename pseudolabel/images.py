@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFile
 
+from pseudolabel.crash_note import decoding
 from pseudolabel.errors import RejectError
 
 ExifRule = Literal["transpose", "ignore"]
@@ -36,6 +37,8 @@ ExifRule = Literal["transpose", "ignore"]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_BYTES = 1 << 30
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb
+
+_STRIP_PIXELS = 1 << 22
 
 SIGNATURE_BYTES = 12
 _SIGNATURES = (
@@ -204,7 +207,7 @@ def _is_text(name: str) -> bool:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[io.FileIO]:
+def _opened(path: str) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
@@ -212,19 +215,21 @@ def _opened(path: str) -> Iterator[io.FileIO]:
         if reason is None:
             raise
         raise RejectError(reason, os.strerror(error.errno or 0)) from None
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        yield file
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
-def _read_regular(file: io.FileIO, max_bytes: int, first_bytes: int | None) -> bytes:
-    status = os.fstat(file.fileno())
+def _read_regular(descriptor: int, max_bytes: int, first_bytes: int | None) -> bytes:
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise RejectError("not_a_file", "not a regular file")
     if status.st_size > max_bytes and first_bytes is None:
         raise RejectError("too_large", f"{status.st_size} bytes, at most {max_bytes} are read")
     wanted = status.st_size if first_bytes is None else min(first_bytes, status.st_size)
-    data = file.read(wanted)
-    while len(data) < wanted and (more := file.read(wanted - len(data))):
+    data = os.read(descriptor, wanted)
+    while len(data) < wanted and (more := os.read(descriptor, wanted - len(data))):
         data += more
     if not data:
         raise RejectError("empty_file", "0 bytes")
@@ -246,6 +251,12 @@ def _damage_rejects() -> Iterator[None]:
 
 @contextmanager
 def _identified(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    with decoding(data), _opened_image(data, max_pixels) as image:
+        yield image
+
+
+@contextmanager
+def _opened_image(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError:
@@ -299,20 +310,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        return _on_white(image.convert("RGBA"))
+        return _on_white(image)
     return image.convert("RGB")
 
 
 def _scaled_16_bit(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
     scaled = np.empty((image.height, image.width), dtype=np.uint8)
     values = np.asarray(image)
-    for top in range(0, image.height, 256):  # in strips, to hold one wide copy of a strip alone
-        scaled[top : top + 256] = (values[top : top + 256].astype(np.uint32) * 255 + 32767) // 65535
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        scaled[top : top + rows] = (values[top : top + rows].astype(np.uint32) * 255 + 32767) // 65535
     return scaled
 
 
-def _on_white(rgba: Image.Image) -> Image.Image:
-    if rgba.getchannel("A").getextrema() == (255, 255):
-        return rgba.convert("RGB")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB")
+def _on_white(image: Image.Image) -> Image.Image:
+    flat = Image.new("RGB", image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):  # in strips, to hold few copies of a large picture
+        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        if strip.getchannel("A").getextrema() != (255, 255):
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        flat.paste(strip.convert("RGB"), (0, top))
+    return flat
