@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel import boxes, rle
-from pseudolabel.datasets.json_file import read_object
+from pseudolabel.datasets.json_file import Streamed, read_object
 from pseudolabel.datasets.manifest import image_row, object_cell, rejected_annotation, rejected_image, stand_in_id
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import ExifRule, check_name
@@ -92,7 +92,7 @@ class CocoDataset:
             if name not in members:
                 raise InputError(f"{self._path}: {name!r} is missing; expected a COCO file")
         for name in ("images", "annotations"):
-            if type(members[name]) is not int:  # the reader leaves the length of a list
+            if not isinstance(members[name], Streamed):
                 raise InputError(f"{self._path}: {name!r} is not a list")
         for name, kind in (("info", dict), ("licenses", list)):
             if not isinstance(members.get(name) or kind(), kind):

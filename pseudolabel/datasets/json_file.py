@@ -3,10 +3,19 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pseudolabel.errors import InputError, MachineError
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Stands for an array that was handed over element by element."""
+
+    count: int
+
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -19,7 +28,7 @@ def read_object(path: Path, on_element: Mapping[str, Callable[[int, Any], None]]
     Args:
         path: a UTF-8 file, with or without a byte order mark.
         on_element: for a member that is an array, called with the place and value of every element in turn; the
-            member then has no value in the result but its length.
+            member's value in the result then is `Streamed`.
 
     Raises:
         InputError: missing, not UTF-8, not JSON, not an object, or a member that stands there twice; with line and
@@ -76,7 +85,8 @@ def _member(text: str, position: int, on_element: Callable[[int, Any], None] | N
     if on_element is None or text[position : position + 1] != "[":
         value, position = _DECODER.raw_decode(text, position)
         return value, _skip(text, position)
-    return _elements(text, _skip(text, position + 1), on_element)
+    count, position = _elements(text, _skip(text, position + 1), on_element)
+    return Streamed(count), position
 
 
 def _elements(text: str, position: int, on_element: Callable[[int, Any], None]) -> tuple[int, int]:
