@@ -29,7 +29,7 @@ _FRONT_AREA = 0.6  # a box of another class below this share of the area counts 
 class PriorWeights:
     """Weights of the prior's parts, in log-odds."""
 
-    evidence: float = 0.5
+    evidence: float = 0.65
     floor: float = 0.02  # no probability is believed beyond this
     bias: float = 0.9
     ellipse: float = 1.5
@@ -44,6 +44,7 @@ class Box:
     xyxy: tuple[float, float, float, float]
     category_id: int
     class_index: int | None  # in the segmenter's list; None where it does not know the category
+    is_crowd: bool = False  # its box says nothing about single objects: it claims nothing from others
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def semantic_candidates(
         if masks == "refined":
             if rgb is None:
                 raise ValueError("refined masks need the image")
-            rivals = [*boxes[:index], *boxes[index + 1 :]]
+            rivals = [rival for rival in (*boxes[:index], *boxes[index + 1 :]) if not rival.is_crowd]
             probability = _refined(window, box, rivals, evidence, semantic, rgb)
         found.append(_candidate(window, box, probability, evidence))
     return found

@@ -12,7 +12,7 @@ def prepare(
     rgb: UInt8[np.ndarray, "h w 3"], size_hw: tuple[int, int], card: InputCard
 ) -> Float32[torch.Tensor, "3 net_h net_w"]:
     """An image resized (bilinear, antialiased, in uint8 as Pillow does it) and normalised by the card."""
-    planes = torch.from_numpy(rgb).permute(2, 0, 1)
+    planes = torch.from_numpy(rgb if rgb.flags.writeable else rgb.copy()).permute(2, 0, 1)
     if planes.shape[1:] != size_hw:
         planes = F.interpolate(planes[None], size_hw, mode="bilinear", antialias=True)[0]
     if card.color == "bgr":
