@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("pseudolabel.cli.run:run", "All stages of a run file."),
     "status": ("pseudolabel.cli.status:status", "What is done, missing, failed and rejected in a run."),
     "verify": ("pseudolabel.cli.status:verify", "Read every part of a run and check that nothing is lost."),
+    "run-shard": ("pseudolabel.cli.run_shard:run_shard", "Some shards of a job: what a scheduler's task calls."),
     "demo": ("pseudolabel.cli.demo:demo", "Draw scenes, train a small segmenter, run the whole chain."),
 }
 

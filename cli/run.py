@@ -10,6 +10,7 @@ import yaml
 from pseudolabel.cli.options import load_run_file
 from pseudolabel.cli.stages import engine_option, json_option, overwrite_option, summary_line
 from pseudolabel.errors import ConfigError
+from pseudolabel.pipelines.engines.base import EngineOptions
 
 
 @click.command("run")
@@ -25,7 +26,7 @@ def run(
     settings: tuple[str, ...],
     print_config: bool,
     dry_run: bool,
-    engine: str,
+    engine: EngineOptions,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -41,6 +42,8 @@ def run(
     from pseudolabel.pipelines.chain import parse_chain, plan_lines, run_chain
     from pseudolabel.pipelines.runner import RunOptions
 
+    if not engine.wait:
+        raise ConfigError("run goes from stage to stage and has to wait; to leave, put the command itself into sbatch")
     values = apply_settings(load_run_file(file), settings)
     chain = parse_chain(values, where=str(file))
     if print_config:

@@ -17,6 +17,7 @@ from pseudolabel.cli.stages import (
     run_argument,
 )
 from pseudolabel.config import parse_config, split_values
+from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.graph import load_stage
 from pseudolabel.pipelines.make_plan import PlanConfig
 from pseudolabel.pipelines.paths import RunPaths
@@ -36,7 +37,7 @@ _STAGE_CONFIG = load_stage("shard").config_class
 def shard(
     run: Path,
     config_file: Path | None,
-    engine: str,
+    engine: EngineOptions,
     overwrite: bool,
     print_config: bool,
     as_json: bool,

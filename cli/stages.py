@@ -8,9 +8,10 @@ from typing import Any
 import click
 import yaml
 
+from pseudolabel.cli.engine import engine_option
 from pseudolabel.cli.options import config_from, config_options
 from pseudolabel.errors import ConfigError
-from pseudolabel.pipelines.engines.base import ENGINES
+from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.graph import load_stage
 from pseudolabel.pipelines.paths import RunPaths
 
@@ -20,7 +21,6 @@ config_file_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="A run file; its section of this command is read."
 )
 print_config_option = click.option("--print-config", is_flag=True, help="Print the effective config and stop.")
-engine_option = click.option("--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Make outputs of another config again.")
 
 
@@ -51,7 +51,7 @@ def stage_command(name: str, text: str) -> Any:
         config_file: Path | None,
         shard_index: int | None,
         num_shards: int | None,
-        engine: str,
+        engine: EngineOptions,
         overwrite: bool,
         print_config: bool,
         as_json: bool,
@@ -65,7 +65,7 @@ def stage_command(name: str, text: str) -> Any:
             click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)
             return
         paths = RunPaths(run)
-        options = RunOptions(engine, overwrite, shards_of_this_worker(paths, shard_index, num_shards))
+        options = RunOptions(engine, overwrite, shards_of_this_worker(paths, engine, shard_index, num_shards))
         stages = [(name, config), *stages_behind(paths, name, config)]
         summaries = [run_stage(paths, stage, its_config, options).as_dict() for stage, its_config in stages]
         print_summaries(summaries, as_json)
@@ -73,12 +73,18 @@ def stage_command(name: str, text: str) -> Any:
     return command
 
 
-def shards_of_this_worker(run: RunPaths, shard_index: int | None, num_shards: int | None) -> tuple[int, ...] | None:
-    """The shards that this process shall do, None for all; where the index came from is said on stderr."""
+def shards_of_this_worker(
+    run: RunPaths, engine: EngineOptions, shard_index: int | None, num_shards: int | None
+) -> tuple[int, ...] | None:
+    """The shards that this process shall do, None for all; where the index came from is said on stderr.
+
+    A scheduler's variables are asked only by a command that works itself, not by one that hands work to a scheduler.
+    """
     from pseudolabel.pipelines.plan import read_plan
     from pseudolabel.pipelines.shard_index import INDEX_VARIABLES, worker_part
 
-    if shard_index is None and not any(os.environ.get(variable) for variable in INDEX_VARIABLES):
+    told = engine.name in ("local", "inline") and any(os.environ.get(variable) for variable in INDEX_VARIABLES)
+    if shard_index is None and not told:
         if num_shards is not None:
             raise ConfigError("--num-shards without --shard-index: which part is this worker's?")
         return None
@@ -105,6 +111,8 @@ def summary_line(summary: dict[str, Any]) -> str:
         return format_figures(summary["figures"])
     if "model" in summary:
         return f"{summary['stage']}: {summary['model']} {'trained' if summary['trained'] else 'was trained already'}"
+    if summary["handed_over"]:
+        return f"{summary['stage']}: handed over as {', '.join(summary['handed_over'])}; run it again to see it through"
     return (
         f"{summary['stage']}: {summary['n_ok']} of {summary['n_in']} done, {summary['n_rejected']} rejected; "
         f"{summary['attempted']} of {summary['shards']} shards worked on in {summary['seconds']:.1f} s "

@@ -92,11 +92,10 @@ class ShardWorker:
         try:
             inputs = {table: self.job.run.part(table, shard, self.job.plan.num_shards) for table in self.stage.reads()}
             expected = expected_footer(self.job, self.stage, shard, {t: read_footer(p) for t, p in inputs.items()})
-            if is_done(path, expected.fingerprint):
-                return True
-            with running_note(self.job.run, self.job.stage, shard):
-                self._setup()
-                self._work(shard, path, inputs, expected)
+            if not is_done(path, expected.fingerprint):
+                with running_note(self.job.run, self.job.stage, shard):
+                    self._setup()
+                    self._work(shard, path, inputs, expected)
         except SetupError:
             raise
         except Exception as error:
