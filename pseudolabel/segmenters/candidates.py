@@ -17,11 +17,12 @@ from PIL import Image
 
 from pseudolabel.boxes import area_xyxy, iou_matrix
 from pseudolabel.masks import Grid, SoftMask, pixel_window
-from pseudolabel.segmenters.base import SemanticResult
+from pseudolabel.segmenters.base import IGNORE_INDEX, SemanticResult
 from pseudolabel.segmenters.refine import Refinement, refine, rgb_to_lab
 
 CELLS_PER_SIDE = 72
 _MARGIN = 0.2  # of the box's side, at least 4 px: where background is learned
+_UNDECIDED = np.uint8(128)  # evidence where a label map is ignored
 _FRONT_AREA = 0.6  # a box of another class below this share of the area counts as lying in front
 
 
@@ -109,7 +110,10 @@ def class_evidence(semantic: SemanticResult, class_index: int, grid: Grid) -> Fl
     x0, y0, x1, y1 = _pixels_of(grid, semantic.label_map.shape)
     labels, confidence = semantic.label_map[y0:y1, x0:x1], semantic.confidence[y0:y1, x0:x1]
     bound = np.where(labels == class_index, confidence, np.minimum(confidence, 255 - confidence))
-    return _cell_means(bound, grid, (x0, y0)) / np.float32(255)
+    bound = np.where(labels == IGNORE_INDEX, _UNDECIDED, bound)
+    means = _cell_means(bound, grid, (x0, y0))
+    means /= 255
+    return means
 
 
 def _refined(
@@ -144,7 +148,8 @@ def prior_logit(
             logit -= np.where(claim, weights.rival * distance, 0)
         elif float(area_xyxy(np.array(rival.xyxy))) < _FRONT_AREA * area:
             logit -= np.where(claim, weights.front * np.clip(1 - _radius(grid, rival.xyxy), 0, 1), 0)
-    return logit.astype(np.float32)
+    prior: Float32[np.ndarray, "h w"] = logit.astype(np.float32)
+    return prior
 
 
 def _candidate(
@@ -225,7 +230,7 @@ def _cell_means(pixels: UInt8[np.ndarray, "..."], grid: Grid, origin_xy: tuple[i
         min(y1 - origin_xy[1], float(height)),
     )
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize((grid.width, grid.height), Image.Resampling.BOX, box=box), dtype=np.float32)
+    return np.array(image.resize((grid.width, grid.height), Image.Resampling.BOX, box=box), dtype=np.float32)
 
 
 def _centres(grid: Grid) -> tuple[Float64[np.ndarray, "1 w"], Float64[np.ndarray, "h 1"]]:

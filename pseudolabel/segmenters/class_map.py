@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import yaml
 
@@ -75,19 +76,18 @@ def normalised(name: str) -> str:
 def load_classes(name: str) -> ClassList:
     """A shipped list of classes: `voc`, `coco`, `ade20k` or `cityscapes`."""
     content = _read(f"{name}.yaml")
-    ids = tuple(content.get("label_ids", ()))
-    return ClassList(tuple(content["classes"]), ids, tuple(content.get("ignored_label_ids", ())))
+    label_ids, ignored = content.get("label_ids", ()), content.get("ignored_label_ids", ())
+    return ClassList(tuple(content["classes"]), tuple(label_ids), tuple(ignored))
 
 
 @cache
 def load_map(name: str) -> Mapping[str, str]:
     """Normalised names of the first data set to those of the second, in the order of the file."""
-    content = _read(f"{name}.yaml")
-    pairs = content["pairs"]
+    pairs = _read(f"{name}.yaml")["pairs"]
     return {normalised(first): normalised(second) for first, second in pairs.items()}
 
 
-def _read(file_name: str) -> dict[str, object] | dict[str, list[int]]:
+def _read(file_name: str) -> dict[str, Any]:
     text = importlib.resources.files("pseudolabel.data").joinpath(file_name).read_text(encoding="utf-8")
     content = yaml.safe_load(text)
     if not isinstance(content, dict):

@@ -1,7 +1,7 @@
 """Existing label maps, one PNG per image, as a segmenter that needs no network."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -45,22 +45,36 @@ def label_format(name: str) -> LabelFormat:
     Raises:
         ConfigError: no such format; the message names the nearest.
     """
-    makers = {
-        "voc": lambda: LabelFormat(load_classes("voc").names, 255),
-        # value 0 is ADE20K's "other objects": with the offset of -1 there is no class for it, so it is ignored
-        "ade20k": lambda: LabelFormat(load_classes("ade20k").names, 0, offset=-1),
-        "cityscapes-labelids": _cityscapes_label_ids,
-        "cityscapes-trainids": lambda: LabelFormat(load_classes("cityscapes").names, 255),
-    }
-    if name not in makers:
-        known = ", ".join([*makers, "raw"])
-        raise ConfigError(f"--label-format {name!r}: not known{did_you_mean(name, makers)} (known: {known})")
-    return makers[name]()
+    if name not in _FORMATS:
+        known = ", ".join([*_FORMATS, "raw"])
+        raise ConfigError(f"--label-format {name!r}: not known{did_you_mean(name, _FORMATS)} (known: {known})")
+    return _FORMATS[name]()
+
+
+def _voc() -> LabelFormat:
+    return LabelFormat(load_classes("voc").names, 255)
+
+
+def _ade20k() -> LabelFormat:
+    """The value 0 is "other objects": with the offset of -1 no class is left for it, so it is ignored."""
+    return LabelFormat(load_classes("ade20k").names, 0, offset=-1)
+
+
+def _cityscapes_train_ids() -> LabelFormat:
+    return LabelFormat(load_classes("cityscapes").names, 255)
 
 
 def _cityscapes_label_ids() -> LabelFormat:
     listed = load_classes("cityscapes")
     return LabelFormat(listed.names, 255, ids=listed.label_ids, ignored_ids=listed.ignored_label_ids)
+
+
+_FORMATS: dict[str, Callable[[], LabelFormat]] = {
+    "voc": _voc,
+    "ade20k": _ade20k,
+    "cityscapes-labelids": _cityscapes_label_ids,
+    "cityscapes-trainids": _cityscapes_train_ids,
+}
 
 
 class LabelMaps:

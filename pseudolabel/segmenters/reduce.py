@@ -9,6 +9,7 @@ classes dropped together would change a probability by less than a quarter of a 
 """
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
@@ -97,8 +98,8 @@ def _first_of_each_cell(low: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], changes, [low.size]])
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST, inline="always")
-def _exp(value: float) -> float:  # pragma: no cover
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, inline="always")  # type: ignore[untyped-decorator]
+def _exp(value: Any) -> Any:  # pragma: no cover
     """exp of a value <= 0 by plain arithmetic, which vectorises: (Taylor polynomial at value / 16) to the power of 16.
 
     The absolute error is below 1e-6; below -20 the result is exp(-20).
@@ -119,7 +120,7 @@ def _exp(value: float) -> float:  # pragma: no cover
     return p * p
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
 def _reduce_cells(  # pragma: no cover
     cells: np.ndarray,
     row_low: np.ndarray,
@@ -180,7 +181,7 @@ def _reduce_cells(  # pragma: no cover
                 )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST, inline="always")
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, inline="always")  # type: ignore[untyped-decorator]
 def _reduce_segment(  # pragma: no cover
     corners: np.ndarray,
     kept: np.ndarray,

@@ -61,7 +61,7 @@ def refine(
     cluster = cluster_colours(lab.reshape(-1, 3), settings.clusters).reshape(inside.shape)
     weights = np.float32(settings.smoothness) * contrast_weights(lab, settings.contrast)
     prior = np.where(inside, prior_logit, _OUTSIDE)
-    posterior = np.where(inside, _sigmoid(prior), 0).astype(np.float32)
+    posterior: Float32[np.ndarray, "h w"] = np.where(inside, _sigmoid(prior), 0).astype(np.float32)
     for _ in range(settings.rounds):
         colour = _colour_logit(cluster, posterior, unknown, settings.colour_limit)
         unary = np.where(inside, prior + settings.colour * colour, _OUTSIDE).astype(np.float32)
@@ -77,14 +77,16 @@ def rgb_to_lab(rgb: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"
     xyz = linear @ _LAB_FROM_RGB.T / _WHITE
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     lab = [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])]
-    return np.stack(lab, axis=-1).astype(np.float32)
+    stacked: Float32[np.ndarray, "h w 3"] = np.stack(lab, axis=-1).astype(np.float32)
+    return stacked
 
 
 def cluster_colours(colours: Float32[np.ndarray, "n 3"], clusters: int) -> Int64[np.ndarray, " n"]:
     """Index of the colour cluster of every cell: k-means from seeds at even ranks of lightness, so without chance."""
     order = np.argsort(colours[:, 0], kind="stable")
     seeds = order[np.linspace(0, len(colours) - 1, min(clusters, len(colours))).astype(np.int64)]
-    return _k_means(np.ascontiguousarray(colours), colours[seeds].copy(), 6)
+    cluster: Int64[np.ndarray, " n"] = _k_means(np.ascontiguousarray(colours), colours[seeds].copy(), 6)
+    return cluster
 
 
 def contrast_weights(lab: Float32[np.ndarray, "h w 3"], contrast: float) -> Float32[np.ndarray, "8 h w"]:
@@ -107,7 +109,8 @@ def _shifted(size: int, step: int) -> tuple[slice, slice]:
 
 
 def _sigmoid(logit: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    return 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
+    probability: Float32[np.ndarray, "h w"] = 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
+    return probability
 
 
 def _colour_logit(
@@ -134,10 +137,11 @@ def _tightness_pull(
     """What the cells of a row or column without foreground lack to even odds, at most `limit`."""
     row = np.clip(-logit.max(axis=1, keepdims=True), 0, limit)
     column = np.clip(-logit.max(axis=0, keepdims=True), 0, limit)
-    return np.where(inside, np.maximum(row, column), 0).astype(np.float32)
+    pull: Float32[np.ndarray, "h w"] = np.where(inside, np.maximum(row, column), 0).astype(np.float32)
+    return pull
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _k_means(colours: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:  # pragma: no cover
     labels = np.zeros(colours.shape[0], dtype=np.int64)
     for step in range(rounds):
@@ -166,7 +170,7 @@ def _k_means(colours: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarra
     return labels
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _mean_field(  # pragma: no cover
     unary: np.ndarray, weights: np.ndarray, inside: np.ndarray, posterior: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:

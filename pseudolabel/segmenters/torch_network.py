@@ -25,5 +25,5 @@ class TorchNetwork:
         on_gpu = self._device.type == "cuda"
         with torch.autocast(self._device.type, dtype=torch.float16, enabled=on_gpu):
             output = self._model(batch.to(self._device, non_blocking=True))
-        logits = output["out"] if isinstance(output, dict) else output
-        return logits.float()
+        logits: Logits = (output["out"] if isinstance(output, dict) else output).float()
+        return logits
