@@ -1,4 +1,4 @@
-"""The one grid on which an object's candidates meet, and the way back to pixels.
+"""The one grid on which an object's candidates meet.
 
 Candidates of one network lie on one lattice: cells of the same size and phase, cut to different boxes. There fusing
 before upsampling is exact, because bilinear reading is linear. Candidates of different networks are read at the centres
@@ -30,8 +30,9 @@ def common_grid(grids: Sequence[Grid], window: Grid, *, max_cells: int = MAX_CEL
 
     A shared lattice is cut to the cells that the masks have and the window's pixels read.
     """
-    if all(share_lattice(grids[0], grid) for grid in grids[1:]):
-        return _cut_lattice(grids, window)
+    distinct = list(dict.fromkeys(grids))
+    if all(share_lattice(distinct[0], grid) for grid in distinct[1:]):
+        return _cut_lattice(distinct, window)
     stride_x = max(1.0, min(g.stride_x for g in grids), window.width / max_cells)
     stride_y = max(1.0, min(g.stride_y for g in grids), window.height / max_cells)
     columns, rows = math.ceil(window.width / stride_x), math.ceil(window.height / stride_y)
@@ -40,21 +41,14 @@ def common_grid(grids: Sequence[Grid], window: Grid, *, max_cells: int = MAX_CEL
 
 def on_grid(masks: Sequence[SoftMask], grid: Grid) -> Float32[np.ndarray, "k h w"]:
     """Probabilities in [0, 1] of all masks on one grid, zero outside a mask's own rectangle."""
-    out = np.zeros((len(masks), grid.height, grid.width), dtype=np.float32)
-    for cells, mask in zip(out, masks, strict=True):
-        if share_lattice(grid, mask.grid):
-            _copy_cells(mask, grid, cells)
-        else:
-            cells[...] = resample(mask.probability.astype(np.float32), mask.grid, grid)
+    if all(mask.grid == grid for mask in masks):
+        out = np.stack([mask.probability for mask in masks]).astype(np.float32)
+    else:
+        out = np.zeros((len(masks), grid.height, grid.width), dtype=np.float32)
+        for cells, mask in zip(out, masks, strict=True):
+            _read_cells(mask, grid, cells)
     out *= np.float32(1 / 255)
     return out
-
-
-def to_pixels(
-    probability: Float32[np.ndarray, "h w"], grid: Grid, window: Grid
-) -> Float32[np.ndarray, "window_h window_w"]:
-    """A fused mask at the window's pixels; what the grid does not reach is zero."""
-    return probability if grid == window else resample(probability, grid, window)
 
 
 def box_cells(grid: Grid, window: Grid) -> Bool[np.ndarray, "h w"]:
@@ -87,6 +81,13 @@ def _is_whole(steps: float) -> bool:
 def _offset(grid: Grid, origin: Grid) -> tuple[int, int]:
     """(rows, columns) from `origin`'s first cell to `grid`'s, on their common lattice."""
     return round((grid.y0 - origin.y0) / origin.stride_y), round((grid.x0 - origin.x0) / origin.stride_x)
+
+
+def _read_cells(mask: SoftMask, grid: Grid, cells: Float32[np.ndarray, "h w"]) -> None:
+    if share_lattice(grid, mask.grid):
+        _copy_cells(mask, grid, cells)
+    else:
+        cells[...] = resample(mask.probability.astype(np.float32), mask.grid, grid)
 
 
 def _copy_cells(mask: SoftMask, grid: Grid, cells: Float32[np.ndarray, "h w"]) -> None:

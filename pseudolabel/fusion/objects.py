@@ -1,7 +1,7 @@
 """Objects of one image, from their candidates to one mask each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float32
 
 from pseudolabel.fusion.agreement import pairwise_iou, source_agreement, support
 from pseudolabel.fusion.candidates import Candidate, Target, box_ious, may_serve
-from pseudolabel.fusion.grid import MAX_CELLS, box_cells, common_grid, object_window, on_grid, to_pixels
-from pseudolabel.fusion.quality_aware import FusionRule, candidate_weights, fuse_masks, passing, quality_of
+from pseudolabel.fusion.fuse import passing
+from pseudolabel.fusion.grid import MAX_CELLS, box_cells, common_grid, object_window, on_grid
+from pseudolabel.fusion.quality_aware import FusionRule, candidate_weights, fuse_masks, quality_of_means
 from pseudolabel.fusion.ranking import (
     Ranking,
     adaptive_k,
@@ -20,10 +21,12 @@ from pseudolabel.fusion.ranking import (
     keep_after_nms,
     ranking_of_assignment,
 )
-from pseudolabel.fusion.scoring import Quality, detection_rank
+from pseudolabel.fusion.scoring import detection_rank, mean_kept, vote_score
+from pseudolabel.fusion.upsample import to_pixels
 from pseudolabel.masks import Grid
 
 Scale = Literal["raw", "support"]
+_AT_ONCE = 16  # objects whose candidates are in memory together
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,16 @@ def fuse_image(
     ious = torch.from_numpy(box_ious(targets, candidates)).float()
     allowed = torch.from_numpy(may_serve(targets, candidates))
     ranking = rank(targets, candidates, ious, allowed, settings)
-    fused = []
-    for target, iou, index, valid in zip(targets, ious, ranking.index, ranking.valid, strict=True):
-        chosen = index[valid].tolist()
-        fused.append(fuse_object(target, [candidates[i] for i in chosen], iou[chosen].tolist(), size_hw, settings))
+    chosen = [index[valid].tolist() for index, valid in zip(ranking.index, ranking.valid, strict=True)]
+    fused: list[FusedObject | None] = [None] * len(targets)
+    served = [row for row, indices in enumerate(chosen) if indices]
+    for start in range(0, len(served), _AT_ONCE):
+        rows = served[start : start + _AT_ONCE]
+        stacks = [
+            _stack(targets[i], [candidates[j] for j in chosen[i]], ious[i, chosen[i]], size_hw, settings) for i in rows
+        ]
+        for row, one in zip(rows, _fuse_stacks(stacks, settings.rule), strict=True):
+            fused[row] = one
     return fused
 
 
@@ -84,65 +93,109 @@ def rank(
     return box_quality_ranking(ious, k, min_iou=settings.min_iou, allowed=allowed)
 
 
-def fuse_object(
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """One object's candidates on their common grid."""
+
+    target: Target
+    window: Grid
+    grid: Grid
+    probability: Float32[np.ndarray, "k h w"]
+    overlap: Float32[np.ndarray, "k k"]  # IoU inside the box, of every pair
+    sources: list[str]
+    box_score: torch.Tensor  # (k,), on one scale
+    box_iou: torch.Tensor  # (k,)
+
+
+def _stack(
     target: Target,
     candidates: Sequence[Candidate],
-    ious: Sequence[float],
+    box_iou: torch.Tensor,
     size_hw: tuple[int, int],
     settings: FusionSettings,
-) -> FusedObject | None:
-    """The mask of one object from the candidates that were chosen for it, None where none passes the threshold."""
-    if not candidates:
-        return None
+) -> _Stack:
     window = object_window(target.box_xyxy, size_hw)
     grid = common_grid([c.mask.grid for c in candidates], window, max_cells=settings.max_cells)
     probability = on_grid([c.mask for c in candidates], grid)
     overlap = pairwise_iou((probability > settings.rule.tau_pixel) & box_cells(grid, window))
     sources = [c.source for c in candidates]
-    box_iou = torch.tensor([list(ious)])
-    score = torch.tensor([_scaled([c.box_score for c in candidates], overlap, sources, settings.scale)])
-    kept = passing(score, torch.ones_like(score, dtype=torch.bool), tau_box=settings.rule.tau_box)
-    weights = candidate_weights(score, box_iou, kept, settings.rule)
-    if not bool((weights > 0).any()):
-        return None
-    soft = torch.from_numpy(probability)[None]
-    on_cells = fuse_masks(soft, weights, kept, settings.rule)
-    pixels = to_pixels(on_cells[0].numpy(), grid, window)
-    quality = _quality(on_cells, soft, pixels, score, kept, box_cells(grid, window), settings.rule)
-    speaking = (kept & (weights > 0))[0].numpy()
+    score = np.array([c.box_score for c in candidates], dtype=np.float32)
+    if settings.scale == "support":
+        score = score * support(overlap, sources)
+    return _Stack(target, window, grid, probability, overlap, sources, torch.from_numpy(score), box_iou)
+
+
+def _fuse_stacks(stacks: Sequence[_Stack], rule: FusionRule) -> list[FusedObject | None]:
+    """The masks of some objects: weights and scores of all at once, pixels one object after the other."""
+    score, valid = _padded([stack.box_score for stack in stacks])
+    box_iou, _ = _padded([stack.box_iou for stack in stacks])
+    kept = passing(score, valid, tau_box=rule.tau_box)
+    weights = candidate_weights(score, box_iou, kept, rule)
+    cells = [_on_cells(stack, weights[i : i + 1], kept[i : i + 1], rule) for i, stack in enumerate(stacks)]
+    tau = 0.5 if rule.fusion == "vote" else rule.tau_pixel
+    read = [to_pixels(c, stack.grid, stack.window, tau_pixel=tau) for c, stack in zip(cells, stacks, strict=True)]
+    quality = quality_of_means(mean_kept(score, kept), torch.tensor([mean for _, mean in read]), rule)
+    if rule.score == "code":
+        quality = replace(quality, score=_released_scores(stacks, cells, score, kept, rule))
+    columns = (quality.score.tolist(), quality.box.tolist(), quality.pixel.tolist(), (weights > 0).numpy())
+    return [
+        _fused(stack, pixels, *numbers) if numbers[3].any() else None
+        for stack, (pixels, _), numbers in zip(stacks, read, zip(*columns, strict=True), strict=True)
+    ]
+
+
+def _fused(
+    stack: _Stack,
+    pixels: Float32[np.ndarray, "h w"],
+    score: float,
+    box: float,
+    pixel: float,
+    speaking: Bool[np.ndarray, " k"],
+) -> FusedObject:
+    speaking = speaking[: len(stack.sources)]
+    sources = {source for source, speaks in zip(stack.sources, speaking, strict=True) if speaks}
     return FusedObject(
-        target=target,
-        window=window,
+        target=stack.target,
+        window=stack.window,
         probability=pixels,
-        score=float(quality.score),
-        box_quality=float(quality.box),
-        pixel_quality=float(quality.pixel),
+        score=score,
+        box_quality=box,
+        pixel_quality=pixel,
         candidates_used=int(speaking.sum()),
-        sources=tuple(sorted({s for s, speaks in zip(sources, speaking, strict=True) if speaks})),
-        agreement=source_agreement(overlap, sources, speaking),
+        sources=tuple(sorted(sources)),
+        agreement=source_agreement(stack.overlap, stack.sources, speaking) if len(sources) > 1 else None,
     )
 
 
-def _scaled(scores: list[float], overlap: Float32[np.ndarray, "k k"], sources: list[str], scale: Scale) -> list[float]:
-    if scale == "raw":
-        return scores
-    return [float(value) for value in np.asarray(scores) * support(overlap, sources)]
+def _on_cells(stack: _Stack, weights: torch.Tensor, kept: torch.Tensor, rule: FusionRule) -> Float32[np.ndarray, "h w"]:
+    k = len(stack.sources)
+    soft = torch.from_numpy(stack.probability)[None]
+    cells: Float32[np.ndarray, "h w"] = fuse_masks(soft, weights[:, :k], kept[:, :k], rule)[0].numpy()
+    return cells
 
 
-def _quality(
-    on_cells: torch.Tensor,
-    soft: torch.Tensor,
-    pixels: Float32[np.ndarray, "h w"],
+def _released_scores(
+    stacks: Sequence[_Stack],
+    cells: Sequence[Float32[np.ndarray, "h w"]],
     score: torch.Tensor,
     kept: torch.Tensor,
-    inside: Bool[np.ndarray, "h w"],
     rule: FusionRule,
-) -> Quality:
-    """The score at the pixels; the released code's, which compares candidates, on the grid where these are."""
-    if rule.score == "code":
-        return quality_of(on_cells, soft, score, kept, torch.from_numpy(inside)[None], rule)
-    everywhere = torch.ones(1, *pixels.shape, dtype=torch.bool)
-    return quality_of(torch.from_numpy(pixels)[None], soft, score, kept, everywhere, rule)
+) -> torch.Tensor:
+    """The released code's score, which compares candidates, on the grid where these are."""
+    out = []
+    for i, (stack, fused) in enumerate(zip(stacks, cells, strict=True)):
+        k = len(stack.sources)
+        voted = torch.from_numpy(fused > 0.5)[None]
+        soft = torch.from_numpy(stack.probability)[None]
+        out.append(vote_score(score[i : i + 1, :k], kept[i : i + 1, :k], soft, voted, tau_pixel=rule.tau_pixel))
+    return torch.cat(out)
+
+
+def _padded(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of different length as one matrix padded with zeros, and where it is filled."""
+    values = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows])
+    return values, torch.arange(values.shape[1]) < lengths[:, None]
 
 
 def _assign(candidates: Sequence[Candidate], ious: torch.Tensor, settings: FusionSettings) -> torch.Tensor:

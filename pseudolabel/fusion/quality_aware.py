@@ -23,7 +23,6 @@ from pseudolabel.fusion.fuse import (
 from pseudolabel.fusion.scoring import (
     Quality,
     mask_confidence_code,
-    mask_confidence_paper,
     mask_quality_score,
     vote_score,
 )
@@ -91,15 +90,21 @@ def quality_of(
     BoxTeacher's confidences are defined for one detection; of several, the mean box score stands in.
     """
     parts = mask_quality_score(box_score, kept, fused, box_mask, tau_pixel=rule.tau_pixel)
-    if rule.score == "mqs":
-        return parts
     if rule.score == "code":
         score = vote_score(box_score, kept, probability, fused > 0.5, tau_pixel=rule.tau_pixel)
-    elif rule.score == "mcs":
-        score = mask_confidence_code(parts.box, fused, tau_pixel=rule.tau_pixel)
-    else:
-        score = mask_confidence_paper(parts.box, fused, box_mask, tau_pixel=rule.tau_pixel)
-    return Quality(score, parts.box, parts.pixel)
+        return Quality(score, parts.box, parts.pixel)
+    if rule.score == "mcs":
+        return Quality(mask_confidence_code(parts.box, fused, tau_pixel=rule.tau_pixel), parts.box, parts.pixel)
+    return quality_of_means(parts.box, parts.pixel, rule)
+
+
+def quality_of_means(box: Float[Tensor, "n"], pixel: Float[Tensor, "n"], rule: FusionRule) -> Quality:
+    """The score from the mean box score and the mean probability inside the box alone.
+
+    MQS and the paper's form of BoxTeacher's confidence are the same function of the two.
+    """
+    base = box.sqrt() if rule.score == "mcs" else box
+    return Quality((base * pixel).sqrt(), box, pixel)
 
 
 def quality_aware_fusion(

@@ -1,8 +1,8 @@
 """A fused mask made to fit what is known beside it: the box's sides, and the colours of the photograph.
 
 * `tight`: every side of a tight box touches its object, so the threshold is moved to where the mask reaches them best.
-* `color`: before that, a mean-field pass over a small grid: cells that look like the box's surroundings lose, cells
-  that look like the surest part of the mask win, and neighbours of the same colour go together.
+* `color`: before that, the random field of `pseudolabel.segmenters.refine` over a small grid, seeded by the fused mask:
+  cells that look like the box's surroundings lose, cells that look like the surest part of the mask win.
 """
 
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
-from pseudolabel.fusion.color_model import ColorField, mean_field
 from pseudolabel.masks import Grid, resample
+from pseudolabel.segmenters import refine as random_field
 
 Method = Literal["none", "tight", "color"]
 
@@ -27,7 +27,8 @@ class Refinement:
     threshold_cost: float = 0.02  # per step away from the first one, in IoU of the boxes
     margin: float = 0.2  # surroundings that colours are taken from, per side, in sides of the box
     max_cells: int = 96
-    color: ColorField = field(default_factory=ColorField)
+    trust: float = 1.0  # in the log-odds of the fused mask, against colours and neighbours
+    field: random_field.Refinement = field(default_factory=random_field.Refinement)
 
 
 def refine(
@@ -75,10 +76,12 @@ def by_color(
     """Probabilities after the mean-field pass on a grid over the box and its surroundings."""
     size_hw = (image_rgb.shape[0], image_rgb.shape[1])
     grid = _surroundings(window, size_hw, refinement)
-    rgb = _average_color(image_rgb, grid)
-    start = resample(probability, window, grid)
+    lab = random_field.rgb_to_lab(_average_color(image_rgb, grid))
+    start = np.clip(resample(probability, window, grid), 0.02, 0.98)
+    prior = (refinement.trust * np.log(start / (1 - start))).astype(np.float32)
     inside = _inside(grid, window)
-    return resample(mean_field(np.where(inside, start, 0), inside, rgb, refinement.color), grid, window)
+    posterior = random_field.refine(prior, lab, inside, np.zeros_like(inside), refinement.field)
+    return resample(posterior, grid, window)
 
 
 def _filled_share(mask: Bool[np.ndarray, "h w"]) -> float:
@@ -101,10 +104,10 @@ def _widened(start: float, length: int, size: int, share: float) -> tuple[int, i
     return max(0, int(start) - margin), min(size, int(start) + length + margin)
 
 
-def _average_color(image_rgb: UInt8[np.ndarray, "H W 3"], grid: Grid) -> UInt8[np.ndarray, "h w 3"]:
+def _average_color(image_rgb: UInt8[np.ndarray, "H W 3"], grid: Grid) -> Float32[np.ndarray, "h w 3"]:
     x0, y0, x1, y1 = (round(edge) for edge in grid.extent_xyxy)
     crop = Image.fromarray(np.ascontiguousarray(image_rgb[y0:y1, x0:x1]))
-    return np.asarray(crop.resize((grid.width, grid.height), Image.Resampling.BOX))
+    return np.asarray(crop.resize((grid.width, grid.height), Image.Resampling.BOX), dtype=np.float32)
 
 
 def _inside(grid: Grid, window: Grid) -> Bool[np.ndarray, "h w"]:
