@@ -83,7 +83,7 @@ def boundary_loss(boundary: Float[Tensor, "b h w"], sets: PairSets, radius: int)
 
 
 class _PairDifferences(torch.autograd.Function):
-    """Summed absolute errors on both sets; being piecewise linear, their gradient is made of signs and needs no tape."""
+    """Summed absolute errors on both sets; they are piecewise linear, so signs make the gradient."""
 
     @staticmethod
     def forward(ctx: Any, displacement: Tensor, inside: Tensor, outside: Tensor, radius: int) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,7 @@ class _PairDifferences(torch.autograd.Function):
 
 
 class _PairSurprise(torch.autograd.Function):
-    """Summed -log likelihoods of the three sets, one offset at a time, so that no tape holds 152 grids per step of it."""
+    """Summed -log likelihoods of the three sets, one offset at a time, so that no tape holds 152 grids."""
 
     @staticmethod
     def forward(ctx: Any, boundary: Tensor, sets: PairSets, radius: int) -> Tensor:

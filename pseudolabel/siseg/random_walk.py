@@ -76,10 +76,9 @@ def walk(
     weights, offsets = _in_threes(planes[0].numpy(), np.array(_all_offsets(radius), dtype=np.int64))
     start = np.pad((scores * (1 - boundary)).astype(np.float32), ((0, 0), (reach, reach), (reach, reach)))
     coefficients = np.array(chebyshev_power(steps), dtype=np.float32)
-    result: Float32[np.ndarray, "k h w"] = _walk_rows(start, weights, offsets, coefficients, reach)
+    padded: Float32[np.ndarray, "k rows columns"] = _walk_rows(start, weights, offsets, coefficients, reach)
     height, width = boundary.shape
-    result = result[:, reach : reach + height, reach : reach + width]
-    return result
+    return padded[:, reach : reach + height, reach : reach + width]
 
 
 def _in_threes(

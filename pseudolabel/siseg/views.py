@@ -1,0 +1,82 @@
+"""How a picture and its label map come to the network: resized to sides that its strides divide, flipped or not."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from pseudolabel.siseg.backbone import COARSEST
+from pseudolabel.siseg.network import STRIDE
+from pseudolabel.siseg.pairs import IGNORE
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One picture as the network sees it, and its labels (0 background, 255 ignore) on the stride-4 grid."""
+
+    name: str
+    image: UInt8[Tensor, "3 H W"]
+    labels: UInt8[Tensor, "h w"]
+
+
+def view_size(size_hw: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Height and width at `scale`, rounded to what the strides divide: no padding, and a flip is exact."""
+    height, width = (max(COARSEST, COARSEST * round(side * scale / COARSEST)) for side in size_hw)
+    return height, width
+
+
+def resize_image(
+    image: UInt8[np.ndarray, "H W 3"], size_hw: tuple[int, int], *, flip: bool = False
+) -> UInt8[Tensor, "3 h w"]:
+    """The picture at another size, bilinear with antialiasing, mirrored left to right if asked."""
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    if picture.size != (size_hw[1], size_hw[0]):
+        picture = picture.resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture)[:, ::-1] if flip else np.asarray(picture)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def grid_labels(
+    labels: UInt8[np.ndarray, "H W"], grid_hw: tuple[int, int], *, flip: bool = False
+) -> UInt8[Tensor, "h w"]:
+    """The label at every cell's centre."""
+    rows = ((np.arange(grid_hw[0]) + 0.5) * labels.shape[0] / grid_hw[0]).astype(np.int64)
+    columns = ((np.arange(grid_hw[1]) + 0.5) * labels.shape[1] / grid_hw[1]).astype(np.int64)
+    cells = labels[rows][:, columns]
+    return torch.from_numpy(np.ascontiguousarray(cells[:, ::-1] if flip else cells))
+
+
+def make_view(
+    name: str,
+    image: UInt8[np.ndarray, "H W 3"],
+    labels: UInt8[np.ndarray, "H W"],
+    *,
+    scale: float = 1.0,
+    flip: bool = False,
+) -> View:
+    """A training view of an image.
+
+    Raises:
+        ValueError: image and labels differ in size.
+    """
+    if image.shape[:2] != labels.shape:
+        raise ValueError(f"{name}: the image is {image.shape[:2]}, its label map {labels.shape}")
+    height, width = view_size(labels.shape, scale)
+    cells = grid_labels(labels, (height // STRIDE, width // STRIDE), flip=flip)
+    return View(name, resize_image(image, (height, width), flip=flip), cells)
+
+
+def background_first(labels: UInt8[np.ndarray, "H W"], background: int | None) -> UInt8[np.ndarray, "H W"]:
+    """Labels with 0 for the background and every other class one up; 255 stays.
+
+    Args:
+        background: the index that means background, None where every class is an object class.
+    """
+    result = np.where(labels == IGNORE, IGNORE, np.minimum(labels.astype(np.int64) + 1, IGNORE - 1)).astype(np.uint8)
+    if background is not None:
+        result[labels == background] = 0
+    return result
