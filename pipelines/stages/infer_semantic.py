@@ -81,8 +81,11 @@ class InferSemanticStage:
         return files
 
     def setup(self, device: str) -> None:
+        import torch
+
         from pseudolabel.segmenters.base import open_segmenter
 
+        torch.set_num_threads(self._config.threads)
         segmenter = open_segmenter(self._config.model, _segmenter_options(self._config, device))
         segmenter.probe()
         self._segmenter = segmenter

@@ -1,6 +1,7 @@
 """Existing label maps, one PNG per image, as a segmenter that needs no network."""
 
 import io
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -178,5 +179,5 @@ def histogram_text(values: Shaped[np.ndarray, " n"]) -> str:
 def encode_indices(values: UInt8[np.ndarray, "h w"]) -> bytes:
     """A gray PNG, compressed fast."""
     buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, format="PNG", compress_level=1)
+    Image.fromarray(values).save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()

@@ -27,7 +27,7 @@ def open_smp(where: str, options: SegmenterOptions) -> NetworkSegmenter:
     card = find_card(weights, options)
     model = build_model(folder / CONFIG_NAME)
     load_weights(model, read_state_dict(weights), where=str(weights))
-    network = TorchNetwork(model, device=options.device, threads=options.threads)
+    network = TorchNetwork(model, device=options.device)
     return NetworkSegmenter(network, card, batch_size=options.batch_size, long_side=options.long_side)
 
 

@@ -11,13 +11,10 @@ class TorchNetwork:
     Args:
         model: gives logits, or torchvision's dict with them under `out`.
         device: `cpu`, `cuda` or `cuda:N`.
-        threads: of the CPU, within one operation.
     """
 
-    def __init__(self, model: torch.nn.Module, *, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, model: torch.nn.Module, *, device: str = "cpu") -> None:
         self._device = torch.device(device)
-        if self._device.type == "cpu":
-            torch.set_num_threads(threads)
         self._model = model.eval().to(self._device)
 
     @torch.inference_mode()

@@ -28,7 +28,7 @@ def open_torchvision(where: str, options: SegmenterOptions) -> NetworkSegmenter:
     state = read_state_dict(options.weights)
     model = build_model(where, state, num_classes=len(card.classes))
     load_weights(model, state, where=str(options.weights))
-    network = TorchNetwork(model, device=options.device, threads=options.threads)
+    network = TorchNetwork(model, device=options.device)
     return NetworkSegmenter(network, card, batch_size=options.batch_size, long_side=options.long_side)
 
 

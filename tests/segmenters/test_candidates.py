@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pseudolabel.masks import Grid, resample
+from pseudolabel.segmenters.base import SemanticResult
+from pseudolabel.segmenters.candidates import (
+    CELLS_PER_SIDE,
+    Box,
+    Candidate,
+    PriorWeights,
+    class_evidence,
+    prior_logit,
+    semantic_candidates,
+)
+
+
+def _scene(size_hw: tuple[int, int], discs: list[tuple[float, float, float]]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Red discs (x, y, radius) on a green ground with a little texture, and the discs' masks."""
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]] + 0.5
+    rgb = np.full((*size_hw, 3), (40, 150, 60), dtype=np.float64)
+    masks = [(x - cx) ** 2 + (y - cy) ** 2 < radius**2 for cx, cy, radius in discs]
+    for mask in masks:
+        rgb[mask] = (200, 50, 40)
+    rgb += np.random.default_rng(0).normal(0, 4, rgb.shape)
+    return rgb.clip(0, 255).astype(np.uint8), masks
+
+
+def _maps(label: np.ndarray, confidence: int) -> SemanticResult:
+    return SemanticResult(label.astype(np.uint8), np.full(label.shape, confidence, dtype=np.uint8))
+
+
+def _at_pixels(candidate: Candidate, size_hw: tuple[int, int]) -> np.ndarray:
+    probability = candidate.mask.probability.astype(np.float32) / 255
+    return resample(probability, candidate.mask.grid, Grid(0, 0, 1, 1, *size_hw)) > 0.5
+
+
+def _iou(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first & second).sum() / (first | second).sum())
+
+
+def _only(candidates: list[Candidate | None]) -> Candidate:
+    (candidate,) = candidates
+    assert candidate is not None
+    return candidate
+
+
+def test_evidence_is_the_confidence_where_the_class_won_and_what_it_leaves_elsewhere() -> None:
+    label = np.array([[1, 1, 0, 0, 255]], dtype=np.uint8)
+    confidence = np.array([[255, 153, 204, 102, 0]], dtype=np.uint8)
+    evidence = class_evidence(SemanticResult(label, confidence), 1, Grid(0, 0, 1, 1, 1, 5))
+    np.testing.assert_allclose(evidence, [[1.0, 0.6, 0.2, 0.4, 0.5]], atol=0.003)
+
+
+def test_evidence_is_averaged_over_a_cell() -> None:
+    label = np.repeat([[1, 1, 1, 0]], 4, axis=0)
+    evidence = class_evidence(_maps(label, 255), 1, Grid(0, 0, 4, 4, 1, 1))
+    assert evidence[0, 0] == pytest.approx(0.75, abs=0.003)
+
+
+def test_a_region_candidate_is_the_class_in_the_box() -> None:
+    label = np.zeros((20, 30), dtype=np.uint8)
+    label[5:15, 10:30] = 1
+    box = Box((8, 3, 20, 17), category_id=7, class_index=1)
+    candidate = _only(semantic_candidates([box], _maps(label, 255), None, masks="region"))
+    assert candidate.mask.grid == Grid(8, 3, 1, 1, 14, 12)
+    assert (candidate.mask.probability[2:12, 2:] == 255).all()
+    assert candidate.mask.probability.astype(int).sum() == 255 * 100
+    assert candidate.box_xyxy == (10, 5, 20, 15)
+    assert candidate.box_iou == pytest.approx(100 / 168)
+    assert candidate.box_score == pytest.approx(1.0)
+
+
+def test_refinement_finds_the_edge_of_a_coarse_region() -> None:
+    rgb, (disc,) = _scene((120, 160), [(80, 60, 40)])
+    blocks = np.kron(disc[::16, ::16], np.ones((16, 16)))[:120, :160]
+    box = Box((40, 20, 120, 100), 7, 1)
+    maps = _maps(blocks, 200)
+    refined = _at_pixels(_only(semantic_candidates([box], maps, rgb)), (120, 160))
+    region = _at_pixels(_only(semantic_candidates([box], maps, None, masks="region")), (120, 160))
+    assert _iou(region, disc) < 0.9
+    assert _iou(refined, disc) > 0.95
+
+
+def test_the_box_alone_finds_a_clear_object_but_with_a_low_score() -> None:
+    rgb, (disc,) = _scene((120, 160), [(80, 60, 40)])
+    box = Box((40, 20, 120, 100), 7, 1)
+    unseen = _only(semantic_candidates([box], _maps(np.zeros((120, 160)), 200), rgb))
+    seen = _only(semantic_candidates([box], _maps(disc, 200), rgb))
+    assert _iou(_at_pixels(unseen, (120, 160)), disc) > 0.9
+    assert unseen.box_score < 0.4 < seen.box_score
+
+
+def test_a_rival_of_the_same_class_lowers_the_odds_on_its_own_side_of_what_both_boxes_cover() -> None:
+    grid = Grid(0, 0, 1, 1, 10, 30)
+    box, rival = Box((0, 0, 20, 10), 7, 1), Box((10, 0, 30, 10), 7, 1)
+    evidence = np.full((10, 30), 0.9, dtype=np.float32)
+    change = prior_logit(grid, box, [rival], evidence, PriorWeights()) - prior_logit(
+        grid, box, [], evidence, PriorWeights()
+    )
+    assert (change[:, :10] == 0).all()  # outside the rival
+    assert (change[:, 16:20] < -0.5).all()  # nearer to the rival's centre
+    assert (change[:, 10:14] > 0).all()  # nearer to its own
+    assert change.max() <= 0.3 * PriorWeights().rival + 1e-6
+
+
+def test_only_a_much_smaller_box_of_another_class_lies_in_front() -> None:
+    grid = Grid(0, 0, 1, 1, 20, 20)
+    box, evidence = Box((0, 0, 20, 20), 7, 1), np.full((20, 20), 0.9, dtype=np.float32)
+    alone = prior_logit(grid, box, [], evidence, PriorWeights())
+    small = prior_logit(grid, box, [Box((5, 5, 15, 15), 8, 2)], evidence, PriorWeights())
+    large = prior_logit(grid, box, [Box((0, 0, 20, 19), 8, 2)], evidence, PriorWeights())
+    assert small[10, 10] < alone[10, 10] - 1
+    assert small[2, 2] == alone[2, 2]
+    np.testing.assert_array_equal(large, alone)
+
+
+def test_a_crowd_claims_nothing() -> None:
+    rgb, (disc,) = _scene((100, 100), [(50, 50, 30)])
+    box, maps = Box((20, 20, 80, 80), 7, 1), _maps(disc, 230)
+    alone = _only(semantic_candidates([box], maps, rgb))
+    beside = semantic_candidates([box, Box((0, 0, 100, 100), 7, None, is_crowd=True)], maps, rgb)
+    assert beside[1] is None
+    assert beside[0] is not None
+    np.testing.assert_array_equal(beside[0].mask.probability, alone.mask.probability)
+
+
+def test_a_class_that_the_segmenter_does_not_know_gives_no_candidate() -> None:
+    rgb, (disc,) = _scene((50, 50), [(25, 25, 15)])
+    assert semantic_candidates([Box((5, 5, 45, 45), 7, None)], _maps(disc, 200), rgb) == [None]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    x=st.floats(-5, 190), y=st.floats(-5, 110), width=st.floats(0.3, 260), height=st.floats(0.3, 200),
+    masks=st.sampled_from(["refined", "region"]),
+)  # fmt: skip
+def test_a_mask_covers_its_box_and_stays_small(x: float, y: float, width: float, height: float, masks: str) -> None:
+    rgb, (disc,) = _scene((120, 200), [(100, 60, 50)])
+    box = Box((x, y, x + width, y + height), 7, 1)
+    (candidate,) = semantic_candidates([box], _maps(disc, 230), rgb, masks=masks)  # type: ignore[arg-type]
+    if candidate is None:
+        return
+    grid = candidate.mask.grid
+    assert max(grid.height, grid.width) <= CELLS_PER_SIDE
+    left, top, right, bottom = grid.extent_xyxy
+    assert left >= -1e-6
+    assert top >= -1e-6
+    assert right <= 200 + 1e-6
+    assert bottom <= 120 + 1e-6
+    assert 0 <= candidate.box_iou <= 1
+    assert 0 <= candidate.box_score <= 1

@@ -1,0 +1,141 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pseudolabel import records
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.plan import Plan
+from pseudolabel.pipelines.stage import Shard
+from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig, InferSemanticStage
+from pseudolabel.pipelines.stages.semantic_candidates import SemanticCandidatesConfig, SemanticCandidatesStage
+from pseudolabel.segmenters.label_maps import decode_indices
+
+CATEGORIES = [{"id": 3, "name": "airplane"}, {"id": 9, "name": "zebra"}]
+
+
+def _manifest_row(name: str, objects: list[dict[str, Any]], status: dict[str, Any] | None = None) -> dict[str, Any]:
+    sizes = {"image_id": 1, "file_name": name, "width": 60, "height": 40, "exif_orientation": 1, "split": ""}
+    return {"image_key": name, **sizes, "objects": objects, **(status or records.ok("shard"))}
+
+
+def _object(annotation_id: int, category_id: int, crowd: bool = False) -> dict[str, Any]:
+    box = {"bbox_xywh": [10.0, 5.0, 30.0, 20.0], "iscrowd": crowd, "segmentation": None}
+    return {"annotation_id": annotation_id, "category_id": category_id, **box}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Images a to d with label maps: `b` has unknown ids, `c` has no label map, `d.jpg` is no picture."""
+    label = np.zeros((40, 60), dtype=np.uint8)
+    label[5:25, 10:40] = 1
+    (tmp_path / "labels").mkdir()
+    for name in "abd":
+        Image.fromarray(label * (99 if name == "b" else 1)).save(tmp_path / "labels" / f"{name}.png")
+    rgb = np.where(label[..., None] == 1, (200, 40, 40), (40, 140, 60)).astype(np.uint8)
+    for name in "abc":
+        Image.fromarray(rgb).save(tmp_path / f"{name}.png")
+    (tmp_path / "d.png").write_bytes(b"not a picture")
+    return tmp_path
+
+
+@pytest.fixture
+def manifest() -> pa.Table:
+    rows = [
+        _manifest_row("d.png", [_object(5, 3)]),
+        _manifest_row("a.png", [_object(1, 3), _object(2, 9), _object(3, 3, crowd=True)]),
+        _manifest_row("b.png", [_object(4, 3)]),
+        _manifest_row("c.png", []),
+        _manifest_row("e.png", [], records.rejected("shard", "missing")),
+    ]
+    return records.table_from_rows(rows, records.MANIFEST)
+
+
+def _semantic(place: Path, manifest: pa.Table) -> pa.Table:
+    config = InferSemanticConfig(model=f"labels:{place / 'labels'}", label_format="voc")
+    stage = InferSemanticStage(config, RunPaths(place / "run"))
+    stage.setup("cpu")
+    return stage.run(_shard(place), {"manifest": manifest})
+
+
+def _shard(place: Path) -> Shard:
+    return Shard(0, 1, place, "transpose")
+
+
+def _candidates(place: Path, manifest: pa.Table, semantic: pa.Table) -> list[dict[str, Any]]:
+    run = RunPaths(place / "run")
+    run.root.mkdir()
+    run.plan.write_text(json.dumps(asdict(Plan(1, "", "transpose", "", 1, 1, {}, CATEGORIES, {}, [], ""))))
+    stage = SemanticCandidatesStage(SemanticCandidatesConfig(), run)
+    stage.setup("cpu")
+    table = stage.run(_shard(place), {"manifest": manifest, "semantic": semantic})
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def test_every_usable_image_gives_one_row_and_failures_say_why(place: Path, manifest: pa.Table) -> None:
+    table = _semantic(place, manifest)
+    assert table.schema == records.SEMANTIC
+    rows = {row["image_key"]: (row["status"], row["reason"]) for row in table.to_pylist()}
+    assert list(rows.items()) == [
+        ("a.png", ("ok", None)),
+        ("b.png", ("rejected", "unknown_label_ids")),
+        ("c.png", ("rejected", "no_label_file")),
+        ("d.png", ("ok", None)),
+    ]
+
+
+def test_label_map_and_confidence_are_stored_without_loss(place: Path, manifest: pa.Table) -> None:
+    row = _semantic(place, manifest).to_pylist()[0]
+    label_map = decode_indices(row["label_map"])
+    assert label_map.shape == (40, 60)
+    assert label_map.sum() == 600
+    assert row["classes"][1] == "aeroplane"
+    assert (decode_indices(row["confidence"]) == 255).all()
+
+
+def test_candidates_come_for_known_classes_and_every_image_is_there(place: Path, manifest: pa.Table) -> None:
+    rows = _candidates(place, manifest, _semantic(place, manifest))
+    assert [(row["image_key"], row["annotation_id"], row["status"], row["reason"]) for row in rows] == [
+        ("a.png", 1, "ok", None),
+        ("b.png", None, "rejected", "image_rejected"),
+        ("c.png", None, "rejected", "image_rejected"),
+        ("d.png", None, "rejected", "unsupported_format"),
+    ]
+    mask = records.soft_mask_from_struct(rows[0]["mask"])
+    assert mask.grid.extent_xyxy == (10, 5, 40, 25)
+    assert (mask.probability > 127).all()
+    assert rows[0]["source"] == "semantic"
+    assert rows[0]["box_iou"] == pytest.approx(1)
+
+
+def test_weights_of_an_onnx_model_are_the_file_and_its_card(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text("{}")
+    stage = InferSemanticStage(InferSemanticConfig(model=f"onnx:{tmp_path / 'net.onnx'}"), RunPaths(tmp_path))
+    assert stage.weights() == {"model": tmp_path / "net.onnx", "card": tmp_path / "net.yaml"}
+
+
+@pytest.mark.slow
+def test_the_real_segmenter_gives_the_same_bytes_for_any_batch_size(shared_folder: Path, tmp_path: Path) -> None:
+    images = shared_folder / "data" / "coco-dev" / "images"
+    names = sorted(path.name for path in images.iterdir())[:3]
+    rows = []
+    for name in names:
+        with Image.open(images / name) as image:
+            rows.append({**_manifest_row(name, []), "width": image.width, "height": image.height})
+    model = shared_folder / "weights" / "deeplabv3_mobilenetv2_voc21.onnx"
+    tables = []
+    for batch_size in (1, 2):
+        stage = InferSemanticStage(
+            InferSemanticConfig(model=f"onnx:{model}", batch_size=batch_size), RunPaths(tmp_path)
+        )
+        stage.setup("cpu")
+        inputs = {"manifest": records.table_from_rows(rows, records.MANIFEST)}
+        tables.append(stage.run(Shard(0, 1, images, "transpose"), inputs))
+    assert tables[0].column("status").to_pylist() == ["ok"] * 3
+    assert tables[0].column("label_map").to_pylist() == tables[1].column("label_map").to_pylist()
