@@ -57,8 +57,10 @@ def decode(rle: Rle) -> Bool[np.ndarray, "h w"]:
     Raises:
         RejectError: `bad_segmentation`.
     """
-    counts, (height, width) = _counts_of(rle)
-    return _painted(counts, (0, 0, width, height), height)
+    crop = decode_crop(rle)
+    full: Bool[np.ndarray, "h w"] = np.zeros(rle["size"], dtype=np.bool_)
+    full[crop.y0 : crop.y0 + crop.pixels.shape[0], crop.x0 : crop.x0 + crop.pixels.shape[1]] = crop.pixels
+    return full
 
 
 def decode_crop(rle: Rle) -> PixelMask:
