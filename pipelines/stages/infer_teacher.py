@@ -1,0 +1,148 @@
+"""`infer-teacher`: a trained teacher's soft masks for every given box."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from pseudolabel import records
+from pseudolabel.config import option
+from pseudolabel.errors import InputError, RejectError
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+
+if TYPE_CHECKING:
+    from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
+
+_IMAGES_AT_ONCE = 32
+
+Row = dict[str, Any]
+
+
+class InferTeacherConfig(StageConfig):
+    """Options of `infer-teacher`."""
+
+    weights: Path | None = option(None, "a trained teacher; default: the run's own")
+    name: str = option("teacher", "the table below candidates/ that is written", pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    candidates: int = option(6, "masks per given box", ge=1, le=100)
+    threads: int = option(0, "CPU threads of one worker; 0 = torch's choice", changes_result=False, ge=0)
+
+
+class InferTeacherStage:
+    """One row per candidate mask, an `empty` row for an image without one."""
+
+    name: ClassVar[str] = "infer-teacher"
+    version: ClassVar[int] = 1
+    config_class: ClassVar[type[StageConfig]] = InferTeacherConfig
+    resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
+    unit: ClassVar[Literal["image", "object"]] = "image"
+    schema: ClassVar[pa.Schema] = records.CANDIDATES
+
+    def __init__(self, config: StageConfig, run: RunPaths) -> None:
+        assert isinstance(config, InferTeacherConfig)
+        self._config, self._run = config, run
+        self.writes = f"candidates/{config.name}"
+        self._teacher: Teacher | None = None
+        self._categories: list[int] = []
+
+    def reads(self) -> tuple[str, ...]:
+        return ("manifest",)
+
+    def weights(self) -> Mapping[str, Path]:
+        """The trained model and the config beside it."""
+        weights = self._config.weights or self._run.model("teacher")
+        return {"teacher": weights, "config": weights.with_suffix(".yaml")}
+
+    def setup(self, device: str) -> None:
+        """Load the teacher that the config beside the weights names.
+
+        Raises:
+            InputError: weights and config do not belong together, or are no teacher's.
+        """
+        import torch
+
+        from pseudolabel.teachers.base import TEACHERS
+        from pseudolabel.training.checkpoint import read_config
+
+        if self._config.threads:
+            torch.set_num_threads(self._config.threads)
+        weights = self.weights()["teacher"]
+        config = read_config(weights)
+        if "method" not in config:
+            raise InputError(f"{weights}: its config names no method; this is no teacher that train-teacher wrote")
+        load = TEACHERS.load(config["method"])
+        self._teacher = load(weights, config, device=device, candidates=self._config.candidates)
+        self._categories = [category["id"] for category in read_plan(self._run).categories]
+
+    def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
+        manifest: list[Row] = inputs["manifest"].to_pylist()
+        images = [row for row in manifest if row["status"] == "ok" and row["annotation_id"] is None]
+        images.sort(key=lambda row: str(row["image_key"]))
+        rows: list[Row] = []
+        for first in range(0, len(images), _IMAGES_AT_ONCE):
+            rows += self._rows(images[first : first + _IMAGES_AT_ONCE], shard)
+        return records.table_from_rows(rows, self.schema)
+
+    def finish(self, paths: list[Path]) -> None:
+        """Candidates are not exported."""
+
+    def _rows(self, images: Sequence[Row], shard: Shard) -> list[Row]:
+        read = [self._read(image, shard) for image in images]
+        assert self._teacher is not None, "setup comes first"
+        found = iter(self._teacher.predict([one for one in read if not isinstance(one, RejectError)]))
+        rows: list[Row] = []
+        for image, one in zip(images, read, strict=True):
+            rows += self._image_rows(image, one if isinstance(one, RejectError) else next(found))
+        return rows
+
+    def _read(self, image: Row, shard: Shard) -> "TeacherInput | RejectError":
+        import numpy as np
+
+        from pseudolabel.images import load_image
+        from pseudolabel.teachers.base import TeacherInput
+
+        exif: Any = shard.exif
+        try:
+            pixels = load_image(shard.images_root, image["file_name"], exif=exif)
+        except RejectError as reject:
+            return reject
+        if pixels.shape[:2] != (image["height"], image["width"]):
+            return RejectError("changed_since_plan", f"{pixels.shape[1]}x{pixels.shape[0]} px now")
+        boxes = [_xyxy(one["bbox_xywh"]) for one in _objects(image)]
+        return TeacherInput(pixels, np.array(boxes, dtype=np.float32).reshape(-1, 4))
+
+    def _image_rows(self, image: Row, found: "list[TeacherCandidate] | RejectError") -> list[Row]:
+        import math
+
+        key = {"image_key": image["image_key"]}
+        if isinstance(found, RejectError):
+            return [key | records.rejected(self.name, found.reason, found.detail)]
+        if not all(math.isfinite(one.box_score) for one in found):
+            return [key | records.rejected(self.name, "non_finite", "the teacher's masks")]
+        rows = [key | self._columns(image, one) | records.ok(self.name) for one in found]
+        return rows or [key | records.empty(self.name)]
+
+    def _columns(self, image: Row, one: "TeacherCandidate") -> Row:
+        target = _objects(image)[one.given] if one.given is not None else None
+        own = self._categories[one.category] if one.category is not None else None
+        return {
+            "annotation_id": target["annotation_id"] if target else None,
+            "source": self._config.name,
+            "category_id": target["category_id"] if target else own,
+            "box_xyxy": list(one.box_xyxy),
+            "box_score": one.box_score,
+            "box_iou": one.box_iou,
+            "mask": records.soft_mask_to_struct(one.mask),
+        }
+
+
+def _objects(image: Row) -> list[Row]:
+    """The given boxes that stand for one object."""
+    return [one for one in image["objects"] or () if not one["iscrowd"]]
+
+
+def _xyxy(bbox: Sequence[float]) -> list[float]:
+    x, y, width, height = bbox
+    return [x, y, x + width, y + height]

@@ -1,0 +1,224 @@
+"""The box-conditioned teacher on a run's boxes: objects from the manifest, canvases on disk, then the shared loop."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudolabel.config import result_relevant
+from pseudolabel.errors import InputError, MachineError, RejectError
+from pseudolabel.pipelines.commit import read_footer, read_part
+from pseudolabel.pipelines.fingerprint import file_sha256
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.plan import Plan, read_plan
+from pseudolabel.pipelines.train_teacher import TrainTeacherConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pseudolabel.teachers.mal import MalConfig
+    from pseudolabel.teachers.mal_crops import CropBatch
+
+_MIN_SIDE_PX = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BoxedImage:
+    """An image of the run with the boxes that are fit to learn from."""
+
+    file_name: str
+    size_wh: tuple[int, int]
+    boxes_xyxy: list[list[float]]
+
+
+def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
+    """Train on every box of the run that is no crowd and at least a pixel wide and high."""
+    from pseudolabel.teachers.mal import Mal
+    from pseudolabel.teachers.mal_network import build_network
+    from pseudolabel.training.checkpoint import save_model
+    from pseudolabel.training.fit import fit
+
+    model = mal_config(config)
+    plan = read_plan(run)
+    images = list(boxed_images(run, plan))
+    folder = run.logs("train-teacher") / _digest(run, config)
+    objects = Canvases(folder, plan, images, model.canvas_px)
+    chosen = _chosen(len(objects), config)
+    method = Mal(build_network(model.backbone, config.backbone_weights, width=model.width), model)
+    settings = _settings(config, len(chosen), device)
+    fit(method, lambda places: objects.load([chosen[place] for place in places]), len(chosen), folder, settings)
+    about = {
+        "method": "mal",
+        "model": model.model_dump(mode="json"),
+        "trained": config.model_dump(mode="json"),
+        "objects": len(chosen),
+    }
+    save_model(run.model("teacher"), method.model_state(), about)
+    objects.close()
+    return run.model("teacher")
+
+
+def mal_config(config: TrainTeacherConfig) -> "MalConfig":
+    """The part of the options that describes the network and its losses."""
+    from pseudolabel.teachers.mal import MalConfig
+
+    return MalConfig(
+        backbone=config.backbone,
+        crop_px=config.crop_px,
+        canvas_px=2 * config.crop_px,
+        lr=config.learning_rate,
+        encoder_lr=config.encoder_learning_rate,
+        freeze=config.freeze,
+        tau=config.tau,
+        pairwise_weight=config.pairwise_weight,
+        teacher_from=config.teacher_from,
+        pixel_weight=config.pixel_weight,
+        affinity_weight=config.affinity_weight,
+        ema=config.ema,
+    )
+
+
+def boxed_images(run: RunPaths, plan: Plan) -> Iterator[BoxedImage]:
+    """Usable images with at least one box, in the order of shards and keys."""
+    for shard in range(plan.num_shards):
+        rows = read_part(run.part("manifest", shard, plan.num_shards)).to_pylist()
+        for row in sorted(rows, key=lambda row: str(row["image_key"])):
+            if row["status"] != "ok" or row["annotation_id"] is not None:
+                continue
+            boxes = [_xyxy(one["bbox_xywh"]) for one in row["objects"] or () if _usable(one)]
+            if boxes:
+                yield BoxedImage(row["file_name"], (row["width"], row["height"]), boxes)
+
+
+class Canvases:
+    """All objects of a run with their canvases in one file on disk, cut once, read by number."""
+
+    def __init__(self, folder: Path, plan: Plan, images: Sequence[BoxedImage], side_px: int) -> None:
+        import torch
+
+        from pseudolabel.teachers.mal_crops import neighbour_boxes
+
+        if not images:
+            raise InputError(f"{plan.source}: no box to learn from; a teacher needs boxes of at least a pixel")
+        boxes = [torch.tensor(image.boxes_xyxy) for image in images]
+        self._boxes = torch.cat(boxes)
+        self._others = torch.cat([neighbour_boxes(one) for one in boxes])
+        sizes = [
+            torch.tensor([image.size_wh], dtype=torch.float32).expand(len(image.boxes_xyxy), 2) for image in images
+        ]
+        self._sizes = torch.cat(sizes)
+        self._names = [image.file_name for image in images for _ in image.boxes_xyxy]
+        self._path = folder / f"canvases-{side_px}.u8"
+        self._pixels = self._mapped(plan, images, side_px)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def load(self, places: Sequence[int]) -> "CropBatch":
+        """The batch of these objects."""
+        import torch
+
+        from pseudolabel.teachers.mal_crops import CropBatch
+
+        index = torch.tensor(list(places))
+        canvas = torch.from_numpy(self._pixels[list(places)])
+        names = tuple(self._names[place] for place in places)
+        return CropBatch(canvas, self._boxes[index], self._others[index], self._sizes[index], names)
+
+    def close(self) -> None:
+        """Remove the file; the training is done."""
+        del self._pixels
+        self._path.unlink(missing_ok=True)
+
+    def _mapped(self, plan: Plan, images: Sequence[BoxedImage], side_px: int) -> "np.ndarray":
+        """The canvases of an earlier, stopped call, or new ones."""
+        import numpy as np
+
+        from pseudolabel.pipelines.commit import atomic_path
+
+        shape = (len(self._names), 3, side_px, side_px)
+        size_bytes = int(np.prod(shape, dtype=np.int64))
+        if not self._path.exists() or self._path.stat().st_size != size_bytes:
+            with atomic_path(self._path) as temporary:
+                _check_space(temporary.parent, size_bytes)
+                file = np.memmap(temporary, np.uint8, "w+", shape=shape)
+                _fill(file, plan, images, side_px)
+                file.flush()
+        return np.memmap(self._path, np.uint8, "r", shape=shape)
+
+
+def _fill(file: "np.ndarray", plan: Plan, images: Sequence[BoxedImage], side_px: int) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from pseudolabel.images import load_image
+    from pseudolabel.teachers.mal_crops import cut_canvases
+
+    place = 0
+    for image in tqdm(images, desc="cut crops", unit="image", leave=False, disable=None):
+        try:
+            pixels = load_image(Path(plan.images_root), image.file_name, exif=plan.exif)
+        except RejectError as error:
+            raise InputError(f"{image.file_name}: {error}; it was sound when `shard` read it") from None
+        boxes = torch.tensor(image.boxes_xyxy)
+        file[place : place + len(boxes)] = cut_canvases(pixels, boxes, side_px).numpy()
+        place += len(boxes)
+
+
+def _check_space(folder: Path, size_bytes: int) -> None:
+    import shutil
+
+    free = shutil.disk_usage(folder).free
+    if free < size_bytes:
+        raise MachineError(
+            f"{folder}: crops need {size_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} are free; lower --max-objects"
+        )
+
+
+def _chosen(count: int, config: TrainTeacherConfig) -> list[int]:
+    """All objects, or as many as are wanted, drawn by the seed."""
+    import torch
+
+    if count <= config.max_objects:
+        return list(range(count))
+    generator = torch.Generator().manual_seed(config.seed)
+    return sorted(torch.randperm(count, generator=generator)[: config.max_objects].tolist())
+
+
+def _settings(config: TrainTeacherConfig, count: int, device: str) -> Any:
+    from pseudolabel.training.fit import FitConfig
+
+    per_step = config.batch_size * config.devices * config.nodes
+    return FitConfig(
+        steps=max(1, round(config.epochs * count / per_step)),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        precision=config.precision,
+        device=device,
+        devices=config.devices,
+        nodes=config.nodes,
+        checkpoint_every=config.checkpoint_every,
+        workers=config.loader_workers,
+    )
+
+
+def _digest(run: RunPaths, config: TrainTeacherConfig) -> str:
+    """Names the training, so that a checkpoint is only ever continued by the training that wrote it."""
+    parts = sorted(run.table("manifest").glob("part-*.parquet"))
+    content = {
+        "config": result_relevant(config),
+        "weights": {name: file_sha256(path) for name, path in config.weight_files().items()},
+        "manifest": [read_footer(path).fingerprint for path in parts],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _usable(one: dict[str, Any]) -> bool:
+    return not one["iscrowd"] and min(one["bbox_xywh"][2:]) >= _MIN_SIDE_PX
+
+
+def _xyxy(bbox: Sequence[float]) -> list[float]:
+    x, y, width, height = bbox
+    return [float(x), float(y), float(x + width), float(y + height)]
