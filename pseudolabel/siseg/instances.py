@@ -1,15 +1,17 @@
 """From fields and a semantic mask to scored instances: clusters, their walk up to the boundaries, and the read-out."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float32, Int32, UInt8
 from scipy import ndimage
 
 from pseudolabel.masks import Grid, SoftMask
-from pseudolabel.siseg.displacement import STEPS, WEAK_CELLS, cluster_cells, refine_centroids
-from pseudolabel.siseg.random_walk import EXPONENT, RADIUS, TOLERANCE, walk
+from pseudolabel.siseg.displacement import STEPS, WEAK_CELLS, cluster_cells, refine_centroids, refine_centroids_batch
+from pseudolabel.siseg.random_walk import EXPONENT, RADIUS, TOLERANCE, walk, walk_batch
 from pseudolabel.siseg.random_walk import STEPS as WALK_STEPS
 
 Plane = Float32[np.ndarray, "h w"]
@@ -84,7 +86,7 @@ class Found:
 
     instances: list[Instance]
     clusters: Int32[np.ndarray, "h w"]
-    before_walk: Int32[np.ndarray, "h w"]
+    before_walk: Int32[np.ndarray, "h w"]  # index of the score map of every cell, -1 = background
     after_walk: Int32[np.ndarray, "h w"]
 
 
@@ -93,12 +95,14 @@ def semantic_cells(
     confidence: UInt8[np.ndarray, "H W"] | None,
     grid_hw: tuple[int, int],
     *,
-    background: int | None,
-    ignore: int = 255,
+    objects: Collection[int],
 ) -> SemanticCells:
-    """A label map and its confidence (255 = certain; None: certain everywhere), averaged over the cells of a grid."""
+    """A label map and its confidence (255 = certain; None: certain everywhere), averaged over the cells of a grid.
+
+    Classes outside `objects` are background.
+    """
     rows, columns = (area_matrix(size, count) for size, count in zip(labels.shape, grid_hw, strict=True))
-    classes = tuple(int(index) for index in np.unique(labels) if index not in (background, ignore))
+    classes = tuple(int(index) for index in np.unique(labels) if index in objects)
     cover = [rows @ (labels == index).astype(np.float32) @ columns.T for index in classes]
     sure = np.full(labels.shape, 255, np.uint8) if confidence is None else confidence
     planes = np.stack(cover) if cover else np.zeros((0, *grid_hw), np.float32)
@@ -116,19 +120,21 @@ def area_matrix(size: int, count: int) -> Float32[np.ndarray, "count size"]:
     return weights
 
 
-def find_instances(fields: FieldMaps, semantic: SemanticCells, options: ReadOut) -> Found:
+def find_instances(fields: FieldMaps, semantic: SemanticCells, options: ReadOut, *, device: str = "cpu") -> Found:
     """Every instance of an image that the fields and the mask show, largest score first.
+
+    On a GPU the refinement of centroids and the walk run there, to the same result within rounding.
 
     Source: SISeg; IRNet's make_ins_seg_labels for the read-out.
     """
     clusters = (
-        find_clusters(fields.displacement, options)
+        find_clusters(fields.displacement, options, device=device)
         if options.displaced
         else np.ones_like(fields.boundary, dtype=np.int32)
     )
     maps = combine(semantic, clusters)
     before, _ = read_out(maps, semantic, options)
-    scores = walk_scores(maps.scores, fields.boundary, options)
+    scores = walk_scores(maps.scores, fields.boundary, options, device=device)
     after, share = read_out(ScoreMaps(maps.owners, scores), semantic, options)
     instances = [
         piece
@@ -139,17 +145,28 @@ def find_instances(fields: FieldMaps, semantic: SemanticCells, options: ReadOut)
     return Found(instances, clusters, before, after)
 
 
-def find_clusters(displacement: Float32[np.ndarray, "2 h w"], options: ReadOut) -> Int32[np.ndarray, "h w"]:
+def find_clusters(
+    displacement: Float32[np.ndarray, "2 h w"], options: ReadOut, *, device: str = "cpu"
+) -> Int32[np.ndarray, "h w"]:
     """Class-agnostic instance ids of cells, 0 for those that arrive nowhere."""
-    centroids = refine_centroids(displacement, steps=options.centroid_steps)
+    if device == "cpu":
+        centroids = refine_centroids(displacement, steps=options.centroid_steps)
+    else:
+        field = torch.from_numpy(displacement).to(device)[None]
+        centroids = refine_centroids_batch(field, steps=options.centroid_steps)[0].to("cpu", torch.int32).numpy()
     return cluster_cells(displacement, centroids, weak_cells=options.weak_cells)
 
 
-def walk_scores(scores: Planes, boundary: Plane, options: ReadOut) -> Planes:
+def walk_scores(scores: Planes, boundary: Plane, options: ReadOut, *, device: str = "cpu") -> Planes:
     """Scores spread up to the boundaries; as they were where there is no walk or nothing to spread."""
     if not options.walk_steps or not len(scores):
         return scores
-    return walk(scores, boundary, steps=options.walk_steps, radius=options.radius, exponent=options.exponent)
+    if device == "cpu":
+        return walk(scores, boundary, steps=options.walk_steps, radius=options.radius, exponent=options.exponent)
+    planes, edges = (torch.from_numpy(array).to(device)[None] for array in (scores, boundary))
+    spread = walk_batch(planes, edges, steps=options.walk_steps, radius=options.radius, exponent=options.exponent)
+    result: Planes = spread[0].cpu().numpy()
+    return result
 
 
 def combine(semantic: SemanticCells, clusters: Int32[np.ndarray, "h w"]) -> ScoreMaps:

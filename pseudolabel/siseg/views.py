@@ -1,5 +1,6 @@
 """How a picture and its label map come to the network: resized to sides that its strides divide, flipped or not."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,13 +71,11 @@ def make_view(
     return View(name, resize_image(image, (height, width), flip=flip), cells)
 
 
-def background_first(labels: UInt8[np.ndarray, "H W"], background: int | None) -> UInt8[np.ndarray, "H W"]:
-    """Labels with 0 for the background and every other class one up; 255 stays.
-
-    Args:
-        background: the index that means background, None where every class is an object class.
-    """
-    result = np.where(labels == IGNORE, IGNORE, np.minimum(labels.astype(np.int64) + 1, IGNORE - 1)).astype(np.uint8)
-    if background is not None:
-        result[labels == background] = 0
-    return result
+def object_labels(labels: UInt8[np.ndarray, "H W"], objects: Collection[int]) -> UInt8[np.ndarray, "H W"]:
+    """Labels with 0 for what is no object and class index + 1 for what is; 255 stays ignored."""
+    table = np.zeros(256, np.uint8)
+    table[IGNORE] = IGNORE
+    for index in objects:
+        table[index] = index + 1
+    renamed: UInt8[np.ndarray, "H W"] = table[labels]
+    return renamed

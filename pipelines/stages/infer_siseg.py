@@ -1,0 +1,223 @@
+"""`infer-siseg`: images and their label maps to candidate masks of single objects."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from pseudolabel import records
+from pseudolabel.config import option
+from pseudolabel.errors import RejectError
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pseudolabel.siseg.candidates import Candidate, GivenBox
+    from pseudolabel.siseg.instances import FieldMaps, Found, ReadOut
+    from pseudolabel.siseg.network import SisegNetwork
+
+_LOG = logging.getLogger(__name__)
+_SOURCE = "siseg"
+
+Row = dict[str, Any]
+
+
+class InferSisegConfig(StageConfig):
+    """Options of `infer-siseg`."""
+
+    weights: Path | None = option(None, "a trained model; default: the run's own")
+    flip: bool = option(True, "average the boundary with that of the mirrored image")
+    background: Literal["semantic", "constant"] = option(
+        "semantic", "semantic: the label map decides what is background; constant: scores against --threshold"
+    )
+    threshold: float = option(0.25, "score of the constant background", gt=0, lt=1)
+    smallest_share: float = option(0.0005, "pieces below this share of the image are dropped", ge=0, lt=1)
+    centroid_steps: int = option(300, "steps of the refinement of centroids", ge=1)
+    weak_cells: float = option(2.5, "displacements below this, in cells of 4 px, make a centroid's region", gt=0)
+    walk_steps: int = option(256, "steps of the random walk; 0 = none", ge=0)
+    walk_radius: int = option(5, "reach of one step of the walk, in cells", ge=2, le=20)
+    walk_exponent: float = option(10.0, "sharpness of the affinities", gt=0)
+    pictures: int = option(0, "draw what happens for the first N images of every shard", changes_result=False, ge=0)
+    threads: int = option(1, "CPU threads of one worker's forward pass", changes_result=False, ge=1)
+
+
+class InferSisegStage:
+    """One row per candidate, matched to boxes where the image has any; an `empty` row for an image without one."""
+
+    name: ClassVar[str] = "infer-siseg"
+    version: ClassVar[int] = 1
+    config_class: ClassVar[type[StageConfig]] = InferSisegConfig
+    resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
+    unit: ClassVar[Literal["image", "object"]] = "image"
+    schema: ClassVar[pa.Schema] = records.CANDIDATES
+    writes = "candidates/siseg"
+
+    def __init__(self, config: StageConfig, run: RunPaths) -> None:
+        assert isinstance(config, InferSisegConfig)
+        self._config, self._run = config, run
+        self._network: SisegNetwork | None = None
+        self._scale = 1.0
+        self._device = "cpu"
+        self._categories: list[Row] = []
+        self._has_boxes = False
+
+    def reads(self) -> tuple[str, ...]:
+        return ("manifest", "semantic")
+
+    def weights(self) -> Mapping[str, Path]:
+        """The trained model and the YAML beside it."""
+        weights = self._config.weights or self._run.model("siseg")
+        return {"siseg": weights, "card": weights.with_suffix(".yaml")}
+
+    def setup(self, device: str) -> None:
+        import torch
+
+        from pseudolabel.siseg.model import load_siseg
+
+        torch.set_num_threads(self._config.threads)
+        plan = read_plan(self._run)
+        self._categories, self._has_boxes, self._device = plan.categories, plan.n_objects > 0, device
+        self._network, card = load_siseg(self.weights()["siseg"], device=device)
+        self._scale = card.scale
+
+    def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
+        semantic = {row["image_key"]: row for row in inputs["semantic"].to_pylist()}
+        manifest: list[Row] = inputs["manifest"].to_pylist()
+        images = [row for row in manifest if row["status"] == "ok" and row["annotation_id"] is None]
+        rows: list[Row] = []
+        for number, image in enumerate(sorted(images, key=lambda row: str(row["image_key"]))):
+            draw = number < self._config.pictures
+            rows += self._rows(image, semantic[image["image_key"]], shard, draw=draw)
+        return records.table_from_rows(rows, self.schema)
+
+    def finish(self, paths: list[Path]) -> None:
+        """Candidates are not exported."""
+
+    def _rows(self, image: Row, semantic: Row, shard: Shard, *, draw: bool) -> list[Row]:
+        key = {"image_key": image["image_key"]}
+        if semantic["status"] != "ok":
+            return [key | records.rejected(self.name, "image_rejected", f"semantic: {semantic['reason']}")]
+        try:
+            candidates = self._candidates(image, semantic, shard, draw=draw)
+        except RejectError as reject:
+            return [key | records.rejected(self.name, reject.reason, reject.detail)]
+        rows = [key | _columns(one) | records.ok(self.name) for one in candidates]
+        return rows or [key | records.empty(self.name)]
+
+    def _candidates(self, image: Row, semantic: Row, shard: Shard, *, draw: bool) -> "list[Candidate]":
+        from pseudolabel.segmenters.label_maps import decode_indices
+        from pseudolabel.siseg.candidates import boxed_candidates, standing_candidates
+        from pseudolabel.siseg.instances import find_instances, semantic_cells
+
+        pixels, labels = _pixels(image, shard), decode_indices(semantic["label_map"])
+        if pixels.shape[:2] != labels.shape:
+            raise RejectError("changed_since_plan", f"{pixels.shape[:2]} px now, {labels.shape} before")
+        index_of = categories_by_class(semantic["classes"], self._categories)
+        fields = self._fields(pixels)
+        confidence = decode_indices(semantic["confidence"])
+        cells = semantic_cells(labels, confidence, fields.boundary.shape, objects=set(index_of))
+        found = find_instances(fields, cells, self._read_out, device=self._device)
+        if draw:
+            self._draw(image, pixels, fields, found)
+        size_hw = (image["height"], image["width"])
+        if self._has_boxes:
+            return boxed_candidates(found.instances, _boxes(image, index_of), size_hw)
+        return standing_candidates(found.instances, {i: ids[0] for i, ids in index_of.items()}, size_hw)
+
+    def _fields(self, pixels: "np.ndarray") -> "FieldMaps":
+        import numpy as np
+
+        from pseudolabel.siseg.model import predict_fields
+
+        assert self._network is not None, "setup comes first"
+        fields = predict_fields(self._network, pixels, scale=self._scale, flip=self._config.flip)
+        if not (np.isfinite(fields.displacement).all() and np.isfinite(fields.boundary).all()):
+            raise RejectError("non_finite", "the network's fields")
+        return fields
+
+    @property
+    def _read_out(self) -> "ReadOut":
+        from pseudolabel.siseg.instances import ReadOut
+
+        config = self._config
+        return ReadOut(
+            background=config.background,
+            constant=config.threshold,
+            smallest_share=config.smallest_share,
+            centroid_steps=config.centroid_steps,
+            weak_cells=config.weak_cells,
+            walk_steps=config.walk_steps,
+            radius=config.walk_radius,
+            exponent=config.walk_exponent,
+        )
+
+    def _draw(self, image: Row, pixels: "np.ndarray", fields: "FieldMaps", found: "Found") -> None:
+        from PIL import Image
+
+        from pseudolabel.siseg.displacement import refine_centroids
+        from pseudolabel.siseg.pictures import draw_sheet
+
+        centroids = refine_centroids(fields.displacement, steps=self._config.centroid_steps)
+        folder = self._run.pictures(self.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{image['image_key'].replace('/', '_')}.png"
+        Image.fromarray(draw_sheet(pixels, fields, found, centroids)).save(folder / name)
+
+
+def categories_by_class(classes: Sequence[str], categories: Iterable[Mapping[str, Any]]) -> dict[int, list[int]]:
+    """Category ids of every class of the segmenter that is an object.
+
+    Where the data set names no categories, every class but the background is one, under its own index.
+    """
+    from pseudolabel.segmenters.class_map import match_classes, normalised
+
+    names = {category["id"]: category["name"] for category in categories}
+    if not names:
+        return {index: [index] for index, name in enumerate(classes) if normalised(name) != "background"}
+    found: dict[int, list[int]] = {}
+    for category_id, index in sorted(match_classes(classes, names).index_of.items()):
+        found.setdefault(index, []).append(category_id)
+    return found
+
+
+def object_classes(classes: Sequence[str], categories: Iterable[Mapping[str, Any]]) -> frozenset[int]:
+    """Indices of the segmenter's classes that are objects of the data set."""
+    return frozenset(categories_by_class(classes, categories))
+
+
+def _pixels(image: Row, shard: Shard) -> "np.ndarray":
+    from pseudolabel.images import load_image
+
+    exif: Literal["transpose", "ignore"] = "transpose" if shard.exif == "transpose" else "ignore"
+    return load_image(shard.images_root, image["file_name"], exif=exif)
+
+
+def _boxes(image: Row, index_of: Mapping[int, Sequence[int]]) -> "list[GivenBox]":
+    from pseudolabel.siseg.candidates import GivenBox
+
+    class_of = {category: index for index, ids in index_of.items() for category in ids}
+    boxes = []
+    for given in image["objects"] or []:
+        x, y, width, height = given["bbox_xywh"]
+        if not given["iscrowd"]:
+            box = (x, y, x + width, y + height)
+            index = class_of.get(given["category_id"])
+            boxes.append(GivenBox(given["annotation_id"], given["category_id"], index, box))
+    return boxes
+
+
+def _columns(candidate: "Candidate") -> Row:
+    return {
+        "annotation_id": candidate.annotation_id,
+        "source": _SOURCE,
+        "category_id": candidate.category_id,
+        "box_xyxy": list(candidate.box_xyxy),
+        "box_score": candidate.box_score,
+        "box_iou": candidate.box_iou,
+        "mask": records.soft_mask_to_struct(candidate.mask),
+    }

@@ -1,0 +1,69 @@
+"""A trained model of SISeg: made, written, read, and asked about one image."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from pseudolabel.config import Config, option, parse_config
+from pseudolabel.siseg.backbone import build_backbone
+from pseudolabel.siseg.instances import FieldMaps
+from pseudolabel.siseg.network import SisegNetwork
+from pseudolabel.siseg.views import resize_image, view_size
+from pseudolabel.training.checkpoint import load_weights, read_config, save_model
+
+
+class SisegCard(Config):
+    """What stands beside the weights: how to build the network and how to feed it."""
+
+    backbone: str = option(..., "name of the encoder")
+    head_width: int = option(256, "channels of the displacement head")
+    scale: float = option(1.0, "images are resized by this factor", gt=0)
+
+
+def build_network(card: SisegCard, backbone_weights: str) -> SisegNetwork:
+    """A network with untrained heads on the named backbone.
+
+    Raises:
+        ConfigError: no such backbone.
+        InputError: its weights cannot be read.
+    """
+    return SisegNetwork(build_backbone(card.backbone, backbone_weights), width=card.head_width)
+
+
+def save_siseg(weights: Path, network: SisegNetwork, card: SisegCard, about: dict[str, Any]) -> str:
+    """Write `weights` (backbone included) with the card and what else is to be known about it; the weights' sha256."""
+    return save_model(weights, network.state_dict(), {"model": card.model_dump(mode="json"), **about})
+
+
+def load_siseg(weights: Path, *, device: str = "cpu") -> tuple[SisegNetwork, SisegCard]:
+    """A trained network in evaluation mode.
+
+    Raises:
+        InputError: missing or damaged files, or those of another model.
+        ConfigError: the card cannot be read.
+    """
+    card = parse_config(
+        SisegCard, read_config(weights).get("model", {}), where=f"{weights.with_suffix('.yaml')}: model"
+    )
+    network = build_network(card, "none")
+    load_weights(network, weights)
+    return network.to(device).eval(), card
+
+
+@torch.no_grad()
+def predict_fields(network: SisegNetwork, image: UInt8[np.ndarray, "H W 3"], *, scale: float, flip: bool) -> FieldMaps:
+    """Displacement of the image, and its boundary; with `flip` the boundary's logits are averaged with the mirror's.
+
+    Source: IRNet, which takes the displacement from the unflipped image alone.
+    """
+    height, width = image.shape[:2]
+    pixels = resize_image(image, view_size((height, width), scale)).float()
+    views = torch.stack([pixels, pixels.flip(-1)]) if flip else pixels[None]
+    fields = network(views.to(network.mean_displacement.device))
+    logits = fields.boundary_logits[0]
+    if flip:
+        logits = (logits + fields.boundary_logits[1].flip(-1)) / 2
+    return FieldMaps(fields.displacement[0].float().cpu().numpy(), logits.float().sigmoid().cpu().numpy())
