@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fuse": ("pseudolabel.cli.stages:fuse", "One scored mask per object out of all candidates."),
     "calibrate": ("pseudolabel.cli.calibrate:calibrate", "Learn what a score means from a small audited set."),
     "evaluate": ("pseudolabel.cli.evaluate:evaluate", "Mask IoU and AP against the truth, beside the box itself."),
+    "picture": ("pseudolabel.cli.demo:picture", "Pictures of the pseudo labels, worst to best."),
     "run": ("pseudolabel.cli.run:run", "All stages of a run file."),
     "status": ("pseudolabel.cli.status:status", "What is done, missing, failed and rejected in a run."),
     "verify": ("pseudolabel.cli.status:verify", "Read every part of a run and check that nothing is lost."),

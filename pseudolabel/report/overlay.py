@@ -74,11 +74,11 @@ def contact_sheet(entries: Sequence[SheetEntry], *, columns: int = 6, cell_px: i
     return np.concatenate(rows, axis=0)
 
 
-def spread_over_scores(entries: Sequence[SheetEntry], count: int) -> list[SheetEntry]:
-    """`count` of the entries at even steps of rank, the worst and the best among them."""
-    ranked = sorted(entries, key=lambda entry: entry.score)
-    places = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))
-    return [ranked[place] for place in places]
+def even_places(length: int, count: int) -> list[int]:
+    """At most `count` places of a list at even steps, the first and the last among them."""
+    if not (length and count):
+        return []
+    return sorted({round(place) for place in np.linspace(0, length - 1, min(count, length))})
 
 
 def color_of(place: int) -> Color:

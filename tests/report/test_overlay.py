@@ -10,8 +10,8 @@ from pseudolabel.report.overlay import (
     SheetEntry,
     color_of,
     contact_sheet,
+    even_places,
     overlay_picture,
-    spread_over_scores,
 )
 
 GREY = np.full((20, 30, 3), 100, dtype=np.uint8)
@@ -82,7 +82,8 @@ def test_an_object_at_the_border_is_shown_whole() -> None:
     assert (np.abs(sheet.astype(int) - rim).max(2) < 10).sum() > 20
 
 
-def test_a_spread_holds_the_worst_the_best_and_even_steps_between() -> None:
-    entries = [entry(score, 0) for score in np.random.default_rng(0).permutation(101) / 100]
-    assert [chosen.score for chosen in spread_over_scores(entries, 5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert len(spread_over_scores(entries[:3], 20)) == 3
+def test_even_places_hold_the_first_the_last_and_even_steps_between() -> None:
+    assert even_places(101, 5) == [0, 25, 50, 75, 100]
+    assert even_places(3, 20) == [0, 1, 2]
+    assert even_places(0, 5) == []
+    assert even_places(5, 0) == []
