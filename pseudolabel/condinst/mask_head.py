@@ -1,0 +1,131 @@
+"""The dynamic mask head: three 1x1 convolutions whose weights each instance brings along.
+
+Relative coordinates are affine in the cell's position, so that the first layer of all instances of an image is one
+matrix product with [features; x; y; 1]; the features are never copied per instance.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+FEATURE_STRIDE = 8
+CPU_CHUNK = 4  # instances whose activations stay in a core's cache
+
+
+@dataclass(frozen=True, slots=True)
+class HeadShape:
+    """Widths of the head: `inputs` feature channels (without the two coordinates), `channels` inside."""
+
+    inputs: int = 16
+    channels: int = 8
+
+    @property
+    def weights(self) -> tuple[int, int, int]:
+        """Weights of the three layers."""
+        return (self.inputs + 2) * self.channels, self.channels * self.channels, self.channels
+
+    @property
+    def parameters(self) -> int:
+        """Numbers per instance: all weights, then all biases."""
+        return sum(self.weights) + 2 * self.channels + 1
+
+
+def dynamic_masks(
+    features: Float[Tensor, "b m h w"],
+    parameters: Float[Tensor, "n p"],
+    image_index: Int[Tensor, "n"],
+    centres: Float[Tensor, "n 2"],
+    sizes: Float[Tensor, "n"],
+    shape: HeadShape,
+) -> Float[Tensor, "n h w"]:
+    """Mask logits at stride 8.
+
+    Args:
+        image_index: ascending.
+        centres: (x, y) of the location that speaks for each instance, in pixels.
+        sizes: the level's size of interest, which scales the coordinates.
+
+    Source: CondInst (arXiv 2003.05664), section 3.1.
+    """
+    coordinates = _coordinates(features)
+    counts = torch.bincount(image_index, minlength=features.shape[0]).tolist()
+    layers = _affine_layers(parameters.float(), centres, sizes, shape)
+    parts = [torch.split(layer, counts) for layer in layers]
+    masks = [
+        _masks_of_image(torch.cat([one.flatten(1).float(), coordinates]), tuple(part[i] for part in parts))
+        for i, one in enumerate(features)
+    ]
+    return torch.cat(masks).view(-1, *features.shape[2:])
+
+
+def _coordinates(features: Float[Tensor, "b m h w"]) -> Float[Tensor, "3 hw"]:
+    """x and y in pixels of every cell, and 1."""
+    h, w = features.shape[2:]
+    y = torch.arange(h, device=features.device, dtype=torch.float32) * FEATURE_STRIDE + FEATURE_STRIDE // 2
+    x = torch.arange(w, device=features.device, dtype=torch.float32) * FEATURE_STRIDE + FEATURE_STRIDE // 2
+    return torch.stack([x.repeat(h), y.repeat_interleave(w), torch.ones(h * w, device=features.device)])
+
+
+def _affine_layers(
+    parameters: Float[Tensor, "n p"], centres: Float[Tensor, "n 2"], sizes: Float[Tensor, "n"], shape: HeadShape
+) -> tuple[Tensor, ...]:
+    """First layer for [features; x; y; 1], second weights, second biases, third weights, third biases.
+
+    The coordinate channels are (centre - cell) / size, so their weights turn their sign and leave a constant behind.
+    """
+    n, c = parameters.shape[0], shape.channels
+    first, second, third, biases = torch.split(parameters, [*shape.weights, 2 * c + 1], dim=1)
+    first = first.view(n, c, shape.inputs + 2)
+    by_place = first[:, :, -2:] / sizes[:, None, None]
+    constant = biases[:, :c, None] + (by_place * centres[:, None]).sum(dim=2, keepdim=True)
+    affine = torch.cat([first[:, :, :-2], -by_place, constant], dim=2)
+    return affine, second.view(n, c, c), biases[:, c : 2 * c, None], third.view(n, 1, c), biases[:, 2 * c :, None]
+
+
+def _masks_of_image(extended: Float[Tensor, "m3 hw"], layers: tuple[Tensor, ...]) -> Float[Tensor, "n hw"]:
+    count = layers[0].shape[0]
+    chunk = CPU_CHUNK if extended.device.type == "cpu" else max(count, 1)
+    parts = [_three_layers(extended, *(layer[i : i + chunk] for layer in layers)) for i in range(0, count, chunk)]
+    return torch.cat(parts) if parts else extended.new_zeros(0, extended.shape[1])
+
+
+def _three_layers(
+    extended: Float[Tensor, "m3 hw"], affine: Tensor, second: Tensor, bias: Tensor, third: Tensor, last_bias: Tensor
+) -> Float[Tensor, "n hw"]:
+    n, c, width = affine.shape
+    hidden = (affine.reshape(n * c, width) @ extended).view(n, c, -1).relu_()
+    hidden = torch.baddbmm(bias, second, hidden).relu_()
+    return torch.baddbmm(last_bias, third, hidden)[:, 0]
+
+
+def aligned_upsample(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c H W"]:
+    """Output index u reads the input bilinearly at (u - factor // 2) / factor, clamped.
+
+    Equal to padding by one at the right and bottom, resizing to factor * side + 1 with aligned corners, and padding
+    the left and top by factor // 2. Source: CondInst's released code.
+    """
+    return _upsample_axis(_upsample_axis(x, factor, 2), factor, 3)
+
+
+def _upsample_axis(x: Tensor, factor: int, axis: int) -> Tensor:
+    """Every phase of the output is a fixed mean of two neighbours."""
+    length = x.shape[axis]
+    low, high = x.narrow(axis, 0, 1), x.narrow(axis, length - 1, 1)
+    before = torch.cat([low, x.narrow(axis, 0, length - 1)], dim=axis)
+    phases = []
+    for phase in range(factor):
+        share = (phase - factor // 2) / factor
+        if share < 0:
+            phases.append(torch.lerp(x, before, -share))
+        elif share == 0:
+            phases.append(x)
+        else:
+            phases.append(torch.lerp(x, torch.cat([x.narrow(axis, 1, length - 1), high], dim=axis), share))
+    return torch.stack(phases, dim=axis + 1).flatten(axis, axis + 1)
+
+
+def upsample_masks(logits: Float[Tensor, "n h w"], factor: int = 2) -> Float[Tensor, "n H W"]:
+    """Stride-8 logits on the stride-4 mask grid."""
+    return aligned_upsample(logits[None], factor)[0]

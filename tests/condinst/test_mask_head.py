@@ -1,0 +1,74 @@
+"""The dynamic head and its upsampling against the plain forms."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pseudolabel.condinst.mask_head import HeadShape, aligned_upsample, dynamic_masks, upsample_masks
+
+
+@pytest.mark.parametrize(
+    ("inputs", "channels", "parameters"), [(8, 8, 169), (16, 8, 233), (16, 16, 593)], ids=["8-8", "16-8", "16-16"]
+)
+def test_head_has_the_published_number_of_parameters(inputs, channels, parameters):
+    assert HeadShape(inputs, channels).parameters == parameters
+
+
+def plain_masks(features, parameters, image_index, centres, sizes, shape):
+    """One instance at a time, with its own copy of features and relative coordinates, in float64."""
+    h, w = features.shape[2:]
+    y, x = torch.meshgrid(torch.arange(h) * 8.0 + 4, torch.arange(w) * 8.0 + 4, indexing="ij")
+    masks = []
+    for row, image, centre, size in zip(parameters.double(), image_index, centres, sizes, strict=True):
+        relative = torch.stack([(centre[0] - x) / size, (centre[1] - y) / size]).double()
+        layer = torch.cat([features[image].double(), relative])
+        at, biases = 0, sum(shape.weights)
+        for index, (count, width) in enumerate(zip(shape.weights, (shape.channels, shape.channels, 1), strict=True)):
+            weight = row[at : at + count].view(width, -1)
+            bias = row[biases : biases + width]
+            at, biases = at + count, biases + width
+            layer = torch.einsum("oc,chw->ohw", weight, layer) + bias[:, None, None]
+            layer = layer.relu() if index < 2 else layer
+        masks.append(layer[0])
+    return torch.stack(masks)
+
+
+@pytest.mark.parametrize("shape", [HeadShape(8, 8), HeadShape(16, 8), HeadShape(16, 16)], ids=str)
+def test_masks_and_gradients_equal_the_head_run_one_instance_at_a_time(shape):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(3, shape.inputs, 10, 13, generator=generator).requires_grad_()
+    parameters = (torch.randn(11, shape.parameters, generator=generator) * 0.3).requires_grad_()
+    image_index = torch.tensor([0] * 6 + [2] * 5)
+    centres = torch.rand(11, 2, generator=generator) * 100
+    sizes = torch.tensor([64.0, 128, 256, 512, 1024, 64, 64, 64, 128, 128, 256])
+    plain = plain_masks(features, parameters, image_index, centres, sizes, shape)
+    ours = dynamic_masks(features, parameters, image_index, centres, sizes, shape)
+    assert torch.allclose(ours.double(), plain, atol=2e-5)
+    weight = torch.randn(plain.shape, generator=generator)
+    expected = torch.autograd.grad((plain * weight).sum(), [features, parameters], retain_graph=True)
+    found = torch.autograd.grad((ours * weight).sum(), [features, parameters])
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=2e-3, rtol=1e-4)
+
+
+def test_no_instance_gives_no_mask():
+    shape = HeadShape()
+    none = torch.zeros(0, dtype=torch.int64)
+    features = torch.zeros(2, 16, 4, 6)
+    masks = dynamic_masks(features, torch.zeros(0, 233), none, torch.zeros(0, 2), torch.zeros(0), shape)
+    assert upsample_masks(masks).shape == (0, 8, 12)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_aligned_upsampling_equals_its_definition(factor):
+    x = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(1))
+    padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    resized = F.interpolate(padded, (factor * 5 + 1, factor * 7 + 1), mode="bilinear", align_corners=True)
+    half = factor // 2
+    expected = F.pad(resized, (half, 0, half, 0), mode="replicate")[:, :, : factor * 5, : factor * 7]
+    assert torch.allclose(aligned_upsample(x, factor), expected, atol=1e-5)
+
+
+def test_aligned_upsampling_by_two_by_hand():
+    x = torch.tensor([[[[0.0, 2.0, 6.0]]]])
+    assert aligned_upsample(x, 2)[0, 0, 0].tolist() == [0.0, 0.0, 1.0, 2.0, 4.0, 6.0]
