@@ -1,0 +1,260 @@
+"""What each part of SISeg adds: connected components of the semantic mask, + displacement, + displacement + boundary.
+
+Mask AP without boxes. `truth`: true semantic masks in, instances out (the paper's second setting); `segmenter`: the
+masks of a pretrained one. The network is always trained on the same kind of semantic masks that it is given, never on
+instances. `touching` scenes hold discs of one class alone, many of them in contact.
+
+    python tests/benchmarks/siseg_ablation.py --case drawn --out docs/results/siseg_ablation_drawn.json
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import report, shared_folder
+
+from pseudolabel.images import load_image
+from pseudolabel.masks import PixelMask, pixel_window, resample
+from pseudolabel.metrics.coco_ap import mask_ap
+from pseudolabel.metrics.objects import Prediction, TrueObject
+from pseudolabel.rle import decode, encode, encode_crop, from_segmentation
+from pseudolabel.segmenters.base import Photo, SegmenterOptions, open_segmenter
+from pseudolabel.segmenters.class_map import match_classes
+from pseudolabel.siseg.instances import Instance, ReadOut, find_instances, semantic_cells
+from pseudolabel.siseg.model import SisegCard, build_network, predict_fields
+from pseudolabel.siseg.network import SisegNetwork
+from pseudolabel.siseg.train import Samples, SisegMethod, SisegTraining, set_mean_displacement
+from pseudolabel.siseg.views import make_view
+from pseudolabel.synthetic import draw_scene
+from pseudolabel.training.fit import FitConfig, fit
+
+SEED = 0
+STEPS = {
+    "baseline": ReadOut(displaced=False, walk_steps=0),
+    "displacement": ReadOut(walk_steps=0),
+    "displacement_boundary": ReadOut(),
+}
+DISCS = ("disc",)
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image with its semantic labels (0 background, else the category's place + 1) and its true objects."""
+
+    image_id: int
+    image: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray | None
+    objects: tuple[TrueObject, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Images to train on and to measure on, and the recipe."""
+
+    name: str
+    masks: str
+    train: Sequence[Item]
+    test: Sequence[Item]
+    card: SisegCard
+    weights: str
+    crop: int
+    steps: int
+
+
+def drawn(classes: Sequence[str], name: str, steps: int, scenes: int) -> Case:
+    """Scenes of this project; the encoder is trained with the heads."""
+    items = [drawn_item(seed, classes) for seed in range(scenes + 60)]
+    card = SisegCard(backbone="tiny", head_width=128, scale=1.0)
+    return Case(name, "truth", items[60:], items[:60], card, "none", 256, steps)
+
+
+def drawn_item(seed: int, classes: Sequence[str]) -> Item:
+    scene = draw_scene(seed + 9_000, classes=classes) if classes else draw_scene(seed + 9_000)
+    objects = [true_object(seed, label + 1, mask) for mask, label in zip(scene.masks, scene.labels, strict=True)]
+    return Item(seed, scene.image, scene.semantic, None, tuple(objects))
+
+
+def true_object(image_id: int, category_id: int, mask: np.ndarray) -> TrueObject:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = (columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0])
+    area = int(mask.sum())
+    return TrueObject(
+        annotation_id=0,
+        image_id=image_id,
+        category_id=category_id,
+        mask=encode(mask),
+        area_px=area,
+        coco_area=float(area),
+        box_xywh=tuple(float(side) for side in box),
+        is_crowd=False,
+    )
+
+
+def nuclei(steps: int) -> Case:
+    """Nuclei at twice their size, so that one is more than a few cells wide; trained on 110 other images."""
+    folder = shared_folder() / "data" / "nuclei-dev"
+    train = coco_items(folder, folder / "instances_train.json", truth_labels)
+    test = coco_items(folder, folder / "instances_val.json", truth_labels)
+    return Case("nuclei-dev", "truth", train, test, small_card(2.0), small_weights(), 512, steps)
+
+
+def coco(masks: str, steps: int) -> Case:
+    """All 142 photographs, trained and measured on: no instance enters the training."""
+    folder = shared_folder() / "data" / "coco-dev"
+    labels = truth_labels if masks == "truth" else segmenter_labels()
+    items = coco_items(folder, folder / "instances.json", labels)
+    return Case("coco-dev", masks, items, items, small_card(1.0), small_weights(), 512, steps)
+
+
+def small_card(scale: float) -> SisegCard:
+    return SisegCard(backbone="mobilenet_v2", head_width=128, scale=scale)
+
+
+def small_weights() -> str:
+    return str(shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors")
+
+
+Labelled = tuple[np.ndarray, np.ndarray | None]
+Labeller = Callable[[np.ndarray, list[tuple[int, np.ndarray, bool]]], Labelled]
+
+
+def coco_items(folder: Path, annotations: Path, labeller: Labeller) -> list[Item]:
+    content = json.loads(annotations.read_text())
+    voc = voc_index(content["categories"])
+    items = []
+    for entry in content["images"]:
+        image = load_image(folder / "images", entry["file_name"], exif="ignore")
+        rows = [row for row in content["annotations"] if row["image_id"] == entry["id"] and row["category_id"] in voc]
+        masks = [decode(from_segmentation(row["segmentation"], image.shape[:2])) for row in rows]
+        places = [voc[row["category_id"]] for row in rows]
+        known = list(zip(places, masks, (bool(row.get("iscrowd")) for row in rows), strict=True))
+        labels, confidence = labeller(image, known)
+        objects = tuple(
+            replace(true_object(entry["id"], place, mask), is_crowd=crowd) for place, mask, crowd in known if mask.any()
+        )
+        if objects:
+            items.append(Item(entry["id"], image, labels, confidence, objects))
+    return items
+
+
+def voc_index(categories: list[dict[str, Any]]) -> dict[int, int]:
+    """Label of every category: its VOC class, or its own place where none is in VOC."""
+    segmenter = voc_segmenter()
+    found = match_classes(segmenter.classes, {row["id"]: row["name"] for row in categories}).index_of
+    return dict(found) or {row["id"]: place for place, row in enumerate(categories, start=1)}
+
+
+def voc_segmenter() -> Any:
+    model = shared_folder() / "weights" / "deeplabv3_mobilenetv2_voc21.onnx"
+    return open_segmenter(f"onnx:{model}", SegmenterOptions())
+
+
+def truth_labels(image: np.ndarray, known: list[tuple[int, np.ndarray, bool]]) -> Labelled:
+    """Semantic labels out of true masks, small objects above large ones; crowds are ignored."""
+    labels = np.zeros(image.shape[:2], np.uint8)
+    for place, mask, crowd in sorted(known, key=lambda one: (not one[2], -int(one[1].sum()))):
+        labels[mask] = 255 if crowd else place
+    return labels, None
+
+
+def segmenter_labels() -> Labeller:
+    segmenter = voc_segmenter()
+
+    def label(image: np.ndarray, known: list[tuple[int, np.ndarray, bool]]) -> Labelled:
+        (result,) = segmenter.predict([Photo("", image.shape[:2], image)])
+        return result.label_map, result.confidence
+
+    return label
+
+
+def trained(case: Case) -> tuple[SisegNetwork, float]:
+    """The case's network and the CPU seconds that its training took, features included."""
+    torch.manual_seed(SEED)
+    network = build_network(case.card, case.weights)
+
+    def view(index: int) -> Any:
+        item, mirrored = case.train[index // 2], bool(index % 2)
+        scale = case.card.scale * (np.random.default_rng([SEED, index]).uniform(0.67, 1.5) if mirrored else 1)
+        return make_view(str(item.image_id), item.image, item.labels, scale=float(scale), flip=mirrored)
+
+    start = time.process_time()
+    samples = Samples(network, view, device="cpu", cache_bytes=3 << 30)
+    folder = Path(tempfile.mkdtemp())
+    method = SisegMethod(network, SisegTraining(learning_rate=2e-3, crop=case.crop))
+    settings = FitConfig(
+        steps=case.steps, batch_size=4, seed=SEED, device="cpu", weight_decay=1e-4, checkpoint_every=case.steps
+    )
+    fit(method, samples, 2 * len(case.train), folder, settings)
+    shutil.rmtree(folder)
+    set_mean_displacement(network, (samples([index])[0] for index in range(0, 2 * len(case.train), 2)))
+    return network, time.process_time() - start
+
+
+def predictions(instances: Iterable[Instance], item: Item) -> list[Prediction]:
+    found = []
+    for one in instances:
+        window = pixel_window(one.mask.grid.extent_xyxy, item.labels.shape)
+        pixels = resample(one.mask.probability.astype(np.float32) / 255, one.mask.grid, window) >= 0.5
+        if pixels.any():
+            mask = encode_crop(PixelMask(int(window.x0), int(window.y0), pixels), item.labels.shape)
+            found.append(Prediction(0, item.image_id, one.class_index, mask, one.score, None))
+    return found
+
+
+def measure(case: Case) -> list[dict[str, Any]]:
+    """AP of every step of the ablation on one case."""
+    network, train_s = trained(case)
+    fields = [predict_fields(network, item.image, scale=case.card.scale, flip=True) for item in case.test]
+    rows = []
+    for setting, options in STEPS.items():
+        found: list[Prediction] = []
+        for item, maps in zip(case.test, fields, strict=True):
+            cells = semantic_cells(item.labels, item.confidence, maps.boundary.shape, objects=range(1, 255))
+            found += predictions(find_instances(maps, cells, options).instances, item)
+        scored = mask_ap((one for item in case.test for one in item.objects), found)
+        rows.append(
+            {
+                "case": case.name,
+                "masks": case.masks,
+                "setting": setting,
+                "ap": scored.ap,
+                "ap50": scored.ap50,
+                "ap75": scored.ap75,
+                "n": sum(len(item.objects) for item in case.test),
+                "images": len(case.test),
+                "found": len(found),
+                "train_cpu_s": train_s,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--case", choices=["drawn", "touching", "nuclei", "coco", "coco-truth", "all"], default="all")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--scenes", type=int, default=100)
+    arguments, _ = parser.parse_known_args()
+    cases = {
+        "drawn": lambda: drawn((), "drawn", arguments.steps, arguments.scenes),
+        "touching": lambda: drawn(DISCS, "touching", arguments.steps, arguments.scenes),
+        "nuclei": lambda: nuclei(arguments.steps),
+        "coco": lambda: coco("segmenter", arguments.steps),
+        "coco-truth": lambda: coco("truth", arguments.steps),
+    }
+    wanted = list(cases) if arguments.case == "all" else [arguments.case]
+    rows = [row for name in wanted for row in measure(cases[name]())]
+    report("siseg_ablation", rows, on=f"{arguments.steps} steps of 4 crops, mask AP without boxes", seeds=[SEED])
+
+
+if __name__ == "__main__":
+    main()
