@@ -28,10 +28,11 @@ class FuseConfig(StageConfig):
 
     sources: list[str] = option([], "candidate tables to fuse, by name; all that the run has if not given")
     ranking: Literal["bqr", "bpma"] = option("bqr", "which candidates: Box-Quality Ranking, or NMS and assignment")
-    candidates: str = option("adaptive", "candidates per object: adaptive (2 to 10 by box area) or a number",
+    candidates: str = option("adaptive", "candidates per object and source: adaptive (2 to 10 by box area) or a number",
                              pattern=r"^(adaptive|[1-9]\d{0,3})$")  # fmt: skip
     min_iou: float = option(0.5, "candidates whose box overlaps the object's less are not chosen", ge=0, le=1)
     scale: Literal["support", "raw"] = option("support", "box scores times agreement with other sources, or as given")
+    balance: bool = option(True, "give every source the same weight, however many candidates it has; for qmf")
     fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
     score: Literal["mqs", "mcs", "mcs-paper", "code"] = option("mqs", "BoxSeg's, BoxTeacher's or the released score")
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
@@ -198,6 +199,7 @@ def label_settings(config: FuseConfig) -> "LabelSettings":
             candidates=None if config.candidates == "adaptive" else int(config.candidates),
             min_iou=config.min_iou,
             scale=config.scale,
+            balance=config.balance,
         ),
         limits=Limits(config.keep_score, config.review_score, config.min_area_px),
         refinement=Refinement(config.refine),

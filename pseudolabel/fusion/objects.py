@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32
 
 from pseudolabel.fusion.agreement import pairwise_iou, source_agreement, support
 from pseudolabel.fusion.candidates import Candidate, Target, box_ious, may_serve
-from pseudolabel.fusion.fuse import passing
+from pseudolabel.fusion.fuse import passing, qmf_weights
 from pseudolabel.fusion.grid import MAX_CELLS, box_cells, common_grid, object_window, on_grid
 from pseudolabel.fusion.quality_aware import FusionRule, candidate_weights, fuse_masks, quality_of_means
 from pseudolabel.fusion.ranking import (
@@ -38,6 +38,7 @@ class FusionSettings:
     candidates: int | None = None  # None: adaptive, by the box's area
     min_iou: float = 0.5
     scale: Scale = "support"
+    balance: bool = True  # every source has the same weight in all, however many candidates it has
     max_cells: int = MAX_CELLS
 
 
@@ -73,7 +74,7 @@ def fuse_image(
         stacks = [
             _stack(targets[i], [candidates[j] for j in chosen[i]], ious[i, chosen[i]], size_hw, settings) for i in rows
         ]
-        for row, one in zip(rows, _fuse_stacks(stacks, settings.rule), strict=True):
+        for row, one in zip(rows, _fuse_stacks(stacks, settings.rule, balance=settings.balance), strict=True):
             fused[row] = one
     return fused
 
@@ -85,12 +86,15 @@ def rank(
     allowed: torch.Tensor,
     settings: FusionSettings,
 ) -> Ranking:
-    """Which candidates each object gets, by the rule of the settings."""
+    """Which candidates each object gets, by the rule of the settings: K of every source, or one in all."""
     if settings.ranking == "bpma":
         return ranking_of_assignment(_assign(candidates, torch.where(allowed, ious, -1.0), settings))
     areas = torch.tensor([target.area_px for target in targets])
     k = adaptive_k(areas) if settings.candidates is None else settings.candidates
-    return box_quality_ranking(ious, k, min_iou=settings.min_iou, allowed=allowed)
+    names = np.array([candidate.source for candidate in candidates], dtype=object)
+    own = [allowed & torch.from_numpy(names == name) for name in sorted(set(names))] or [allowed]
+    rankings = [box_quality_ranking(ious, k, min_iou=settings.min_iou, allowed=mine) for mine in own]
+    return Ranking(torch.cat([r.index for r in rankings], dim=1), torch.cat([r.valid for r in rankings], dim=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +129,14 @@ def _stack(
     return _Stack(target, window, grid, probability, overlap, sources, torch.from_numpy(score), box_iou)
 
 
-def _fuse_stacks(stacks: Sequence[_Stack], rule: FusionRule) -> list[FusedObject | None]:
+def _fuse_stacks(stacks: Sequence[_Stack], rule: FusionRule, *, balance: bool) -> list[FusedObject | None]:
     """The masks of some objects: weights and scores of all at once, pixels one object after the other."""
     score, valid = _padded([stack.box_score for stack in stacks])
     box_iou, _ = _padded([stack.box_iou for stack in stacks])
     kept = passing(score, valid, tau_box=rule.tau_box)
     weights = candidate_weights(score, box_iou, kept, rule)
+    if balance and rule.fusion == "qmf":
+        weights = qmf_weights(weights / _padded([_copies(stack.sources) for stack in stacks])[0].clamp(min=1), kept)
     cells = [_on_cells(stack, weights[i : i + 1], kept[i : i + 1], rule) for i, stack in enumerate(stacks)]
     tau = 0.5 if rule.fusion == "vote" else rule.tau_pixel
     read = [to_pixels(c, stack.grid, stack.window, tau_pixel=tau) for c, stack in zip(cells, stacks, strict=True)]
@@ -189,6 +195,11 @@ def _released_scores(
         soft = torch.from_numpy(stack.probability)[None]
         out.append(vote_score(score[i : i + 1, :k], kept[i : i + 1, :k], soft, voted, tau_pixel=rule.tau_pixel))
     return torch.cat(out)
+
+
+def _copies(sources: Sequence[str]) -> torch.Tensor:
+    """How many of an object's candidates come from each candidate's source."""
+    return torch.tensor([float(sources.count(source)) for source in sources])
 
 
 def _padded(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
