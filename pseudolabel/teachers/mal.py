@@ -91,7 +91,7 @@ class Mal(Method):
         if share > 0:
             losses |= {name: share * value for name, value in self._taught(logits, views, target).items()}
         if self._shown is None:
-            self._shown = take(batch, torch.arange(min(8, len(batch.boxes))), str(batch.boxes.device))
+            self._shown = take(batch, torch.arange(min(8, len(batch.boxes))), batch.boxes.device)
         return losses
 
     def _training_views(self, batch: CropBatch) -> Views:

@@ -31,6 +31,9 @@ class CropBatch:
     sizes_wh: Float[Tensor, "b 2"]  # of the images
     images: tuple[str, ...]
 
+    def to(self, device: str | torch.device) -> "CropBatch":
+        return take(self, torch.arange(len(self.boxes)), device)
+
 
 @dataclass(frozen=True, slots=True)
 class Views:
@@ -43,7 +46,7 @@ class Views:
     rect: Float[Tensor, "b 4"]  # what the crop shows, in image pixels
 
 
-def take(batch: CropBatch, index: Int[Tensor, "n"], device: str = "cpu") -> CropBatch:
+def take(batch: CropBatch, index: Int[Tensor, "n"], device: str | torch.device) -> CropBatch:
     """These objects of a batch, on a device."""
     return CropBatch(
         *(getattr(batch, name)[index].to(device) for name in ("canvas", "boxes", "others", "sizes_wh")),

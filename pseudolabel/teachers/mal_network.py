@@ -77,7 +77,7 @@ def freeze_early(network: MalNetwork) -> int:
         return 0
     body = network.encoder.body
     probe = torch.zeros(1, 3, 64, 64, device=network.encoder.mean.device)
-    early = list(body.parameters())
+    early = [parameter for parameter in body.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(body(probe)[-4].sum(), early, allow_unused=True)
     frozen = [parameter for parameter, gradient in zip(early, gradients, strict=True) if gradient is not None]
     for parameter in frozen:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as lightning
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -84,13 +85,25 @@ def learning_rate_factor(step: int, *, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
 
 
+class _Batch:
+    """A batch that Lightning leaves alone, but for asking it to move: it cannot copy frozen dataclasses."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+    def to(self, device: torch.device, **_: Any) -> "_Batch":
+        content = self.content
+        return _Batch(content.to(device) if hasattr(content, "to") else move_data_to_device(content, device))
+
+
 class _Module(lightning.LightningModule):
     """A method as Lightning wants it."""
 
     def __init__(self, method: Method, load: Callable[[Sequence[int]], Any], samples: int, config: FitConfig) -> None:
         super().__init__()
         self.method, self.fit_config, self.first_step = method, config, 0
-        self._load, self._samples = load, samples
+        self._samples = samples
+        self._load = lambda places: _Batch(load(places))
         self._images: Sequence[str] = ()
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -100,18 +113,18 @@ class _Module(lightning.LightningModule):
         order = BatchOrder(self._samples, config.batch_size, config.seed, trainer.world_size, trainer.global_rank)
         return step_loader(StepBatches(order, self._load), self.first_step, config.steps, workers=config.workers)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: _Batch, batch_idx: int) -> None:
         del batch_idx
         torch.manual_seed((self.fit_config.seed * 1_000_003 + self.trainer.global_step) * 4096 + self.global_rank)
-        self._images = self.method.image_names(batch)
+        self._images = self.method.image_names(batch.content)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def training_step(self, batch: _Batch, batch_idx: int) -> Tensor:
         del batch_idx
         step = int(self.trainer.global_step)
-        losses = self.method.losses(batch, progress=step / self.fit_config.steps)
+        losses = self.method.losses(batch.content, progress=step / self.fit_config.steps)
         check_losses(losses, step=step, images=self._images)
         total = torch.stack(list(losses.values())).sum()
-        self.log_dict({**losses, "loss": total}, prog_bar=False)
+        self.log_dict({**losses, "loss": total}, batch_size=self.fit_config.batch_size)
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
