@@ -93,7 +93,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _finite(value: float) -> float:
+def _finite(value: int | float) -> float:
     try:
         number = float(value)
     except OverflowError:  # an integer of hundreds of digits

@@ -130,7 +130,7 @@ def read_file(root: Path, file_name: str, *, max_bytes: int = MAX_BYTES, first_b
 
     Args:
         root: the folder of images.
-        file_name: untrusted; relative to `root`.
+        file_name: untrusted; a string, relative to `root`.
         max_bytes: a larger file is refused unread.
         first_bytes: read no more than these.
 

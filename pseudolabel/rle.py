@@ -142,7 +142,7 @@ def check_rle(rle: object, size_hw: tuple[int, int]) -> Rle:
     return {"size": [size[0], size[1]], "counts": text.decode("ascii")}
 
 
-def check_polygons(polygons: object, size_hw: tuple[int, int]) -> list[list[float]]:
+def check_polygons(polygons: object, size_hw: tuple[int, int]) -> list[list[int | float]]:
     """Untrusted polygons as they are, once they are known to be safe to paint.
 
     Each is a flat list x, y, x, y, ... of at least three finite points, none further outside the image than the image
@@ -173,7 +173,7 @@ def _checked_perimeter(polygon: Any, size_hw: tuple[int, int]) -> float:
     return float(np.abs(steps).sum())
 
 
-def _rasterise(polygons: list[list[float]], size_hw: tuple[int, int]) -> Rle:
+def _rasterise(polygons: list[list[int | float]], size_hw: tuple[int, int]) -> Rle:
     from pycocotools import mask as coco_mask
 
     height, width = size_hw

@@ -5,9 +5,11 @@ the one above it starts or ends a run; a counting sort by column puts these few 
 inverse: a mark where a run starts or ends, then each row is the exclusive or of its marks with the row above.
 
 Inputs have been checked by `pseudolabel.rle`; only `parse_counts` takes anything. Counts and places are int64 (n,),
-pixels and strings uint8. Compiled functions carry no annotations, since a runtime type checker would wrap what numba
-is to compile.
+pixels and strings uint8. Compiled functions are `no_type_check`, since a runtime checker would wrap what numba is to
+compile.
 """
+
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -25,7 +27,8 @@ def framed(pixels: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h2 w8"]:
 
 
 @numba.njit(cache=True)
-def _changed_words(words, per_row):  # type: ignore[no-untyped-def]
+@no_type_check
+def _changed_words(words, per_row):
     """Indices of the words that differ from the one above."""
     count = 0
     for index in range(per_row, words.size):
@@ -39,7 +42,8 @@ def _changed_words(words, per_row):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _places(flat, changed, width, image_height):  # type: ignore[no-untyped-def]
+@no_type_check
+def _places(flat, changed, width, image_height):
     """Column-major positions, relative to the crop's corner, of the pixels that differ from the one above, rising.
 
     A counting sort by column, since rows rise already.
@@ -65,7 +69,8 @@ def _places(flat, changed, width, image_height):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _runs_between(places, area_px):  # type: ignore[no-untyped-def]
+@no_type_check
+def _runs_between(places, area_px):
     """Run lengths from rising places of change; two at one place (a column's end, the next one's start) cancel."""
     counts = np.empty(places.size + 1, dtype=np.int64)
     used = 0
@@ -84,7 +89,8 @@ def _runs_between(places, area_px):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def frame_counts(frame, x0, y0, image_height, image_width):  # type: ignore[no-untyped-def]
+@no_type_check
+def frame_counts(frame, x0, y0, image_height, image_width):
     """Run lengths over the whole image of the 0/1 mask that `framed` has made of a crop at (x0, y0)."""
     width = frame.shape[1]
     flat = frame.ravel()
@@ -94,7 +100,8 @@ def frame_counts(frame, x0, y0, image_height, image_width):  # type: ignore[no-u
 
 
 @numba.njit(cache=True)
-def format_counts(counts):  # type: ignore[no-untyped-def]
+@no_type_check
+def format_counts(counts):
     """COCO's string of run lengths below 2**29."""
     text = np.empty(counts.size * 6, dtype=np.uint8)
     used = 0
@@ -111,7 +118,8 @@ def format_counts(counts):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def parse_counts(text, area_px):  # type: ignore[no-untyped-def]
+@no_type_check
+def parse_counts(text, area_px):
     """Run lengths of an untrusted string, and 0, or the number of the first problem found.
 
     1: a character outside COCO's 64; 2: the string ends within a number; 3: a count below 0 or above `area_px`;
@@ -150,7 +158,8 @@ def parse_counts(text, area_px):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def extent_of(counts, image_height):  # type: ignore[no-untyped-def]
+@no_type_check
+def extent_of(counts, image_height):
     """Left, top, right and bottom of the foreground, ends exclusive; zeros if there is none."""
     left, top, right, bottom = -1, image_height, 0, 0
     position = np.int64(0)
@@ -169,7 +178,8 @@ def extent_of(counts, image_height):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def paint(counts, image_height, x0, y0, pixels):  # type: ignore[no-untyped-def]
+@no_type_check
+def paint(counts, image_height, x0, y0, pixels):
     """Sets the foreground in `pixels`, a crop of zeros at (x0, y0) that holds the mask's extent."""
     height = pixels.shape[0]
     position = np.int64(0)

@@ -7,13 +7,14 @@ reader alone reads their headers, since its boxes are fractions of the picture);
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pseudolabel.errors import InputError
 from pseudolabel.images import ExifRule
 from pseudolabel.registry import Registry
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """One data set. Made with `(images_root, annotations, *, exif)`."""
 

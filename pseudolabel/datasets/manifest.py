@@ -1,5 +1,6 @@
 """Rows of the manifest as readers write them: images not yet opened, and what was refused."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pseudolabel import records
@@ -36,7 +37,7 @@ def image_row(
 def object_cell(
     annotation_id: int,
     category_id: int,
-    bbox_xywh: tuple[float, float, float, float],
+    bbox_xywh: Sequence[int | float],
     *,
     iscrowd: bool = False,
     segmentation: str | None = None,
