@@ -1,4 +1,4 @@
-"""A driver in a process of its own, as the command line starts it: `driver.py RUN ENGINE KEY=VALUE ...`."""
+"""A driver in a process of its own, as the command line starts it: `driver.py RUN ENGINE-OPTIONS KEY=VALUE ...`."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from own_stage import NAME, own_config
 
 from pseudolabel.cli.main import exit_codes
+from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 
@@ -14,8 +15,12 @@ from pseudolabel.pipelines.runner import RunOptions, run_stage
 def main() -> None:
     run, engine, *settings = sys.argv[1:]
     values = {key: json.loads(value) for key, _, value in (setting.partition("=") for setting in settings)}
+    options = json.loads(engine)
+    options["sbatch_args"] = tuple(options.get("sbatch_args", ()))
     with exit_codes():
-        summary = run_stage(RunPaths(Path(run)), NAME, own_config(RunPaths(Path(run)), **values), RunOptions(engine))
+        summary = run_stage(
+            RunPaths(Path(run)), NAME, own_config(RunPaths(Path(run)), **values), RunOptions(EngineOptions(**options))
+        )
         print(json.dumps(summary.as_dict()))
 
 

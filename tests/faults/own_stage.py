@@ -3,10 +3,15 @@
 Named `own_stage:OwnStage`, so a worker has to find this folder on its path: `pythonpath` in pyproject.toml.
 """
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -16,6 +21,7 @@ from pseudolabel import records
 from pseudolabel.config import option
 from pseudolabel.crash_note import decoding
 from pseudolabel.errors import InputError, RejectError
+from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import PlanRequest, write_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
@@ -125,3 +131,33 @@ def attempts(journal: Path) -> list[int]:
 def setups(journal: Path) -> int:
     """How many processes set the stage up."""
     return len(list(journal.glob("setup.*")))
+
+
+@contextmanager
+def drivers() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """A function that starts a driver in a process group of its own; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(run: RunPaths, engine: EngineOptions, **values: object) -> subprocess.Popen[str]:
+        settings = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        driver = str(Path(__file__).with_name("driver.py"))
+        command = [sys.executable, driver, str(run.root), json.dumps(asdict(engine)), *settings]
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        )
+        return started[-1]
+
+    try:
+        yield begin
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Until the condition holds, checked twenty times a second."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

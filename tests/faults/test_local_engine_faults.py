@@ -1,26 +1,25 @@
 """The local engine and the driver under signals and deaths, with real processes."""
 
+import functools
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from own_stage import NAME, attempts, contents, make_run, own_config
+from own_stage import NAME, attempts, contents, drivers, make_run, own_config, wait_for
 
 from pseudolabel.errors import IncompleteError, MachineError
 from pseudolabel.pipelines import attempts as notes
 from pseudolabel.pipelines.commit import process_is_alive, read_part
+from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.job import library_versions
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
-
-DRIVER = Path(__file__).with_name("driver.py")
 
 
 @pytest.fixture
@@ -42,27 +41,8 @@ def undisturbed(tmp_path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def start(run: RunPaths) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(**values: object) -> subprocess.Popen[str]:
-        settings = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-        command = [sys.executable, str(DRIVER), str(run.root), "local", *settings]
-        started.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        )
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+    with drivers() as begin:
+        yield functools.partial(begin, run, EngineOptions("local"))
 
 
 def _children(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -110,11 +90,11 @@ def test_a_driver_that_is_killed_leaves_no_process_and_the_next_one_does_the_res
     run: RunPaths, journal: Path, start, undisturbed: dict[str, bytes]
 ) -> None:
     driver = start(fault="hang-once:3")
-    _wait_for(lambda: attempts(journal) == [0, 1, 2, 3] and len(_parts(run)) == 3)
+    wait_for(lambda: attempts(journal) == [0, 1, 2, 3] and len(_parts(run)) == 3)
     workers = _children(driver)
     assert workers
     driver.kill()
-    _wait_for(lambda: not [worker for worker in workers if process_is_alive(worker.pid)], seconds=10)
+    wait_for(lambda: not [worker for worker in workers if process_is_alive(worker.pid)], seconds=10)
     assert notes.running(run, NAME) == {}
     again = start()
     output, _ = again.communicate(timeout=60)
@@ -135,7 +115,7 @@ def test_a_signal_to_the_whole_group_ends_the_run_after_the_shards_in_work(
     run: RunPaths, journal: Path, start, number: signal.Signals, code: int
 ) -> None:
     driver = start(sleep_s=1.0)
-    _wait_for(lambda: len(attempts(journal)) >= 2)
+    wait_for(lambda: len(attempts(journal)) >= 2)
     workers = _children(driver)
     os.killpg(driver.pid, number)
     _, errors = driver.communicate(timeout=25)
@@ -148,7 +128,7 @@ def test_a_signal_to_the_whole_group_ends_the_run_after_the_shards_in_work(
 
 def test_a_second_signal_ends_the_run_at_once(run: RunPaths, journal: Path, start) -> None:
     driver = start(sleep_s=60.0)
-    _wait_for(lambda: len(attempts(journal)) >= 2)
+    wait_for(lambda: len(attempts(journal)) >= 2)
     began = time.monotonic()
     driver.terminate()
     time.sleep(0.3)
@@ -160,7 +140,7 @@ def test_a_second_signal_ends_the_run_at_once(run: RunPaths, journal: Path, star
 
 def test_a_signal_before_any_work_ends_the_run(run: RunPaths, start) -> None:
     driver = start(sleep_s=60.0)
-    _wait_for(lambda: (run.root / "config").exists() and bool(_children(driver)))
+    wait_for(lambda: (run.root / "config").exists() and bool(_children(driver)))
     os.killpg(driver.pid, signal.SIGINT)
     time.sleep(0.2)
     os.killpg(driver.pid, signal.SIGINT)
@@ -185,7 +165,7 @@ def test_many_kills_never_undo_what_was_done(run: RunPaths, journal: Path, start
     for _ in range(4):
         driver = start(sleep_s=0.1, workers=1)
         count = len(done)
-        _wait_for(lambda driver=driver, count=count: driver.poll() is not None or len(_parts(run)) > count)
+        wait_for(lambda driver=driver, count=count: driver.poll() is not None or len(_parts(run)) > count)
         driver.kill()
         driver.communicate()
         assert _parts(run) >= done

@@ -1,0 +1,239 @@
+"""The Slurm engine against a real Slurm of two nodes on this machine."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from own_stage import NAME, attempts, contents, drivers, make_run, own_config, wait_for
+
+from pseudolabel.errors import ConfigError, IncompleteError, MachineError
+from pseudolabel.pipelines.engines import slurm as engine_module
+from pseudolabel.pipelines.engines.base import EngineOptions
+from pseudolabel.pipelines.engines.slurm import SlurmEngine, array_name, queued, submit_environment
+from pseudolabel.pipelines.job import make_job
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.runner import RunOptions, run_stage
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+SLURM = EngineOptions("slurm")
+
+
+def _sandbox():
+    spec = importlib.util.spec_from_file_location("slurm_sandbox", Path(__file__).with_name("slurm.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The `slurm.conf` of a private cluster; tasks find the test's stage by PYTHONPATH."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PATH", "SLURM_CONF", "PYTHONPATH"):
+            patch.setenv(name, os.environ.get(name, ""))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "faults"))
+        with _sandbox().private_slurm(tmp_path_factory.mktemp("slurm")) as conf:
+            yield conf
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunPaths:
+    return make_run(tmp_path, images=160, shards=7)
+
+
+@pytest.fixture
+def journal(run: RunPaths) -> Path:
+    return run.root.parent / "journal"
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> dict[str, bytes]:
+    run = make_run(tmp_path / "undisturbed", images=160, shards=7)
+    run_stage(run, NAME, own_config(run), RunOptions("inline"))
+    return contents(run)
+
+
+def _submissions(run: RunPaths) -> list[Path]:
+    return sorted(run.submissions().iterdir())
+
+
+def test_slurm_writes_the_same_bytes_in_arrays_no_longer_than_the_cluster_takes(
+    cluster: Path, run: RunPaths, journal: Path, undisturbed: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = run_stage(run, NAME, own_config(run, workers=0), RunOptions(SLURM))
+    assert (summary.attempted, summary.n_ok) == (7, 160)
+    assert contents(run) == undisturbed
+    submitted = [line for line in capsys.readouterr().err.splitlines() if "submitted array" in line]
+    assert [line.split(": ")[2].split(",")[0] for line in submitted] == ["5 tasks", "2 tasks"]
+    assert run_stage(run, NAME, own_config(run), RunOptions(SLURM)).attempted == 0
+    assert (attempts(journal), len(_submissions(run))) == ([0, 1, 2, 3, 4, 5, 6], 1)
+
+
+def test_several_shards_of_one_task_share_its_start(cluster: Path, run: RunPaths, journal: Path) -> None:
+    options = EngineOptions("slurm", shards_per_task=4)
+    assert run_stage(run, NAME, own_config(run, workers=0), RunOptions(options)).n_ok == 160
+    assert json.loads((_submissions(run)[0] / "shards.json").read_text()) == [[0, 1, 2, 3], [4, 5, 6]]
+    assert len(list(journal.glob("setup.*"))) == 2
+
+
+def test_failing_and_dying_shards_are_tried_again_and_named(cluster: Path, run: RunPaths, journal: Path) -> None:
+    with pytest.raises(IncompleteError, match=r"1 shards failed \(2\).*this shard never works"):
+        run_stage(run, NAME, own_config(run, workers=0, fault="raise:2"), RunOptions(SLURM))
+    assert len(contents(run)) == 6
+    assert attempts(journal).count(2) == 3
+    summary = run_stage(run, NAME, own_config(run, workers=0, fault="kill-once:2"), RunOptions(SLURM))
+    assert summary.attempted == 1
+
+
+def test_the_cause_is_told_where_no_task_can_set_up(cluster: Path, run: RunPaths) -> None:
+    with pytest.raises(IncompleteError, match="shard 00000: the model is not there"):
+        run_stage(run, NAME, own_config(run, workers=0, fault="setup"), RunOptions(SLURM))
+
+
+def test_a_second_submission_sees_the_first(
+    cluster: Path, run: RunPaths, journal: Path, undisturbed: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = own_config(run, workers=0, sleep_s=1.0)
+    leave = EngineOptions("slurm", wait=False)
+    first = run_stage(run, NAME, config, RunOptions(leave))
+    assert len(first.handed_over) == 2
+    again = run_stage(run, NAME, config, RunOptions(leave))
+    assert again.handed_over == (array_name(make_job(run, NAME, config, "cpu")),)
+    assert "7 shards are in the queue already" in capsys.readouterr().err
+    assert run_stage(run, NAME, config, RunOptions(SLURM)).n_ok == 160
+    assert len(_submissions(run)) == 1
+    assert contents(run) == undisturbed
+    assert (journal / "finished").exists()
+
+
+def test_own_arguments_reach_sbatch_and_ours_cannot_be_taken(cluster: Path, run: RunPaths) -> None:
+    options = EngineOptions("slurm", sbatch_args=("--nodelist=n2", "--time=5"), wait=False)
+    name = array_name(make_job(run, NAME, own_config(run, workers=0, sleep_s=3.0), "cpu"))
+    run_stage(run, NAME, own_config(run, workers=0, sleep_s=3.0), RunOptions(options))
+    wait_for(lambda: any(task.state == "RUNNING" for task in queued(name)))
+    nodes = subprocess.check_output(["squeue", "-h", "-t", "running", f"--name={name}", "-o", "%N %l"], text=True)
+    assert set(nodes.splitlines()) == {"n2 5:00"}
+    subprocess.check_call(["scancel", f"--name={name}"])
+    wait_for(lambda: not queued(name))
+    with pytest.raises(ConfigError, match="pseudolabel gives --array itself"):
+        SlurmEngine(EngineOptions("slurm", sbatch_args=("--array=0-3",)))
+
+
+def test_a_refusal_of_sbatch_is_told_in_its_words(cluster: Path, run: RunPaths) -> None:
+    options = EngineOptions("slurm", sbatch_args=("--partition=nowhere",))
+    with pytest.raises(MachineError, match="invalid partition"):
+        run_stage(run, NAME, own_config(run, workers=0), RunOptions(options))
+
+
+def test_a_squeue_that_fails_does_not_mean_that_all_is_over(
+    cluster: Path, run: RunPaths, journal: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = engine_module.queued
+    calls: list[str] = []
+
+    def shaky(name: str) -> list[engine_module.Task]:
+        calls.append(name)
+        if len(calls) in (2, 3):
+            raise MachineError("slurm_load_jobs error: Unable to contact slurm controller")
+        return answers(name)
+
+    monkeypatch.setattr(engine_module, "queued", shaky)
+    assert run_stage(run, NAME, own_config(run, workers=0, sleep_s=1.0), RunOptions(SLURM)).n_ok == 160
+    assert attempts(journal) == [0, 1, 2, 3, 4, 5, 6]
+    assert "squeue does not answer" in capsys.readouterr().err
+
+
+def test_a_killed_driver_is_followed_by_one_that_waits_for_its_tasks(
+    cluster: Path, run: RunPaths, journal: Path, undisturbed: dict[str, bytes]
+) -> None:
+    with drivers() as start:
+        driver = start(run, SLURM, workers=0, sleep_s=2.0)
+        wait_for(lambda: len(attempts(journal)) >= 2)
+        driver.kill()
+        driver.communicate()
+        second = start(run, SLURM, workers=0, sleep_s=2.0)
+        output, errors = second.communicate(timeout=120)
+    assert second.returncode == 0, errors
+    assert "in the queue already" in errors
+    assert json.loads(output)["n_ok"] == 160
+    assert (attempts(journal), len(_submissions(run))) == ([0, 1, 2, 3, 4, 5, 6], 1)
+    assert contents(run) == undisturbed
+
+
+def test_a_stopped_driver_leaves_the_queue_alone_and_says_how_to_end_it(cluster: Path, run: RunPaths) -> None:
+    with drivers() as start:
+        driver = start(run, SLURM, workers=0, sleep_s=20.0)
+        name = array_name(make_job(run, NAME, own_config(run, workers=0, sleep_s=20.0), "cpu"))
+        wait_for(lambda: len(queued(name)) == 7)
+        driver.send_signal(signal.SIGTERM)
+        _, errors = driver.communicate(timeout=20)
+    assert driver.returncode == 75
+    assert f"scancel --name={name}" in errors
+    assert len(queued(name)) == 7
+    subprocess.check_call(["scancel", f"--name={name}"])
+    wait_for(lambda: not queued(name))
+
+
+def test_a_task_that_slurm_runs_again_changes_nothing(
+    cluster: Path, run: RunPaths, journal: Path, undisturbed: dict[str, bytes]
+) -> None:
+    config = own_config(run, workers=0, sleep_s=3.0)
+    (array, _) = run_stage(run, NAME, config, RunOptions(EngineOptions("slurm", wait=False))).handed_over
+    wait_for(lambda: len(attempts(journal)) >= 1)
+    first = attempts(journal)[0]
+    subprocess.check_call(["scontrol", "requeue", f"{array}_{first}"])
+    _start_at_once(f"{array}_{first}")
+    assert run_stage(run, NAME, config, RunOptions(SLURM)).n_ok == 160
+    assert attempts(journal).count(first) == 2
+    assert contents(run) == undisturbed
+
+
+def _start_at_once(task: str) -> None:
+    """A task that was put back waits two minutes by itself."""
+    wait_for(lambda: not subprocess.call(["scontrol", "update", f"jobid={task}", "StartTime=now"], stderr=-3))
+
+
+@pytest.mark.slow
+def test_a_lost_node_runs_its_tasks_twice_at_once_and_the_parts_are_the_same(
+    cluster: Path, run: RunPaths, journal: Path, undisturbed: dict[str, bytes]
+) -> None:
+    sandbox = _sandbox()
+    config = own_config(run, workers=0, sleep_s=25.0)
+    options = EngineOptions("slurm", sbatch_args=("--nodelist=n1",), wait=False)
+    run_stage(run, NAME, config, RunOptions(options, shards=(0, 1)))
+    wait_for(lambda: attempts(journal) == [0, 1])
+    os.kill(sandbox.node_daemon(cluster, "n1"), signal.SIGKILL)
+    name = array_name(make_job(run, NAME, config, "cpu"))
+    wait_for(lambda: all(task.state == "PENDING" for task in queued(name)), seconds=90)
+    for task in queued(name):
+        change = ["scontrol", "update", f"jobid={task.array}_{task.index}", "StartTime=now", "ReqNodeList=n2"]
+        subprocess.call(change)
+    wait_for(lambda: attempts(journal) == [0, 0, 1, 1], seconds=60)
+    assert list(run.table("own").glob("part-*")) == [], "the first attempts were to be alive still"
+    (run.root.parent / "both").touch()
+    assert run_stage(run, NAME, config, RunOptions(SLURM, shards=(0, 1))).n_ok > 0
+    for name in ("part-00000-of-00007.parquet", "part-00001-of-00007.parquet"):
+        assert contents(run)[name] == undisturbed[name]
+    sandbox.start_node(cluster, "n1")
+
+
+def test_a_surrounding_job_does_not_leak_into_the_submission() -> None:
+    inside = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "7", "SLURM_CONF": "/c", "HOME": "/h", "SBATCH_QOS": "low"}
+    assert submit_environment(inside) == {"SLURM_CONF": "/c", "HOME": "/h", "SBATCH_QOS": "low"}
+
+
+def test_the_array_name_changes_with_what_is_asked_for_alone(run: RunPaths) -> None:
+    one, two = (make_job(run, NAME, own_config(run, factor=factor), "cpu") for factor in (2, 3))
+    assert array_name(one) == array_name(make_job(run, NAME, own_config(run), "cpu"))
+    assert array_name(one) != array_name(two)
+
+
+def test_a_machine_without_slurm_is_told_so(run: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MachineError, match="squeue is not on this machine: --engine slurm needs Slurm's commands"):
+        run_stage(run, NAME, own_config(run), RunOptions(SLURM))
