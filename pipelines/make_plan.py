@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from pseudolabel.config import Config, option
-from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, PlanRequest, write_plan
 
@@ -13,7 +13,7 @@ class PlanConfig(Config):
     """Options of `shard` that are fixed for a whole run."""
 
     images: Path = option(..., "folder with the images")
-    annotations: Path | None = option(None, "COCO JSON with boxes; none = a bare folder of images")
+    annotations: Path | None = option(None, "COCO JSON, folder of VOC XML, or YOLO data.yaml; none = a bare folder")
     source: Literal["coco", "folder", "voc", "yolo"] | None = option(
         None, "format of the annotations; by default from what is given"
     )
@@ -30,13 +30,11 @@ def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
         InputError: the folder or the annotations are missing or damaged.
         StaleOutputError: the run folder has another plan.
     """
-    from pseudolabel.datasets import open_dataset
+    from pseudolabel.datasets import detect_format, open_dataset
 
-    if not config.images.is_dir():
-        raise InputError(f"--images {config.images}: no such folder")
     _refuse_run_inside_images(run, config.images)
-    kind = config.source or ("coco" if config.annotations else "folder")
-    dataset = open_dataset(kind, images=config.images, annotations=config.annotations)
+    kind = config.source or detect_format(config.annotations)
+    dataset = open_dataset(kind, images=config.images, annotations=config.annotations, exif=config.exif)
     request = PlanRequest(
         images_root=config.images.resolve(),
         source=f"{kind}:{config.annotations or config.images}",
