@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,39 +10,79 @@ from pseudolabel.cli.stages import json_option, run_argument
 from pseudolabel.errors import IncompleteError
 from pseudolabel.pipelines.paths import RunPaths
 
+if TYPE_CHECKING:
+    from pseudolabel.pipelines.status import TableStatus
+
+_LISTED = 10
+
 
 @click.command("status")
 @run_argument
 @json_option
-@click.option("--missing", "missing_of", metavar="TABLE", help="Print only the missing shards of a table, as 3,17-19.")
-def status(run: Path, as_json: bool, missing_of: str | None) -> None:
-    """What is done, missing, damaged, failed and rejected, read from the files of the run."""
+@click.option("--missing", "missing_of", metavar="TABLE", help="Print only the shards of a table that are not done.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["slurm-array", "lines"]),
+    default="slurm-array",
+    show_default=True,
+    help="With --missing: as 3,17-19 for sbatch --array, or one per line.",
+)
+def status(run: Path, as_json: bool, missing_of: str | None, form: str) -> None:
+    """What is done, running, missing, failed and rejected, read from the files of the run."""
     from pseudolabel.pipelines.plan import read_plan
     from pseudolabel.pipelines.runner import compress
-    from pseudolabel.pipelines.status import reject_reasons, run_status, table_status
+    from pseudolabel.pipelines.status import run_status, table_status
 
     paths = RunPaths(run)
     if missing_of:
         table = table_status(paths, read_plan(paths), missing_of)
-        click.echo(compress(table.missing + table.damaged))
+        left = sorted(table.missing + table.damaged)
+        text = compress(left) if form == "slurm-array" else "\n".join(map(str, left))
+        click.echo(text, nl=bool(text))
         return
     tables = run_status(paths)
     if as_json:
-        rejects = {table.table: dict(reject_reasons(paths, table.table)) for table in tables}
-        click.echo(json.dumps({"tables": [table.as_dict() for table in tables], "rejects": rejects}))
+        click.echo(json.dumps({"tables": [table.as_dict() for table in tables]}))
         return
-    click.echo(f"{'table':<22}{'done':>12}{'in':>10}{'ok':>10}{'rejected':>10}")
+    click.echo(f"{'table':<22}{'done':>12}{'in':>10}{'ok':>10}{'rejected':>10}{'images/s':>10}{'left':>10}")
     for table in tables:
-        shards = f"{table.done}/{table.shards}"
-        click.echo(f"{table.table:<22}{shards:>12}{table.n_in:>10}{table.n_ok:>10}{table.n_rejected:>10}")
-        if table.missing or table.damaged:
-            click.echo(f"  missing {compress(table.missing) or '-'}, damaged {compress(table.damaged) or '-'}")
-        if table.mixed_fingerprints:
-            click.echo("  parts of more than one config: run the stage with --overwrite")
-        for reason, count in reject_reasons(paths, table.table).most_common():
-            click.echo(f"  rejected {count}: {reason}")
-        for shard, error in table.failures.items():
-            click.echo(f"  shard {shard:05d} failed: {error}")
+        for line in table_lines(table):
+            click.echo(line)
+
+
+def table_lines(table: "TableStatus") -> list[str]:
+    """A table's line for people, and below it what needs a look."""
+    shards = f"{table.done}/{table.shards}"
+    speed = "-" if table.images_per_s is None else f"{table.images_per_s:.1f}"
+    left = "-" if table.eta_s is None else duration(table.eta_s)
+    lines = [
+        f"{table.table:<22}{shards:>12}{table.n_in:>10}{table.n_ok:>10}{table.n_rejected:>10}{speed:>10}{left:>10}"
+    ]
+    lines += _notes(table)
+    lines += [f"  rejected {count}: {reason}" for reason, count in table.rejects.items()]
+    failed = [f"  shard {shard:05d} failed: {error}" for shard, error in table.failures.items()]
+    return lines + failed[:_LISTED] + ([f"  and {len(failed) - _LISTED} more"] if len(failed) > _LISTED else [])
+
+
+def _notes(table: "TableStatus") -> list[str]:
+    from pseudolabel.pipelines.runner import compress
+
+    notes = []
+    if table.running:
+        notes.append(f"  running {compress(list(table.running))}: {'; '.join(sorted(set(table.running.values()))[:5])}")
+    if table.missing or table.damaged:
+        notes.append(f"  missing {compress(table.missing) or '-'}, damaged {compress(table.damaged) or '-'}")
+    if table.mixed_fingerprints:
+        notes.append("  parts of more than one config: run the stage with --overwrite")
+    return notes
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `42 s`, `3 min`, `2.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 @click.command("verify")

@@ -1,33 +1,44 @@
-"""What the files of a run say: per stage done, missing, damaged, failed, rejected."""
+"""What the files of a run say: per stage done, running, missing, damaged, failed, rejected, and how fast it goes."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+import yaml
 
+from pseudolabel.config import parse_config
+from pseudolabel.pipelines.attempts import failures, running
 from pseudolabel.pipelines.commit import DamagedPartError, Footer, read_footer, read_part, verify_part
+from pseudolabel.pipelines.graph import STAGES, load_stage
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, read_plan
+
+_RATE_PARTS = 50  # the newest parts tell the speed
+_AT_WORK_S = 600.0  # without a running shard, a part younger than this means that somebody works
 
 
 @dataclass(frozen=True, slots=True)
 class TableStatus:
-    """The state of one table of a run."""
+    """The state of one stage's table."""
 
     table: str
     stage: str
     shards: int
     done: int
-    missing: list[int]
+    running: dict[int, str]  # by whom
+    missing: list[int]  # running ones are among them
     damaged: list[int]
     mixed_fingerprints: bool
     n_in: int
     n_ok: int
     n_rejected: int
-    failures: dict[int, str]
+    failures: dict[int, str]  # of shards that are not done
+    rejects: dict[str, int]
+    images_per_s: float | None  # None where nobody works, or not long enough to tell
+    eta_s: float | None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,50 +51,77 @@ def run_status(run: RunPaths) -> list[TableStatus]:
         InputError: the folder holds no plan.
     """
     plan = read_plan(run)
-    return [table_status(run, plan, table) for table in begun_tables(run)]
+    return [table_status(run, plan, table, stage) for table, stage in begun_tables(run).items()]
 
 
-def begun_tables(run: RunPaths) -> list[str]:
-    """Tables with a folder in the run."""
-    names = [
-        "manifest",
-        "semantic",
-        *(f"candidates/{path.name}" for path in _folders(run.table("candidates"))),
-        "pseudo",
-    ]
-    return [name for name in names if run.table(name).is_dir()]
+def begun_tables(run: RunPaths) -> dict[str, str]:
+    """Tables of the stages that ran here, and tables that stand here otherwise; each with its stage's name or none."""
+    stages = {path.stem for path in (run.root / "config").glob("*.yaml")}
+    order = [name for name in STAGES if name in stages] + sorted(stages - set(STAGES))
+    tables = {_table_of(run, name): name for name in order}
+    standing = ["manifest", "semantic", *(f"candidates/{name}" for name in _folders(run, "candidates")), "pseudo"]
+    return tables | {name: "" for name in standing if name not in tables and run.table(name).is_dir()}
 
 
-def table_status(run: RunPaths, plan: Plan, table: str) -> TableStatus:
-    """The state of one table, from the footers of its parts and the failures that were written down."""
+def table_status(run: RunPaths, plan: Plan, table: str, stage: str = "") -> TableStatus:
+    """The state of one table, from the footers of its parts and from what the attempts left behind."""
     footers, missing, damaged = _footers(run, plan, table)
-    configs = {(footer.stage, footer.stage_version, str(footer.config), str(footer.weights)) for footer in footers}
-    stage = footers[0].stage if footers else ""
+    configs = {
+        (footer.stage, footer.stage_version, str(footer.config), str(footer.weights)) for footer in footers.values()
+    }
+    stage = stage or next((footer.stage for footer in footers.values()), "")
+    left = {*missing, *damaged}
+    at_work = {
+        shard: _by_whom(notes) for shard, notes in (running(run, stage) if stage else {}).items() if shard in left
+    }
+    failed = {} if not stage else failures(run, stage)
+    images_per_s = _images_per_s(run, plan, table, footers, bool(at_work)) if left else None
+    images_left = plan.n_images * len(left) / plan.num_shards
     return TableStatus(
         table=table,
         stage=stage,
         shards=plan.num_shards,
         done=len(footers),
+        running=at_work,
         missing=missing,
         damaged=damaged,
         mixed_fingerprints=len(configs) > 1,
-        n_in=sum(footer.n_in for footer in footers),
-        n_ok=sum(footer.n_ok for footer in footers),
-        n_rejected=sum(footer.n_rejected for footer in footers),
-        failures=_failures(run, stage),
+        n_in=sum(footer.n_in for footer in footers.values()),
+        n_ok=sum(footer.n_ok for footer in footers.values()),
+        n_rejected=sum(footer.n_rejected for footer in footers.values()),
+        failures={shard: failure["error"] for shard, failure in failed.items() if shard in left},
+        rejects=dict(_reject_reasons(run, table, footers).most_common()),
+        images_per_s=images_per_s,
+        eta_s=images_left / images_per_s if images_per_s else None,
     )
 
 
-def reject_reasons(run: RunPaths, table: str) -> Counter[str]:
-    """How many rows of a table were rejected, by reason."""
-    plan = read_plan(run)
+def _reject_reasons(run: RunPaths, table: str, footers: dict[int, Footer]) -> Counter[str]:
     reasons: Counter[str] = Counter()
-    for shard in range(plan.num_shards):
-        path = run.part(table, shard, plan.num_shards)
-        if path.exists():
-            rows = read_part(path, columns=["status", "reason"])
+    for shard, footer in footers.items():
+        if footer.n_rejected:
+            rows = read_part(run.part(table, shard, footer.num_shards), columns=["status", "reason"])
             reasons.update(rows.filter(pc.equal(rows["status"], "rejected"))["reason"].to_pylist())
     return reasons
+
+
+def _images_per_s(run: RunPaths, plan: Plan, table: str, footers: dict[int, Footer], at_work: bool) -> float | None:
+    """Speed over the newest parts: images of all but the first of them, by the time since that one."""
+    paths = [run.part(table, shard, plan.num_shards) for shard in footers]
+    ended = sorted(path.stat().st_mtime for path in paths)[-_RATE_PARTS:]
+    if len(ended) < 2 or not (at_work or time.time() - ended[-1] < _AT_WORK_S) or ended[-1] <= ended[0]:
+        return None
+    return (len(ended) - 1) * plan.n_images / plan.num_shards / (ended[-1] - ended[0])
+
+
+def _by_whom(notes: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{note['host']}:{note['pid']}" for note in notes)
+
+
+def _table_of(run: RunPaths, stage: str) -> str:
+    values = yaml.safe_load(run.config(stage).read_text(encoding="utf-8"))
+    stage_class = load_stage(stage)
+    return stage_class(parse_config(stage_class.config_class, values["config"], where=stage), run).writes
 
 
 def verify_run(run: RunPaths) -> list[str]:
@@ -112,11 +150,12 @@ def _verify_table(run: RunPaths, plan: Plan, table: str) -> Iterator[str]:
                 yield f"{path}: says that it is shard {footer.shard} of {footer.num_shards}"
 
 
-def _footers(run: RunPaths, plan: Plan, table: str) -> tuple[list[Footer], list[int], list[int]]:
-    footers, missing, damaged = [], [], []
+def _footers(run: RunPaths, plan: Plan, table: str) -> tuple[dict[int, Footer], list[int], list[int]]:
+    footers: dict[int, Footer] = {}
+    missing, damaged = [], []
     for shard in range(plan.num_shards):
         try:
-            footers.append(read_footer(run.part(table, shard, plan.num_shards)))
+            footers[shard] = read_footer(run.part(table, shard, plan.num_shards))
         except FileNotFoundError:
             missing.append(shard)
         except DamagedPartError:
@@ -124,16 +163,6 @@ def _footers(run: RunPaths, plan: Plan, table: str) -> tuple[list[Footer], list[
     return footers, missing, damaged
 
 
-def _failures(run: RunPaths, stage: str) -> dict[int, str]:
-    import json
-
-    folder = run.failure(stage, 0).parent if stage else None
-    if folder is None or not folder.is_dir():
-        return {}
-    return {
-        int(path.stem): json.loads(path.read_text(encoding="utf-8"))["error"] for path in sorted(folder.glob("*.json"))
-    }
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+def _folders(run: RunPaths, table: str) -> list[str]:
+    folder = run.table(table)
+    return sorted(child.name for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
