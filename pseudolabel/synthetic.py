@@ -22,7 +22,7 @@ CLASSES = ("disc", "ring", "star", "blob", "bar")
 CATEGORY_IDS = {"disc": 1, "ring": 2, "star": 4, "blob": 7, "bar": 11}  # with gaps, as real data sets have them
 
 _HUES = {"disc": 0.02, "ring": 0.20, "star": 0.42, "blob": 0.62, "bar": 0.80}
-_HUE_SPREAD = 0.11  # one standard deviation; the classes' centres are 0.2 apart
+_HUE_SPREAD = 0.05  # one standard deviation; the classes' centres are about 0.2 apart
 _MIN_VISIBLE_SHARE = 0.35
 _MIN_VISIBLE_PX = 30
 
@@ -285,7 +285,7 @@ def _pattern(
 ) -> Float32[np.ndarray, "h w 3"]:
     """Colours of an object: its class's pattern between two colours of about its class's hue, with light and noise."""
     hue = _HUES[shape.kind] + random.normal(0, _HUE_SPREAD)
-    bright, dark = _colour(random, hue, 0.55), _colour(random, hue + random.normal(0, 0.08), 0.55) * 0.6
+    bright, dark = _colour(random, hue, 0.55), _colour(random, hue + random.normal(0, 0.04), 0.55) * 0.6
     x0, y0, x1, y1 = window
     noise = canvas.noise[y0:y1, x0:x1]
     mix = np.clip(_MIXES[shape.kind](shape, u, v, noise) + 0.6 * (noise - 0.5), 0, 1)

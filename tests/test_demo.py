@@ -1,0 +1,110 @@
+"""The demo's parts: the data are drawn alike, the network is saved twice, and both copies say what it says."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pseudolabel.errors import MachineError
+from pseudolabel.pipelines.demo import (
+    DemoData,
+    DemoSegmenter,
+    Recipe,
+    build_network,
+    check_export,
+    class_names,
+    make_demo_data,
+    mean_class_iou,
+    normalised,
+    train_demo_segmenter,
+)
+from pseudolabel.segmenters.base import Photo, SegmenterOptions, SemanticResult
+from pseudolabel.segmenters.card import read_card
+
+SHORT = Recipe(steps=3, batch=2, threads=1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DemoData:
+    return make_demo_data(tmp_path_factory.mktemp("demo"), train=4, scenes=2)
+
+
+@pytest.fixture(scope="module")
+def trained(data: DemoData, tmp_path_factory: pytest.TempPathFactory) -> DemoSegmenter:
+    logging.disable(logging.INFO)  # pytest would keep every line of torch's exporter, at three times its own time
+    try:
+        return train_demo_segmenter(data, tmp_path_factory.mktemp("models"), SHORT)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def pictures(data: DemoData) -> np.ndarray:
+    return np.stack([np.array(Image.open(path)) for path in sorted((data.scenes / "images").iterdir())])
+
+
+def test_training_and_labelled_scenes_are_different_ones(data: DemoData) -> None:
+    train = {path.read_bytes() for path in (data.train / "images").iterdir()}
+    scenes = {path.read_bytes() for path in (data.scenes / "images").iterdir()}
+    assert (len(train), len(scenes)) == (4, 2)
+    assert not train & scenes
+
+
+def test_both_copies_open_by_their_cards_and_agree_on_every_pixel(data: DemoData, trained: DemoSegmenter) -> None:
+    from pseudolabel.segmenters.onnx import open_onnx
+    from pseudolabel.segmenters.smp import open_smp
+
+    options = SegmenterOptions(device="cpu")
+    opened = [open_smp(str(trained.smp_folder), options), open_onnx(str(trained.onnx_file), options)]
+    photos = [Photo(str(n), (200, 256), rgb[:200]) for n, rgb in enumerate(pictures(data))]
+    labels = []
+    for segmenter in opened:
+        assert segmenter.classes == class_names()
+        results = segmenter.predict(photos[:1]) + segmenter.predict(photos[1:])
+        labels.append(np.stack([result.label_map for result in results if isinstance(result, SemanticResult)]))
+    assert labels[0].shape == (2, 200, 256)
+    assert (labels[0] == labels[1]).mean() > 0.999
+    assert read_card(trained.smp_folder / "model.yaml") == read_card(trained.onnx_file.with_suffix(".yaml"))
+    assert trained.export_difference < 1e-3
+
+
+def test_an_export_of_another_network_is_noticed(data: DemoData, trained: DemoSegmenter) -> None:
+    torch.manual_seed(9)
+    with pytest.raises(MachineError, match="differ from torch's"):
+        check_export(build_network().eval(), trained.onnx_file, normalised(pictures(data)))
+
+
+def test_the_same_recipe_trains_the_same_weights(data: DemoData, trained: DemoSegmenter, tmp_path: Path) -> None:
+    from pseudolabel.pipelines.demo import _read_labelled, _trained
+
+    again = _trained(*_read_labelled(data.train), SHORT, None)
+    again.save_pretrained(tmp_path)
+    first = (trained.smp_folder / "model.safetensors").read_bytes()
+    assert (tmp_path / "model.safetensors").read_bytes() == first
+
+
+def test_every_step_is_reported(data: DemoData) -> None:
+    from pseudolabel.pipelines.demo import _read_labelled, _trained
+
+    seen: list[tuple[int, int]] = []
+    _trained(*_read_labelled(data.train), SHORT, lambda step, steps, loss: seen.append((step, steps)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+class Oracle(torch.nn.Module):
+    """Says the label that is written into the red channel."""
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        label = (batch[:, 0] * 0.22 + 0.45).mul(255).round().long()
+        return torch.nn.functional.one_hot(label, len(class_names())).permute(0, 3, 1, 2).float()
+
+
+def test_class_iou_is_one_for_true_labels_and_counts_confusions_of_both_sides() -> None:
+    labels = np.zeros((1, 4, 4), dtype=np.int64)
+    labels[0, :2] = 1
+    images = np.repeat(labels[..., None], 3, axis=3).astype(np.uint8)
+    assert mean_class_iou(Oracle(), images, labels) == 1.0
+    images[0, 0, :2] = 0  # two of eight pixels of class 1 are taken for ground
+    assert mean_class_iou(Oracle(), images, labels) == pytest.approx((6 / 8 + 8 / 10) / 2)
