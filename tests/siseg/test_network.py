@@ -1,0 +1,98 @@
+"""The network's shapes, what is frozen, the mean shift, and files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.siseg.backbone import STRIDES, build_backbone
+from pseudolabel.siseg.model import SisegCard, build_network, load_siseg, predict_fields, save_siseg
+from pseudolabel.siseg.network import DisplacementHead, SisegNetwork
+
+TINY = SisegCard(backbone="tiny", head_width=64)
+
+
+def tiny_network() -> SisegNetwork:
+    torch.manual_seed(0)
+    return build_network(TINY, "none")
+
+
+@pytest.mark.parametrize("name", ["tiny", "mobilenet_v2", "resnet50"])
+def test_backbone_gives_five_stages_at_the_published_strides(name: str) -> None:
+    backbone = build_backbone(name, "none")
+    features = backbone(torch.zeros((1, 3, 64, 96)))
+    sides = [(64 // stride, 96 // stride) for stride in STRIDES]
+    assert [tuple(feature.shape[2:]) for feature in features] == sides
+    assert tuple(feature.shape[1] for feature in features) == backbone.channels
+
+
+def test_resnet50_stages_have_the_published_channels() -> None:
+    assert build_backbone("resnet50", "none").channels == (64, 256, 512, 1024, 2048)
+
+
+def test_pretrained_backbone_takes_no_gradient_and_keeps_its_statistics() -> None:
+    network = SisegNetwork(build_backbone("mobilenet_v2", "none"), width=64).train()
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    fields = network(torch.rand((2, 3, 32, 32)) * 255)
+    (fields.displacement.sum() + fields.boundary_logits.sum()).backward()
+    assert all(parameter.grad is None for parameter in network.backbone.parameters())
+    assert all(torch.equal(before[name], value) for name, value in network.backbone.state_dict().items())
+    assert all(parameter.grad is not None for parameter in network.displacement_head.parameters())
+
+
+def test_tiny_backbone_learns_with_the_heads() -> None:
+    network = tiny_network().train()
+    network(torch.rand((1, 3, 32, 32)) * 255).displacement.abs().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.backbone.parameters())
+
+
+def test_displacement_head_of_resnet50_has_the_parameters_of_the_published_table() -> None:
+    head = DisplacementHead((64, 256, 512, 1024, 2048), 256)
+    convolutions = 64 * 64 + 256 * 128 + (512 + 1024 + 2048) * 256 + 768 * 256 + 448 * 256 + 256 * 2
+    norms = 2 * (64 + 128 + 3 * 256 + 256 + 256)
+    assert sum(parameter.numel() for parameter in head.parameters()) == convolutions + norms
+
+
+def test_mean_displacement_is_subtracted_in_evaluation_alone() -> None:
+    network = tiny_network()
+    image = torch.rand((1, 3, 32, 48)) * 255
+    plain = network.train()(image).displacement
+    network.mean_displacement.copy_(torch.tensor([1.0, -2.0]))
+    torch.testing.assert_close(network.train()(image).displacement, plain)
+    shifted = network.eval()(image).displacement
+    torch.testing.assert_close(plain - shifted, torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand_as(plain))
+
+
+def test_saved_model_predicts_what_it_predicted(tmp_path: Path) -> None:
+    network = tiny_network().eval()
+    image = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
+    expected = predict_fields(network, image, scale=1.0, flip=True)
+    save_siseg(tmp_path / "siseg.safetensors", network, TINY, {"images": 1})
+    loaded, card = load_siseg(tmp_path / "siseg.safetensors")
+    assert card == TINY
+    found = predict_fields(loaded, image, scale=card.scale, flip=True)
+    assert np.array_equal(found.displacement, expected.displacement)
+    assert np.array_equal(found.boundary, expected.boundary)
+
+
+def test_boundary_of_a_mirrored_image_is_the_mirrored_boundary() -> None:
+    network = tiny_network().eval()
+    image = np.random.default_rng(1).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    boundary = predict_fields(network, image, scale=1.0, flip=True).boundary
+    mirrored = predict_fields(network, np.ascontiguousarray(image[:, ::-1]), scale=1.0, flip=True).boundary
+    np.testing.assert_allclose(mirrored[:, ::-1], boundary, atol=1e-5)
+
+
+def test_unknown_backbone_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'resnet50'"):
+        build_backbone("resnet5O", "none")
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"conv1.weight": torch.zeros((1, 1, 1, 1))}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="another network"):
+        build_backbone("mobilenet_v2", str(tmp_path / "other.safetensors"))

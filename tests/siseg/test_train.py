@@ -1,0 +1,124 @@
+"""Views, crops, the cache, and that training goes down and continues exactly."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pseudolabel.siseg.model import SisegCard, build_network
+from pseudolabel.siseg.network import SisegNetwork
+from pseudolabel.siseg.train import Sample, Samples, SisegMethod, SisegTraining, crop_sample, set_mean_displacement
+from pseudolabel.siseg.views import View, grid_labels, make_view, object_labels, view_size
+from pseudolabel.synthetic import draw_scene
+from pseudolabel.training.fit import FitConfig, fit
+
+
+def test_view_sides_are_multiples_of_sixteen_and_never_zero() -> None:
+    assert view_size((480, 640), 1.0) == (480, 640)
+    assert view_size((100, 5), 1.5) == (144, 16)
+
+
+def test_labels_are_read_at_the_centres_of_cells_and_mirrored_with_the_image() -> None:
+    labels = np.repeat(np.arange(4, dtype=np.uint8), 4)[None].repeat(4, axis=0)
+    assert grid_labels(labels, (1, 4)).tolist() == [[0, 1, 2, 3]]
+    assert grid_labels(labels, (1, 4), flip=True).tolist() == [[3, 2, 1, 0]]
+    image = np.repeat(labels[..., None], 3, axis=2).repeat(4, axis=0)
+    view = make_view("a", image, labels.repeat(4, axis=0), flip=True)
+    assert torch.equal(view.image[0, ::4, 2::4], view.labels)
+
+
+def test_only_object_classes_count_as_foreground_and_ignored_pixels_stay_ignored() -> None:
+    assert object_labels(np.array([[0, 2, 3, 255]], np.uint8), {2}).tolist() == [[0, 3, 0, 255]]
+
+
+def test_crops_of_all_strides_show_the_same_place() -> None:
+    rows = torch.arange(96.0).view(1, 96, 1).expand(1, 96, 96)
+    planes = tuple(rows[:, ::stride, ::stride] for stride in (4, 4, 8, 16, 16))
+    torch.manual_seed(3)
+    crop = crop_sample(Sample("a", planes, rows[0, ::4, ::4].to(torch.uint8)), 32)
+    assert [tuple(plane.shape) for plane in crop.planes] == [(1, 8, 8), (1, 8, 8), (1, 4, 4), (1, 2, 2), (1, 2, 2)]
+    assert {plane[0, 0, 0].item() for plane in crop.planes} == {crop.labels[0, 0].item()}
+
+
+def test_crop_beyond_a_small_view_is_ignored_there() -> None:
+    sample = Sample("a", (torch.ones((3, 32, 48)),), torch.ones((8, 12), dtype=torch.uint8))
+    crop = crop_sample(sample, 64)
+    assert crop.planes[0].shape == (3, 64, 64)
+    assert crop.labels.shape == (16, 16)
+    assert (crop.labels[:8, :12] == 1).all()
+    assert int((crop.labels == 255).sum()) == 16 * 16 - 8 * 12
+
+
+def scene_view(index: int) -> View:
+    scene = draw_scene(index // 2, (96, 96), classes=("disc",))
+    return make_view(str(index), scene.image, scene.semantic, flip=bool(index % 2))
+
+
+def network(name: str = "tiny") -> SisegNetwork:
+    torch.manual_seed(0)
+    return build_network(SisegCard(backbone=name, head_width=64), "none")
+
+
+def test_cache_that_is_too_small_changes_no_value() -> None:
+    frozen = network("mobilenet_v2")
+    kept, made = (Samples(frozen, scene_view, device="cpu", cache_bytes=size) for size in (1 << 30, 0))
+    for _ in range(2):
+        for first, second in zip(kept([0, 1]), made([0, 1]), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(first.planes, second.planes, strict=True))
+
+
+def train(folder: Path, steps: int, *, of: int) -> SisegNetwork:
+    """The state after `steps` of a training of `of` steps."""
+    net = network()
+    samples = Samples(net, scene_view, device="cpu", cache_bytes=0)
+    config = FitConfig(steps=of, batch_size=2, device="cpu", checkpoint_every=2)
+
+    class Stopping(SisegMethod):
+        def after_step(self, step: int) -> None:
+            if step + 1 == steps and steps < of:
+                raise KeyboardInterrupt
+
+    try:
+        fit(Stopping(net, SisegTraining(crop=96, radius=5)), samples, 8, folder, config)
+    except (KeyboardInterrupt, SystemExit):
+        assert steps < of
+    return net
+
+
+def test_training_that_was_broken_off_ends_at_the_same_weights(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", 6, of=6)
+    train(tmp_path / "parts", 3, of=6)
+    rest = train(tmp_path / "parts", 6, of=6)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, rest.state_dict()[name]), name
+
+
+def test_losses_go_down_on_drawn_discs() -> None:
+    torch.set_num_threads(1)
+    net = network()
+    method = SisegMethod(net, SisegTraining(learning_rate=5e-3, crop=96, radius=5))
+    batch = Samples(net, scene_view, device="cpu", cache_bytes=0)(range(4))
+    optimiser = torch.optim.AdamW(method.parameter_groups())
+    totals = []
+    for _ in range(25):
+        total = torch.stack(list(method.losses(batch, progress=0.0).values())).sum()
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        totals.append(total.item())
+    assert np.mean(totals[-3:]) < 0.85 * totals[0]
+
+
+def test_mean_displacement_centres_the_field_of_the_training_images() -> None:
+    net = network()
+    samples = Samples(net, scene_view, device="cpu", cache_bytes=0)
+    mean = set_mean_displacement(net, iter(samples([0, 2])))
+    assert mean.abs().max() > 0
+    fields = [net(sample.planes[0][None].float()).displacement.mean((0, 2, 3)) for sample in samples([0, 2])]
+    torch.testing.assert_close(torch.stack(fields).mean(0), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+def test_field_learns_ten_times_as_fast_as_the_boundary() -> None:
+    groups = SisegMethod(network(), SisegTraining(learning_rate=0.02)).parameter_groups()
+    assert [group["lr"] for group in groups] == pytest.approx([0.02, 0.002])
