@@ -1,0 +1,67 @@
+"""A small training as a program: `python toy.py FOLDER [SIGNAL STEP]` prints the first step and the weights."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pseudolabel.errors import PseudolabelError
+from pseudolabel.training.fit import FitConfig, fit
+from pseudolabel.training.method import Method
+
+STEPS = 30
+
+
+class Toy(Method):
+    """A line through noisy points, with a moving average; can send its own process a signal."""
+
+    def __init__(self, signal: int | None = None, at: int = -1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = torch.nn.Linear(4, 1)
+        self.register_buffer("average", torch.zeros(1, 4))
+        self._signal, self._at = signal, at
+
+    def losses(self, batch: Tensor, *, progress: float) -> Mapping[str, Tensor]:
+        if self._signal is not None and round(progress * STEPS) == self._at:
+            os.kill(os.getpid(), self._signal)
+        noisy = batch + 0.1 * torch.randn_like(batch)
+        return {"square": (self.line(noisy) - batch.sum(dim=1, keepdim=True)).square().mean()}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.line.parameters()), "lr": 0.01}]
+
+    def image_names(self, batch: Tensor) -> Sequence[str]:
+        return [f"{row:.3f}.jpg" for row in batch[:, 0].tolist()]
+
+    def model_state(self) -> dict[str, Tensor]:
+        return self.state_dict()
+
+    def after_step(self, step: int) -> None:
+        assert isinstance(self.average, Tensor)
+        self.average.lerp_(self.line.weight.detach(), 1 / (step + 2))
+
+
+def points() -> Tensor:
+    return torch.randn(21, 4, generator=torch.Generator().manual_seed(1))
+
+
+def main() -> None:
+    folder, *rest = sys.argv[1:]
+    signal, at = (int(rest[0]), int(rest[1])) if rest else (None, -1)
+    toy, data = Toy(signal, at), points()
+    config = FitConfig(steps=STEPS, batch_size=4, checkpoint_every=7, log_every=10)
+    try:
+        first = fit(toy, lambda places: data[list(places)], len(data), Path(folder), config)
+    except PseudolabelError as error:
+        raise SystemExit(error.exit_code) from None
+    values = torch.cat([value.flatten() for value in toy.state_dict().values()])
+    sys.stdout.write(f"{first} {values.numpy().tobytes().hex()}\n")
+
+
+if __name__ == "__main__":
+    main()
