@@ -1,0 +1,169 @@
+"""Candidates of the CondInst teachers (BoxInst, BoxTeacher, BoxSeg) for given boxes, or their own detections."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from pseudolabel.condinst.batch import STRIDE, collate
+from pseudolabel.condinst.inference import ScoreKind, candidates_for_boxes, detect
+from pseudolabel.condinst.network import CondInst, CondInstConfig, Features
+from pseudolabel.config import Config, option, parse_config
+from pseudolabel.masks import Grid, SoftMask
+from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
+from pseudolabel.training.checkpoint import load_weights
+
+# A cell's logit is learned at the middle of pixel 4 i + 2, which is half a pixel right of and below the cell's middle.
+GRID_SHIFT_PX = 0.5
+
+
+class InputSize(Config):
+    """To what size an image is brought before the network sees it."""
+
+    short_px: int = option(800, "short side", ge=32)
+    long_px: int = option(1333, "limit of the long side", ge=32)
+
+    def factor(self, size_hw: tuple[int, int]) -> float:
+        """What both sides are multiplied by."""
+        return min(self.short_px / min(size_hw), self.long_px / max(size_hw))
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """An image at the network's size."""
+
+    image: Float[Tensor, "3 h w"]
+    factor_xy: tuple[float, float]
+
+
+def resize_image(pixels: UInt8[np.ndarray, "h w 3"], size: InputSize) -> Resized:
+    """The image bilinearly resized, antialiased where it shrinks."""
+    height, width = pixels.shape[:2]
+    factor = size.factor((height, width))
+    target = max(round(height * factor), 1), max(round(width * factor), 1)
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float()
+    if target != (height, width):
+        image = F.interpolate(image, target, mode="bilinear", antialias=True, align_corners=False).clamp(0, 255)
+    return Resized(image[0], (target[1] / width, target[0] / height))
+
+
+class CondInstTeacher:
+    """A trained network that proposes up to `candidates` masks for every given box."""
+
+    def __init__(
+        self, network: CondInst, size: InputSize, *, device: str, candidates: int, score: ScoreKind = "class"
+    ) -> None:
+        self.network = network.to(device).eval()
+        self.size, self.device, self.candidates, self.score = size, device, candidates, score
+
+    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[TeacherCandidate]]:
+        """Candidates of every image; without given boxes, its detections."""
+        return [self._of_image(one) for one in inputs]
+
+    @torch.inference_mode()
+    def _of_image(self, given: TeacherInput) -> list[TeacherCandidate]:
+        resized = resize_image(given.pixels, self.size)
+        batch = collate([resized.image]).to(self.device)
+        features = self.network(batch.images)
+        size_hw = (resized.image.shape[1], resized.image.shape[2])
+        if not len(given.boxes_xyxy):
+            return self._detections(features, resized, size_hw)
+        return self._for_boxes(features, torch.as_tensor(given.boxes_xyxy), resized, size_hw)
+
+    def _for_boxes(
+        self, features: Features, boxes: Float[Tensor, "n 4"], resized: Resized, size_hw: tuple[int, int]
+    ) -> list[TeacherCandidate]:
+        scale = torch.tensor([*resized.factor_xy, *resized.factor_xy])
+        found = candidates_for_boxes(
+            features.dense,
+            0,
+            (boxes * scale).to(self.device),
+            size_hw,
+            k=self.candidates,
+            kind=self.score,
+            min_iou=0.0,
+        )
+        index, place = found.ranking.valid.nonzero(as_tuple=True)
+        location = found.location[index, place]
+        masks = self.network.mask_logits(features, torch.zeros_like(location), location).sigmoid().cpu().numpy()
+        predicted = (found.boxes[index, place].cpu() / scale).tolist()
+        scores, overlaps = found.scores[index, place].tolist(), found.box_iou[index, place].tolist()
+        rows = zip(index.tolist(), predicted, scores, overlaps, masks, strict=True)
+        return [
+            TeacherCandidate(
+                given=one,
+                category=None,
+                box_xyxy=_four(box),
+                box_score=score,
+                box_iou=overlap,
+                mask=cut_mask(mask, _four(boxes[one].tolist()), resized.factor_xy),
+            )
+            for one, box, score, overlap, mask in rows
+        ]
+
+    def _detections(self, features: Features, resized: Resized, size_hw: tuple[int, int]) -> list[TeacherCandidate]:
+        found = detect(features.dense, 0, size_hw)
+        masks = self.network.mask_logits(features, torch.zeros_like(found.location), found.location).sigmoid()
+        scale = torch.tensor([*resized.factor_xy, *resized.factor_xy])
+        boxes = (found.boxes.cpu() / scale).tolist()
+        return [
+            TeacherCandidate(
+                given=None,
+                category=label,
+                box_xyxy=_four(box),
+                box_score=score,
+                box_iou=None,
+                mask=cut_mask(mask, _four(box), resized.factor_xy),
+            )
+            for box, score, label, mask in zip(
+                boxes, found.scores.tolist(), found.labels.tolist(), masks.cpu().numpy(), strict=True
+            )
+        ]
+
+
+def cut_mask(
+    probability: Float[np.ndarray, "h w"], box_xyxy: tuple[float, float, float, float], factor_xy: tuple[float, float]
+) -> SoftMask:
+    """The cells of a stride-4 map that a box of the image touches, as a mask in the image's coordinates."""
+    height, width = probability.shape
+    left, right = _cells(box_xyxy[0], box_xyxy[2], factor_xy[0], width)
+    top, bottom = _cells(box_xyxy[1], box_xyxy[3], factor_xy[1], height)
+    stride_x, stride_y = STRIDE / factor_xy[0], STRIDE / factor_xy[1]
+    x0 = left * stride_x + GRID_SHIFT_PX / factor_xy[0]
+    y0 = top * stride_y + GRID_SHIFT_PX / factor_xy[1]
+    cells = np.rint(probability[top:bottom, left:right] * 255).astype(np.uint8)
+    return SoftMask(Grid(x0, y0, stride_x, stride_y, bottom - top, right - left), cells)
+
+
+def _cells(low: float, high: float, factor: float, count: int) -> tuple[int, int]:
+    first = min(max(math.floor((low * factor - GRID_SHIFT_PX) / STRIDE), 0), count - 1)
+    last = min(max(math.ceil((high * factor - GRID_SHIFT_PX) / STRIDE), first + 1), count)
+    return first, last
+
+
+def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = values
+    return left, top, right, bottom
+
+
+def load_condinst(weights: Path, config: Mapping[str, Any], *, device: str, candidates: int) -> CondInstTeacher:
+    """The teacher that `train-teacher --method boxinst|boxteacher|boxseg` wrote.
+
+    Raises:
+        ConfigError, InputError: the config or the weights are not those of such a teacher.
+    """
+    shape = {name: config["model"][name] for name in CondInstConfig.model_fields if name in config["model"]}
+    model = parse_config(CondInstConfig, shape | {"backbone_weights": "none"}, where=str(weights))
+    size = parse_config(InputSize, config["input"], where=str(weights))
+    network = CondInst(model, len(config["classes"]))
+    load_weights(network, weights)
+    varifocal = config["model"].get("classification") == "varifocal"
+    kind: ScoreKind = "class" if varifocal else "sqrt_class_centerness"
+    return CondInstTeacher(network, size, device=device, candidates=candidates, score=kind)
