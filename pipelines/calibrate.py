@@ -43,7 +43,7 @@ def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
     calibration = fit_calibration(rows, ious, provenance=_provenance(run, parts, config), seed=config.seed)
     path = config.output or run.root / "calibration.json"
     write_text_atomically(path, calibration.to_json() + "\n")
-    held_out = _held_out(rows, ious)
+    held_out = held_out_scores(rows, ious)
     picture = _draw(run, rows, held_out, ious)
     figures = _figures(rows, held_out, ious) | {"calibration": str(path), "picture": str(picture)}
     return figures | {"threshold": _threshold(held_out, ious, config)}
@@ -106,7 +106,7 @@ def _labels(parts: Sequence[Path]) -> Iterator[Row]:
                 yield row
 
 
-def _held_out(rows: Sequence[Row], ious: Any) -> Any:
+def held_out_scores(rows: Sequence[Row], ious: Any) -> Any:
     """Every object's calibrated score by a calibration that was learned without its image."""
     import numpy as np
 

@@ -31,14 +31,14 @@ class FuseConfig(StageConfig):
     candidates: str = option("adaptive", "candidates per object and source: adaptive (2 to 10 by box area) or a number",
                              pattern=r"^(adaptive|[1-9]\d{0,3})$")  # fmt: skip
     min_iou: float = option(0.5, "candidates whose box overlaps the object's less are not chosen", ge=0, le=1)
-    scale: Literal["support", "raw"] = option("support", "box scores times agreement with other sources, or as given")
+    scale: Literal["raw", "support"] = option("raw", "box scores as given, or times agreement with other sources")
     balance: bool = option(True, "give every source the same weight, however many candidates it has; for qmf")
     fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
     score: Literal["mqs", "mcs", "mcs-paper", "code"] = option("mqs", "BoxSeg's, BoxTeacher's or the released score")
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
     tau_pixel: float = option(0.5, "pixels need a larger probability", gt=0, lt=1)
     tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
-    refine: Literal["none", "tight", "color"] = option("tight", "fit the mask to the box's sides, and to colours")
+    refine: Literal["none", "tight", "color"] = option("color", "fit the mask to the box's sides, and to colours")
     smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
     largest_pinhole: float = option(0.005, "holes below this share of the mask are filled", ge=0, le=1)
     exclusive: bool = option(False, "give every pixel to one object at most")

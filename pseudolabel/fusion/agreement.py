@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float32
 
 
 def pairwise_iou(masks: Bool[np.ndarray, "k h w"]) -> Float32[np.ndarray, "k k"]:
-    """IoU of every pair of masks; 0 where both are empty."""
+    """IoU of every pair of masks; 0 where both are empty, 1 for a mask on its own."""
+    if len(masks) == 1:
+        return np.ones((1, 1), dtype=np.float32)
     flat = masks.reshape(len(masks), -1).astype(np.float32)
     shared = flat @ flat.T
     area = np.diagonal(shared)

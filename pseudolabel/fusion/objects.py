@@ -37,7 +37,7 @@ class FusionSettings:
     ranking: Literal["bqr", "bpma"] = "bqr"
     candidates: int | None = None  # None: adaptive, by the box's area
     min_iou: float = 0.5
-    scale: Scale = "support"
+    scale: Scale = "raw"
     balance: bool = True  # every source has the same weight in all, however many candidates it has
     max_cells: int = MAX_CELLS
 
@@ -105,7 +105,7 @@ class _Stack:
     window: Grid
     grid: Grid
     probability: Float32[np.ndarray, "k h w"]
-    overlap: Float32[np.ndarray, "k k"]  # IoU inside the box, of every pair
+    overlap: Float32[np.ndarray, "k k"] | None  # IoU inside the box of every pair, where several sources speak
     sources: list[str]
     box_score: torch.Tensor  # (k,), on one scale
     box_iou: torch.Tensor  # (k,)
@@ -121,10 +121,12 @@ def _stack(
     window = object_window(target.box_xyxy, size_hw)
     grid = common_grid([c.mask.grid for c in candidates], window, max_cells=settings.max_cells)
     probability = on_grid([c.mask for c in candidates], grid)
-    overlap = pairwise_iou((probability > settings.rule.tau_pixel) & box_cells(grid, window))
     sources = [c.source for c in candidates]
+    overlap = None
+    if len(set(sources)) > 1:
+        overlap = pairwise_iou((probability > settings.rule.tau_pixel) & box_cells(grid, window))
     score = np.array([c.box_score for c in candidates], dtype=np.float32)
-    if settings.scale == "support":
+    if settings.scale == "support" and overlap is not None:
         score = score * support(overlap, sources)
     return _Stack(target, window, grid, probability, overlap, sources, torch.from_numpy(score), box_iou)
 
@@ -169,7 +171,7 @@ def _fused(
         pixel_quality=pixel,
         candidates_used=int(speaking.sum()),
         sources=tuple(sorted(sources)),
-        agreement=source_agreement(stack.overlap, stack.sources, speaking) if len(sources) > 1 else None,
+        agreement=None if stack.overlap is None else source_agreement(stack.overlap, stack.sources, speaking),
     )
 
 

@@ -22,7 +22,7 @@ Method = Literal["none", "tight", "color"]
 class Refinement:
     """How a fused mask is refined; the numbers were chosen by tests/benchmarks/fusion_ablation.py."""
 
-    method: Method = "tight"
+    method: Method = "color"
     thresholds: tuple[float, ...] = (0.5, 0.4, 0.6, 0.3, 0.2)  # tried in this order, the first of equal ones wins
     threshold_cost: float = 0.02  # per step away from the first one, in IoU of the boxes
     margin: float = 0.2  # surroundings that colours are taken from, per side, in sides of the box

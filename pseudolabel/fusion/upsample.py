@@ -33,10 +33,10 @@ def _first_centre(window: Grid, grid: Grid) -> tuple[float, float]:
 
 @numba.njit(cache=True)
 def _axis(start, step, count, cells):  # type: ignore[no-untyped-def]
-    """For each target the lower cell, the share of the upper one, and whether it lies on the source at all."""
+    """For each target the lower cell, the share of the upper one, and 1 where it lies on the source, else 0."""
     low = np.empty(count, dtype=np.int64)
     share = np.empty(count, dtype=np.float32)
-    inside = np.empty(count, dtype=np.bool_)
+    inside = np.empty(count, dtype=np.float32)
     for i in range(count):
         position = start + i * step
         inside[i] = 0 <= position <= cells
@@ -51,20 +51,22 @@ def _read(cells, column, step_x, row, step_y, tau, out):  # type: ignore[no-unty
     height, width = cells.shape
     low_x, share_x, inside_x = _axis(column, step_x, out.shape[1], width)
     low_y, share_y, inside_y = _axis(row, step_y, out.shape[0], height)
-    line = np.empty(width, dtype=np.float32)
+    one = np.float32(1)  # a bare 1 would lift the arithmetic to float64
+    line = np.empty(width + 1, dtype=np.float32)
     total, count = 0.0, 0
     for y in range(out.shape[0]):
-        if not inside_y[y]:
+        if inside_y[y] == 0:
             out[y] = 0
             continue
-        upper = cells[min(low_y[y] + 1, height - 1)]
+        lower, upper = cells[low_y[y]], cells[min(low_y[y] + 1, height - 1)]
         for x in range(width):
-            line[x] = (1 - share_y[y]) * cells[low_y[y], x] + share_y[y] * upper[x]
-        for x in range(out.shape[1]):
-            right = line[min(low_x[x] + 1, width - 1)]
-            value = (1 - share_x[x]) * line[low_x[x]] + share_x[x] * right
-            out[y, x] = value if inside_x[x] else 0
-            if out[y, x] > tau:
-                total += out[y, x]
-                count += 1
+            line[x] = (one - share_y[y]) * lower[x] + share_y[y] * upper[x]
+        line[width] = line[width - 1]
+        values = out[y]
+        for x in range(values.size):
+            values[x] = ((one - share_x[x]) * line[low_x[x]] + share_x[x] * line[low_x[x] + 1]) * inside_x[x]
+        for x in range(values.size):
+            above = values[x] > tau
+            total += values[x] * above
+            count += above
     return total, count
