@@ -45,13 +45,13 @@ class DemoSegmenter:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How the demo's segmenter is trained; the defaults take less than a minute on two cores."""
+    """How the demo's segmenter is trained; the defaults take less than a minute of one core."""
 
     steps: int = 560
     batch: int = 8
     learning_rate: float = 8e-3
     seed: int = 0
-    threads: int = 2  # fixed, because sums of gradients depend on it
+    threads: int = 1  # fixed, as sums of gradients depend on it; more of them wait for each other on a busy machine
 
 
 def make_demo_data(
