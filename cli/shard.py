@@ -12,9 +12,11 @@ from pseudolabel.cli.stages import (
     engine_option,
     json_option,
     overwrite_option,
+    part_options,
     print_config_option,
     print_summaries,
     run_argument,
+    shards_of_this_worker,
 )
 from pseudolabel.config import parse_config, split_values
 from pseudolabel.pipelines.engines.base import EngineOptions
@@ -29,6 +31,7 @@ _STAGE_CONFIG = load_stage("shard").config_class
 @run_argument
 @config_options(PlanConfig)
 @config_options(_STAGE_CONFIG)
+@part_options
 @config_file_option
 @engine_option
 @overwrite_option
@@ -37,6 +40,8 @@ _STAGE_CONFIG = load_stage("shard").config_class
 def shard(
     run: Path,
     config_file: Path | None,
+    shard_index: int | None,
+    num_shards: int | None,
     engine: EngineOptions,
     overwrite: bool,
     print_config: bool,
@@ -61,5 +66,6 @@ def shard(
         return
     paths = RunPaths(run)
     make_plan(paths, plan_config)
-    summary = run_stage(paths, "shard", stage_config, RunOptions(engine=engine, overwrite=overwrite))
+    options = RunOptions(engine, overwrite, shards_of_this_worker(paths, engine, shard_index, num_shards))
+    summary = run_stage(paths, "shard", stage_config, options)
     print_summaries([summary.as_dict()], as_json)

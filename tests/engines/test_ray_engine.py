@@ -146,7 +146,7 @@ def test_a_node_without_the_run_folder_or_with_other_versions_is_named(run: RunP
     answer = look_around(str(run.plan))
     content = run.plan.read_text()
     _check_answer(job, content, answer)
-    with pytest.raises(MachineError, match=r"does not see .*run: all nodes have to share the run folder"):
+    with pytest.raises(MachineError, match=r"does not see .*run: the run folder has to be shared by all nodes"):
         _check_answer(job, content, look_around(str(run.root / "nowhere")))
     versions = answer["versions"] | {"torch": "1.0"}
     with pytest.raises(MachineError, match=r"has other versions: torch 1\.0 there"):
