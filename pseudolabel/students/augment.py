@@ -1,0 +1,136 @@
+"""Views of a sample: the scale jitter, crop and flip of the weak one, and the colours of the strong one.
+
+They run where the sample lies, GPU or CPU, and draw from torch's generator, which the training loop seeds every step.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as T
+
+from pseudolabel.config import Config, option
+from pseudolabel.students.data import Sample
+
+_LEAST_SIDE_PX = 2.0  # of what is left of an object
+
+
+class AugmentConfig(Config):
+    """What is done to an image before the student sees it."""
+
+    image_px: int = option(512, "side of the square the student trains on, a multiple of 32", ge=32, multiple_of=32)
+    smallest_scale: float = option(0.5, "least size of an image relative to that side", gt=0)
+    largest_scale: float = option(1.5, "largest size of an image relative to that side", gt=0)
+    views: Literal["plain", "weak", "strong", "strong_blur"] = option(
+        "strong", "plain: resized alone; weak: scale, crop, flip; strong: colours too; strong_blur: and blur"
+    )
+
+
+class Augment:
+    """A callable from a sample to its view, at most `image_px` wide and high.
+
+    Source: colours and probabilities are BoxTeacher's ("strong" and "strongv2"); scale jitter is Ghiasi et al.'s.
+    """
+
+    def __init__(self, config: AugmentConfig) -> None:
+        self.config = config
+        colours: list[torch.nn.Module] = []
+        if config.views.startswith("strong"):
+            colours = [
+                v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+                v2.RandomGrayscale(p=0.2),
+            ]
+        if config.views == "strong_blur":
+            colours.append(v2.RandomApply([v2.GaussianBlur(3)], p=0.5))
+        self._colours = v2.Compose(colours) if colours else None
+
+    def __call__(self, sample: Sample) -> Sample:
+        if self.config.views == "plain":
+            return resized(sample, fitting_scale(sample.size_hw, self.config.image_px))
+        low, high = self.config.smallest_scale, self.config.largest_scale
+        jitter = low + (high - low) * float(torch.rand(()))
+        view = resized(sample, jitter * fitting_scale(sample.size_hw, self.config.image_px))
+        view = random_crop(view, self.config.image_px)
+        if float(torch.rand(())) < 0.5:
+            view = flipped(view)
+        return view if self._colours is None else replace(view, image=self._colours(view.image))
+
+
+def fitting_scale(size_hw: tuple[int, int], side_px: int) -> float:
+    """The factor that makes the longer side `side_px`."""
+    return side_px / max(size_hw)
+
+
+def resized(sample: Sample, scale: float) -> Sample:
+    """The sample at another size; boxes follow the true factor of each axis."""
+    size_hw = scaled_size(sample.size_hw, scale)
+    if size_hw == sample.size_hw:
+        return sample
+    factor = [size_hw[1] / sample.size_hw[1], size_hw[0] / sample.size_hw[0]] * 2
+    return replace(
+        sample,
+        image=resize_image(sample.image, size_hw),
+        boxes=sample.boxes * sample.boxes.new_tensor(factor),
+        masks=_nearest(sample.masks, size_hw),
+        ignored=_nearest(sample.ignored[None], size_hw)[0],
+    )
+
+
+def scaled_size(size_hw: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Rounded sides, at least a pixel."""
+    return max(round(size_hw[0] * scale), 1), max(round(size_hw[1] * scale), 1)
+
+
+def resize_image(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Bilinear, with a filter where it shrinks."""
+    result: Tensor = T.resize(image, list(size_hw), antialias=True)
+    return result
+
+
+def _nearest(masks: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    if not len(masks):
+        return masks.new_zeros(0, *size_hw)
+    planes = torch.nn.functional.interpolate(masks[None].to(torch.uint8), size=size_hw, mode="nearest-exact")
+    return planes[0].bool()
+
+
+def random_crop(sample: Sample, side_px: int) -> Sample:
+    """A random part of at most `side_px` by `side_px`; objects of which nothing is left are gone."""
+    (height, width), side = sample.size_hw, side_px
+    if height <= side and width <= side:
+        return sample
+    top = int(torch.randint(max(height - side, 0) + 1, ()))
+    left = int(torch.randint(max(width - side, 0) + 1, ()))
+    return cropped(sample, top, left, min(height, side), min(width, side))
+
+
+def cropped(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
+    """A window of the sample. A box is cut by the window; where a mask is there, what is left of it has to be seen."""
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    boxes = sample.boxes - sample.boxes.new_tensor([left, top, left, top])
+    boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+    masks = sample.masks[:, rows, columns]
+    window = replace(
+        sample,
+        image=sample.image[:, rows, columns],
+        boxes=boxes,
+        masks=masks,
+        ignored=sample.ignored[rows, columns],
+    )
+    large = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE_PX).all(dim=1)
+    return window.select(large & (masks.flatten(1).any(dim=1) | ~sample.has_mask))
+
+
+def flipped(sample: Sample) -> Sample:
+    """The sample mirrored left to right."""
+    width = sample.size_hw[1]
+    x0, y0, x1, y1 = sample.boxes.unbind(dim=1)
+    return replace(
+        sample,
+        image=sample.image.flip(-1),
+        boxes=torch.stack([width - x1, y0, width - x0, y1], dim=1),
+        masks=sample.masks.flip(-1),
+        ignored=sample.ignored.flip(-1),
+    )

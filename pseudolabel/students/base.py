@@ -1,0 +1,127 @@
+"""What every student is: losses of a batch, and predictions for images.
+
+A student normalises its own input, so that it takes RGB from 0 to 255, and knows classes only by their place.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from pseudolabel.config import Config, option
+from pseudolabel.registry import Registry
+from pseudolabel.students.augment import fitting_scale, resize_image, scaled_size
+from pseudolabel.students.data import StudentBatch
+
+STUDENTS = Registry(
+    "student",
+    {
+        "condinst": "pseudolabel.students.condinst:CondInstStudent",
+        "mask_rcnn": "pseudolabel.students.mask_rcnn:MaskRcnnStudent",
+        "query": "pseudolabel.students.query:QueryStudent",
+    },
+)
+
+
+class StudentConfig(Config):
+    """A student's shape; saved beside its weights."""
+
+    model: str = option("condinst", "which student: " + ", ".join(STUDENTS))
+    backbone: str = option("resnet50", "encoder by name: tiny, mobilenet_v2, resnet50, swin_tiny, any timm name")
+    width: int = option(256, "channels of the pyramid and of the heads", ge=40, multiple_of=8)
+    convs: int = option(4, "convolutions in each tower of the heads", ge=1)
+    detections: int = option(100, "most objects of an image", ge=1)
+    least_score: float = option(0.05, "objects with a lower score are not reported", ge=0, le=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """What a student says about one image, best first; lengths in pixels of that image."""
+
+    boxes: Float[Tensor, "n 4"]
+    labels: Int[Tensor, "n"]
+    scores: Float[Tensor, "n"]
+    masks: Bool[Tensor, "n h w"]
+
+
+class Student(nn.Module, ABC):
+    """An instance segmenter. Made with `(config, num_classes, backbone_weights)`."""
+
+    config: StudentConfig
+    num_classes: int
+
+    @abstractmethod
+    def losses(self, batch: StudentBatch) -> dict[str, Float[Tensor, ""]]:
+        """Scalar losses by name, to be summed."""
+
+    @abstractmethod
+    def detect(self, images: Float[Tensor, "b 3 H W"], sizes_hw: Sequence[tuple[int, int]]) -> list[Instances]:
+        """Instances of padded images, masks cut to each image's own size."""
+
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """The pretrained part, which learns more slowly."""
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[Tensor], *, image_px: int | None = None) -> list[Instances]:
+        """Instances of images (3, h, w) of any size, one image at a time, so that no image changes another's result.
+
+        Args:
+            image_px: what the longer side is resized to first; None leaves images as they are.
+        """
+        return [self._predict_one(image, image_px) for image in images]
+
+    def _predict_one(self, image: Tensor, image_px: int | None) -> Instances:
+        from pseudolabel.students.data import pad_images
+
+        size_hw = (image.shape[1], image.shape[2])
+        inner_hw = scaled_size(size_hw, fitting_scale(size_hw, image_px)) if image_px else size_hw
+        small = resize_image(image, inner_hw) if inner_hw != size_hw else image
+        device = next(self.parameters()).device
+        found = self.detect(pad_images([small.to(device)]), [inner_hw])[0]
+        return found if inner_hw == size_hw else _at_size(found, inner_hw, size_hw)
+
+    def parameter_groups(self, rate: float, encoder_rate: float) -> list[dict[str, Any]]:
+        """What is trained: the encoder at its own learning rate, the rest at the other."""
+        slow = {id(parameter) for parameter in self.encoder().parameters()}
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [one for one in trained if id(one) not in slow], "lr": rate},
+            {"params": [one for one in trained if id(one) in slow], "lr": encoder_rate},
+        ]
+        return [group for group in groups if group["params"]]
+
+
+def _at_size(found: Instances, inner_hw: tuple[int, int], size_hw: tuple[int, int]) -> Instances:
+    factor = found.boxes.new_tensor([size_hw[1] / inner_hw[1], size_hw[0] / inner_hw[0]] * 2)
+    planes = [resize_image(mask[None].float(), size_hw)[0] > 0.5 for mask in found.masks]
+    masks = torch.stack(planes) if planes else found.masks.new_zeros(0, *size_hw)
+    return Instances(found.boxes * factor, found.labels, found.scores, masks)
+
+
+def make_student(config: StudentConfig, num_classes: int, *, backbone_weights: str = "none") -> Student:
+    """The student of a config, in channels-last memory.
+
+    Args:
+        backbone_weights: a file, `hub`, or `none` to start from chance or to fill all weights afterwards.
+
+    Raises:
+        ConfigError: no such student or backbone.
+    """
+    student: Student = STUDENTS.load(config.model)(config, num_classes, backbone_weights)
+    return student.to(memory_format=torch.channels_last)
+
+
+def ignored_share(boxes: Float[Tensor, "n 4"], ignored: Bool[Tensor, "h w"]) -> Float[Tensor, "n"]:
+    """How much of every box, clipped to the picture, is ignored: a box sum by four corners of a summed area table."""
+    table = torch.zeros(ignored.shape[0] + 1, ignored.shape[1] + 1, dtype=torch.int64, device=ignored.device)
+    table[1:, 1:] = ignored.long().cumsum(0).cumsum(1)
+    limit = torch.tensor([ignored.shape[1], ignored.shape[0]] * 2, device=boxes.device)
+    corners = torch.minimum(boxes.round().clamp(min=0), limit).long()
+    x0, y0, x1, y1 = corners.unbind(dim=1)
+    inside = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
+    return inside / ((x1 - x0) * (y1 - y0)).clamp(min=1)
