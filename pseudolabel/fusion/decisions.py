@@ -27,7 +27,6 @@ CROWD = Verdict("ignore", "crowd")
 COVERED = Verdict("ignore", "covered_by_others")
 NO_CANDIDATE = Verdict("box_only", "no_candidate")
 EMPTY_MASK = Verdict("box_only", "empty_mask")
-UNSUPPORTED = Verdict("ignore", "one_source_only")
 
 
 def judge(score: float, area_px: int, limits: Limits) -> Verdict:
