@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,7 +183,7 @@ def test_a_stopped_driver_leaves_the_queue_alone_and_says_how_to_end_it(cluster:
 def test_a_task_that_slurm_runs_again_changes_nothing(
     cluster: Path, run: RunPaths, journal: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    config = own_config(run, workers=0, sleep_s=4.0)  # longer than Slurm waits between its two signals
+    config = own_config(run, workers=0, sleep_s=12.0)  # longer than Slurm waits between its two signals
     name = array_name(make_job(run, NAME, config, "cpu"))
     (array,) = run_stage(run, NAME, config, RunOptions(EngineOptions("slurm", wait=False), shards=(0, 1))).handed_over
     wait_for(lambda: attempts(journal) == [0, 1])
@@ -232,3 +233,23 @@ def test_a_machine_without_slurm_is_told_so(run: RunPaths, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MachineError, match="squeue is not on this machine: --engine slurm needs Slurm's commands"):
         run_stage(run, NAME, own_config(run), RunOptions(SLURM))
+
+
+def test_the_deployed_sbatch_file_runs_a_stage_as_a_plain_array(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    import pseudolabel.pipelines.deploy
+
+    (tmp_path / "images").mkdir()
+    for index in range(9):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{index}.png")
+    script = Path(pseudolabel.pipelines.deploy.__file__).with_name("slurm-array.sbatch")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    command = ["sbatch", "--wait", "--array=0-2", str(script), "shard", "run", "--images", "images", "--shards", "4"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    logs = "".join(path.read_text() for path in tmp_path.glob("*.log"))
+    assert done.returncode == 0, logs
+    assert len(list((tmp_path / "run" / "manifest").glob("part-*"))) == 4
+    assert logs.count("(from SLURM_ARRAY_TASK_ID)") == 3
