@@ -80,9 +80,12 @@ def train_demo_segmenter(
     torch.set_num_threads(recipe.threads)
     try:
         network = _trained(*_read_labelled(data.train), recipe, report)
+        return _saved(network, folder, *_read_labelled(data.scenes))
     finally:
         torch.set_num_threads(threads)
-    images, labels = _read_labelled(data.scenes)
+
+
+def _saved(network: Any, folder: Path, images: "np.ndarray", labels: "np.ndarray") -> DemoSegmenter:
     smp_folder, onnx_file = folder / "segmenter", folder / "segmenter.onnx"
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(smp_folder)
