@@ -64,7 +64,10 @@ def train_teacher(run: RunPaths, config: TrainTeacherConfig) -> Path:
     train = METHODS.load(config.method)
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.set_flush_denormal(True)  # early gradients are tiny; without this a step takes up to ten times as long
     torch.manual_seed(config.seed)
-    weights: Path = train(run, config, resolve_device(config.device, stage_uses_gpu=True))
+    torch.set_flush_denormal(True)  # early gradients are tiny; without this a step takes up to ten times as long
+    try:
+        weights: Path = train(run, config, resolve_device(config.device, stage_uses_gpu=True))
+    finally:
+        torch.set_flush_denormal(False)
     return weights

@@ -46,7 +46,7 @@ class Views:
     rect: Float[Tensor, "b 4"]  # what the crop shows, in image pixels
 
 
-def take(batch: CropBatch, index: Int[Tensor, "n"], device: str | torch.device) -> CropBatch:
+def take(batch: CropBatch, index: Int[Tensor, "n"], device: str | torch.device = "cpu") -> CropBatch:
     """These objects of a batch, on a device."""
     return CropBatch(
         *(getattr(batch, name)[index].to(device) for name in ("canvas", "boxes", "others", "sizes_wh")),

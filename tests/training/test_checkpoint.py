@@ -53,7 +53,14 @@ def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path: Path
         read_tensors(tmp_path / "bad.pt")
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x08\0\0\0\0\0\0\0{\"a\":1}"], ids=["empty", "html", "lie"])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"<html>404</html>", id="html"),
+        pytest.param(b'\x08\0\0\0\0\0\0\0{"a":1}', id="a header that is none"),
+    ],
+)
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
