@@ -1,4 +1,4 @@
-"""`pseudolabel train-siseg` and `pseudolabel train-teacher`."""
+"""`pseudolabel train-siseg`, `pseudolabel train-teacher` and `pseudolabel train-student`."""
 
 import json
 from pathlib import Path
@@ -22,6 +22,7 @@ from pseudolabel.pipelines.paths import RunPaths
 _TEXTS = {
     "train-siseg": "Learn the displacement field and the class-agnostic boundary from the run's label maps.",
     "train-teacher": "Learn a mask teacher from the run's boxes alone.",
+    "train-student": "Learn an instance segmenter from the run's pseudo labels, each mask by its score.",
 }
 
 

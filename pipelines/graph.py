@@ -53,10 +53,26 @@ TRAINERS: dict[str, Trainer] = {
         model="teacher",
         version=1,
     ),
+    "train-student": Trainer(
+        config="pseudolabel.pipelines.train_student:TrainStudentConfig",
+        function="pseudolabel.pipelines.train_student:train_student",
+        model="student",
+        version=1,
+    ),
 }
 
 # the order of a run; a run file's sections are a subset of these
-ORDER = ("shard", "infer-semantic", "train-siseg", "infer-siseg", "train-teacher", "infer-teacher", "fuse", "evaluate")
+ORDER = (
+    "shard",
+    "infer-semantic",
+    "train-siseg",
+    "infer-siseg",
+    "train-teacher",
+    "infer-teacher",
+    "fuse",
+    "train-student",
+    "evaluate",
+)
 
 
 def load_attribute(target: str) -> Any:

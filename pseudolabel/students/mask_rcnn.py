@@ -64,6 +64,8 @@ class MaskRcnnStudent(Student):
         proposals, _, labels, regression = rois
         pooled = self.heads.box_head(self.heads.box_roi_pool(features, proposals, sizes_hw))
         logits, deltas = self.heads.box_predictor(pooled)
+        if not len(logits):
+            return {"class": logits.sum() * 0, "box": deltas.sum() * 0}
         classification, box = fastrcnn_loss(logits, deltas, labels, regression)
         return {"class": classification, "box": box}
 
@@ -73,7 +75,8 @@ class MaskRcnnStudent(Student):
         """Mean over the regions with a usable mask of its weight times the mean cross-entropy of its class's mask."""
         boxes, owners, labels = _regions_with_masks(rois, targets)
         if not sum(len(one) for one in boxes):
-            return sum((one.sum() * 0 for one in self.heads.mask_predictor.parameters()), start=torch.zeros(()))
+            unused = [*self.heads.mask_head.parameters(), *self.heads.mask_predictor.parameters()]
+            return 0 * torch.stack([one.sum() for one in unused]).sum()
         pooled = self.heads.mask_roi_pool(features, boxes, sizes_hw)
         logits = self.heads.mask_predictor(self.heads.mask_head(pooled))
         place = torch.cat(labels)
@@ -117,6 +120,14 @@ class _Proposals(RegionProposalNetwork):
         for label, anchor, target in zip(labels, anchors, targets, strict=True):
             label[(label == 0) & (ignored_share(anchor, target["ignored"]) > MOSTLY)] = -1
         return labels, boxes
+
+    def compute_loss(
+        self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], regression: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        if all(bool((label < 0).all()) for label in labels):  # torchvision would take the mean of nothing
+            return objectness.sum() * 0, deltas.sum() * 0
+        losses: tuple[Tensor, Tensor] = super().compute_loss(objectness, deltas, labels, regression)
+        return losses
 
 
 _Rois = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]  # proposals, owners, labels, box deltas

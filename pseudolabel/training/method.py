@@ -34,6 +34,10 @@ class Method(nn.Module, ABC):
         """Called after the optimiser's step number `step`, counted from 0: the place for a moving average."""
         del step
 
+    def finished(self) -> bool:
+        """Asked after every step: whether the training may end before its last one."""
+        return False
+
     def pictures(self) -> Mapping[str, UInt8[Tensor, "3 H W"]]:
         """Pictures of what the network now says about a few fixed images, for TensorBoard."""
         return {}

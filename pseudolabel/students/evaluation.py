@@ -1,0 +1,71 @@
+"""A student's mask AP on the images of a COCO file."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pseudolabel.errors import InputError, RejectError
+from pseudolabel.images import ExifRule, load_image
+from pseudolabel.metrics.coco_ap import MaskAp, mask_ap
+from pseudolabel.metrics.objects import read_json, read_truth
+from pseudolabel.students.base import Student
+from pseudolabel.students.pictures import as_predictions, coco_rows
+
+
+def ap_on_file(
+    truth: Path,
+    images: Path,
+    categories: Sequence[Mapping[str, Any]],
+    *,
+    image_px: int,
+    exif: ExifRule = "transpose",
+) -> Callable[[Student], float]:
+    """A function that measures a student's AP on the file's images, 0 where the file has no object of its classes.
+
+    Raises:
+        InputError: the file is damaged; on the call, an image is.
+    """
+
+    def measure(student: Student) -> float:
+        return evaluate_student(student, truth, images, categories, image_px=image_px, exif=exif).ap or 0.0
+
+    read_truth(read_json(truth), where=str(truth))
+    return measure
+
+
+def evaluate_student(
+    student: Student,
+    truth: Path,
+    images: Path,
+    categories: Sequence[Mapping[str, Any]],
+    *,
+    image_px: int | None,
+    exif: ExifRule = "transpose",
+) -> MaskAp:
+    """COCO's mask AP of a student in evaluation mode over every image of a file.
+
+    Args:
+        categories: of the student, by place; their ids are the file's.
+    """
+    content = read_json(truth)
+    known = read_truth(content, where=str(truth))
+    rows: list[dict[str, Any]] = []
+    for image in content["images"]:
+        found = student.predict([read_pixels(images, image["file_name"], exif)], image_px=image_px)[0]
+        rows += coco_rows(found, int(image["id"]), categories)
+    return mask_ap(known.objects, as_predictions(rows))
+
+
+def read_pixels(root: Path, file_name: str, exif: ExifRule) -> torch.Tensor:
+    """An image as (3, h, w) uint8.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        pixels = load_image(root, file_name, exif=exif)
+    except RejectError as error:
+        raise InputError(f"{root}: {file_name}: {error}") from None
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())

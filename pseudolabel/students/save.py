@@ -1,0 +1,104 @@
+"""A trained student on disk: weights, config, and a card that says what it is."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pseudolabel.errors import InputError
+from pseudolabel.students.base import Student, StudentConfig, make_student
+from pseudolabel.training.checkpoint import load_weights, read_config, save_model
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedStudent:
+    """A student that is ready to predict."""
+
+    student: Student
+    categories: tuple[dict[str, Any], ...]
+    image_px: int  # what the longer side of an image is resized to
+
+
+def save_student(
+    weights: Path,
+    student: Student,
+    config: StudentConfig,
+    categories: Sequence[Mapping[str, Any]],
+    *,
+    image_px: int,
+    about: Mapping[str, Any],
+) -> str:
+    """Write the weights and, beside them, the YAML from which the student is built again; the sha256 of the weights."""
+    content = {
+        "student": config.model_dump(mode="json"),
+        "categories": [dict(row) for row in categories],
+        "image_px": image_px,
+        **about,
+    }
+    return save_model(weights, student.state_dict(), content)
+
+
+def load_student(weights: Path, *, device: str = "cpu") -> TrainedStudent:
+    """The student of a file, in evaluation mode.
+
+    Raises:
+        InputError: the weights or the config beside them are missing, damaged, or no student's.
+    """
+    content = read_config(weights)
+    try:
+        config = StudentConfig.model_validate(content["student"])
+        categories = tuple({"id": int(row["id"]), "name": str(row["name"])} for row in content["categories"])
+        image_px = int(content["image_px"])
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise InputError(f"{weights}: its config is no student's ({type(error).__name__}: {error})") from None
+    student = make_student(config, len(categories))
+    load_weights(student, weights)
+    return TrainedStudent(student.to(device).eval(), categories, image_px)
+
+
+def model_card(
+    name: str,
+    options: Mapping[str, Any],
+    data: Mapping[str, Any],
+    figures: Mapping[str, float],
+    categories: Sequence[Mapping[str, Any]],
+) -> str:
+    """A model card: YAML in front for machines, Markdown below for people.
+
+    What nobody said is written as unknown: a licence of the weights is for the person who ships them to choose.
+    """
+    licenses = [str(row.get("name") or row.get("url")) for row in data.get("licenses") or () if isinstance(row, dict)]
+    front = {
+        "license": "unknown",
+        "library_name": "pseudolabel",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["instance-segmentation", str(options["model"])],
+        "data_licenses": licenses or ["unknown"],
+        "metrics": dict(figures),
+    }
+    rows = {key: value for key, value in data.items() if key != "licenses"}
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False).rstrip(),
+        "---",
+        f"# {name}",
+        f"An instance segmenter ({options['model']}, {options['backbone']}) of {len(categories)} classes: "
+        + ", ".join(str(row["name"]) for row in categories)
+        + ".",
+        "## Data",
+        *(f"- {key}: {value}" for key, value in rows.items()),
+        "## Labels",
+        f"- masks: {options['masks']}; weight of a mask's loss: {options['weights']}",
+        f"- masks with a score below {options['threshold']} train their box alone",
+        "## Figures",
+        *([f"- {key}: {value}" for key, value in figures.items()] or ["- none were measured during training"]),
+        "## Options",
+        "```json",
+        json.dumps(options, indent=1),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
