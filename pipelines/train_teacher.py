@@ -8,7 +8,15 @@ from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.registry import Registry
 
 # name -> function (run, config, device) -> path of the weights
-METHODS = Registry("teacher method", {"mal": "pseudolabel.pipelines.train_mal:train_mal"})
+METHODS = Registry(
+    "teacher method",
+    {
+        "mal": "pseudolabel.pipelines.train_mal:train_mal",
+        "boxinst": "pseudolabel.pipelines.train_boxes:train_boxes",
+        "boxteacher": "pseudolabel.pipelines.train_boxes:train_boxes",
+        "boxseg": "pseudolabel.pipelines.train_boxes:train_boxes",
+    },
+)
 
 
 class TrainTeacherConfig(Config):
@@ -17,9 +25,11 @@ class TrainTeacherConfig(Config):
     method: str = option("mal", "which teacher: " + ", ".join(METHODS))
     backbone: str = option("mobilenet_v2", "encoder by name: mobilenet_v2, resnet50, resnet101, swin_tiny, tiny, ...")
     backbone_weights: str = option("hub", "a file, hub (the hub's cache), or none to start from chance")
-    epochs: float = option(16.0, "how often every object is seen", gt=0)
-    batch_size: int = option(8, "objects per step and process", ge=1)
+    epochs: float = option(16.0, "how often every object (mal) or image (the others) is seen", gt=0)
+    batch_size: int = option(8, "objects (mal) or images (the others) per step and process", ge=1)
     crop_px: int = option(128, "side of the crops, a multiple of 32", ge=32)
+    image_px: int = option(640, "short side of the images that boxinst, boxteacher and boxseg see", ge=32)
+    channels: int = option(256, "width of the pyramid of boxinst, boxteacher and boxseg", ge=8)
     learning_rate: float = option(2e-3, "of the new layers", gt=0)
     encoder_learning_rate: float = option(4e-4, "of the encoder", ge=0)
     freeze: bool = option(True, "keep the encoder's layers up to stride 4 as pretrained")

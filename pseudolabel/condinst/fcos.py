@@ -132,10 +132,15 @@ def _patches(
     return padded.permute(0, 2, 3, 1)[image[:, None], row, column]
 
 
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Groups of eight channels, which for the published 256 channels are the published 32 groups."""
+    return nn.GroupNorm(channels // gcd(8, channels), channels)
+
+
 def _tower(channels: int, convs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(convs):
-        layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(gcd(32, channels), channels), nn.ReLU()]
+        layers += [nn.Conv2d(channels, channels, 3, padding=1), group_norm(channels), nn.ReLU()]
     return nn.Sequential(*layers)
 
 

@@ -1,10 +1,9 @@
 """The features that all instances of an image share: one stride-8 map of a few channels."""
 
-from math import gcd
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pseudolabel.condinst.fcos import group_norm
 from pseudolabel.condinst.mask_head import aligned_upsample
 
 
@@ -27,7 +26,7 @@ class MaskBranch(nn.Module):
 
 
 def _block(inputs: int, outputs: int, norm: str) -> nn.Sequential:
-    layer: nn.Module = nn.BatchNorm2d(outputs) if norm == "batch" else nn.GroupNorm(gcd(32, outputs), outputs)
+    layer: nn.Module = nn.BatchNorm2d(outputs) if norm == "batch" else group_norm(outputs)
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(conv, layer, nn.ReLU(inplace=True))

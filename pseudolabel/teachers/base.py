@@ -11,7 +11,15 @@ from pseudolabel.masks import SoftMask
 from pseudolabel.registry import Registry
 
 # name -> function (weights, config, *, device, candidates) -> Teacher; `method` in the config is the name
-TEACHERS = Registry("teacher", {"mal": "pseudolabel.teachers.mal_infer:load_mal"})
+TEACHERS = Registry(
+    "teacher",
+    {
+        "mal": "pseudolabel.teachers.mal_infer:load_mal",
+        "boxinst": "pseudolabel.teachers.condinst_infer:load_condinst",
+        "boxteacher": "pseudolabel.teachers.condinst_infer:load_condinst",
+        "boxseg": "pseudolabel.teachers.condinst_infer:load_condinst",
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)

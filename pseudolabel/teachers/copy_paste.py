@@ -67,11 +67,8 @@ class MemoryBank:
 
     def _fit(self, targets: Targets, pseudo: PseudoMasks) -> Bool[Tensor, "n"]:
         overlap = box_iou(targets.boxes, targets.boxes).fill_diagonal_(0)
-        alone = overlap.amax(dim=1) < self.config.isolation if len(overlap) else overlap.new_zeros(0, dtype=torch.bool)
-        fit: Bool[Tensor, "n"] = (
-            alone & (pseudo.quality > self.config.min_quality) & (pseudo.box_score > self.config.min_quality)
-        )
-        return fit
+        alone = ~(overlap >= self.config.isolation).any(dim=1)
+        return alone & (torch.minimum(pseudo.quality, pseudo.box_score) > self.config.min_quality)
 
     def take(self, labels: set[int]) -> Tutor | None:
         """The best tutor of one of these classes, which leaves the bank."""

@@ -131,7 +131,7 @@ def _shelves(cells: Int[Tensor, "n 4"], reach: int) -> tuple[Int[Tensor, "n 2"],
             column, shelf = 0, next_shelf
         corners[index] = (column + reach, shelf + reach)
         column, next_shelf = column + width, max(next_shelf, shelf + height)
-    return torch.tensor(corners, device=cells.device).reshape(-1, 2), (next_shelf, pitch)
+    return torch.tensor(corners, device=cells.device, dtype=torch.int64).reshape(-1, 2), (next_shelf, pitch)
 
 
 def _boxes_on_canvas(

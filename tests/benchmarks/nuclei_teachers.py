@@ -1,0 +1,216 @@
+"""Box-supervised teachers against the same network with true masks, on microscopic images.
+
+Trains on the boxes of 110 images and measures masks on 40 others: `mean_iou` of the best-fitting candidate for each
+given box, cut to it, and `ap` of the network's own detections.
+
+    python tests/benchmarks/nuclei_teachers.py --settings box,boxinst,boxseg,full            # CPU, short
+    python tests/benchmarks/nuclei_teachers.py --settings all --gpu --seeds 0,1,2            # the whole table
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import report, shared_folder
+
+from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, masks_to_grid
+from pseudolabel.condinst.network import CondInst
+from pseudolabel.images import load_image
+from pseudolabel.masks import PixelMask, pixel_window, resample
+from pseudolabel.metrics.coco_ap import mask_ap
+from pseudolabel.metrics.mask_iou import box_mask, object_ious
+from pseudolabel.metrics.objects import Prediction, TrueObject, read_json, read_truth
+from pseudolabel.rle import decode, encode_crop
+from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
+from pseudolabel.teachers.boxinst import BoxInst, BoxInstConfig
+from pseudolabel.teachers.boxseg import BoxSeg, BoxSegConfig
+from pseudolabel.teachers.boxteacher import BoxTeacher, BoxTeacherConfig
+from pseudolabel.teachers.condinst_infer import CondInstTeacher, InputSize, resize_image
+from pseudolabel.training.fit import FitConfig, fit
+
+# each row of BoxSeg's ablation as what it changes
+NO_QAM = {"ranking": "bpma", "copy_paste": False}
+SETTINGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "projection": (BoxInst, BoxInstConfig, {"pairwise_weight": 0.0}),
+    "boxinst": (BoxInst, BoxInstConfig, {}),
+    "boxteacher": (BoxTeacher, BoxTeacherConfig, {}),
+    "boxseg-no-qam": (BoxSeg, BoxSegConfig, NO_QAM),
+    "boxseg-bqr": (BoxSeg, BoxSegConfig, {"fusion": "best", "score": "mcs", "copy_paste": False}),
+    "boxseg-bqr-qmf": (BoxSeg, BoxSegConfig, {"fusion": "qmf", "score": "mcs", "copy_paste": False}),
+    "boxseg-bqr-qmf-mqs": (BoxSeg, BoxSegConfig, {"copy_paste": False}),
+    "boxseg": (BoxSeg, BoxSegConfig, {}),
+    "full": (BoxInst, BoxInstConfig, {"supervision": "masks"}),
+}
+CPU = {"channels": 64, "convs": 2, "mask_branch_channels": 64, "mask_branch_norm": "group", "ema": 0.99}
+GPU = {"channels": 256, "convs": 4, "mask_branch_channels": 128, "ema": 0.999}
+COMMON = {"bottom_px": 0, "detections": 300, "min_tutor_px": 80, "warmup": 0.3, "teacher_warmup": 0.3}
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    pixels: np.ndarray
+    objects: tuple[TrueObject, ...]
+
+    def boxes_xyxy(self) -> np.ndarray:
+        boxes = np.array([row.box_xywh for row in self.objects], dtype=np.float32).reshape(-1, 4)
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def pictures(part: str) -> list[Picture]:
+    folder = shared_folder() / "data" / "nuclei-dev"
+    content = read_json(folder / f"instances_{part}.json")
+    truth = read_truth(content, where=part)
+    names = {row["id"]: row["file_name"] for row in content["images"]}
+    by_image: dict[int, list[TrueObject]] = {}
+    for row in truth.objects:
+        if not row.is_crowd and min(row.box_xywh[2:]) >= 2:
+            by_image.setdefault(row.image_id, []).append(row)
+    return [
+        Picture(names[image], load_image(folder / "images", names[image], exif="transpose"), tuple(rows))
+        for image, rows in sorted(by_image.items())
+    ]
+
+
+class Loader:
+    """Batches of a few resized images; true masks only for the reference run."""
+
+    def __init__(self, found: list[Picture], size: InputSize, *, with_masks: bool) -> None:
+        self.items = [self._item(picture, size, with_masks) for picture in found]
+        self.heights = [picture.pixels.shape[0] for picture in found]
+        self.names = [picture.name for picture in found]
+
+    def __call__(self, places: Sequence[int]) -> Batch:
+        images, targets = zip(*(self.items[place] for place in places), strict=True)
+        heights, names = [self.heights[i] for i in places], [self.names[i] for i in places]
+        return collate(list(images), list(targets), original_heights=heights, names=names)
+
+    def _item(self, picture: Picture, size: InputSize, with_masks: bool) -> tuple[torch.Tensor, Targets]:
+        resized = resize_image(picture.pixels, size)
+        scale = np.tile(np.array(resized.factor_xy, dtype=np.float32), 2)
+        boxes = torch.from_numpy(picture.boxes_xyxy() * scale)
+        height, width = resized.image.shape[1:]
+        masks = None
+        if with_masks:
+            full = torch.from_numpy(np.stack([decode(row.mask) for row in picture.objects])).float()
+            at = torch.nn.functional.interpolate(full[None], (height, width), mode="bilinear", align_corners=False)[0]
+            masks = masks_to_grid(at > 0.5)
+            # collate pads at the right and bottom; a size that is no multiple of 4 leaves a cell without its pixel
+            masks = torch.nn.functional.pad(masks, (0, width // 4 - masks.shape[2], 0, height // 4 - masks.shape[1]))
+        targets = Targets(boxes, torch.zeros(len(boxes), dtype=torch.int64), masks)
+        check_targets(targets, (height, width), 1, name=picture.name)
+        return resized.image.to(torch.uint8), targets
+
+
+def trained(setting: str, seed: int, arguments: argparse.Namespace, size: InputSize) -> tuple[CondInstTeacher, float]:
+    method_class, config_class, changes = SETTINGS[setting]
+    weights = str(shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors")
+    shape = (GPU if arguments.gpu else CPU) | COMMON
+    values = {key: value for key, value in shape.items() if key in config_class.model_fields}
+    config = config_class(backbone="mobilenet_v2", backbone_weights=weights, **(values | changes))
+    torch.manual_seed(seed)
+    method = method_class(CondInst(config, 1), config)
+    loader = Loader(pictures("train"), size, with_masks=setting == "full")
+    settings = FitConfig(
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        seed=seed,
+        device="cuda" if arguments.gpu else "cpu",
+        checkpoint_every=arguments.steps,
+    )
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(method, loader, len(loader.items), Path(folder), settings)
+    kind = "class" if getattr(config, "classification", "focal") == "varifocal" else "sqrt_class_centerness"
+    device = "cuda" if arguments.gpu else "cpu"
+    network = method.trained_network()
+    return CondInstTeacher(network, size, device=device, candidates=1, score=kind), time.process_time() - start
+
+
+def as_prediction(
+    candidate: TeacherCandidate, box_xyxy: Sequence[float], row: tuple[int, int, int], size_hw: tuple[int, int]
+) -> Prediction:
+    """The candidate read at the pixels of a box, above one half."""
+    left, top, right, bottom = box_xyxy
+    window = pixel_window((left, top, right, bottom), size_hw)
+    soft = resample(candidate.mask.probability.astype(np.float32) / 255, candidate.mask.grid, window)
+    mask = encode_crop(PixelMask(int(window.x0), int(window.y0), soft > 0.5), size_hw)
+    annotation, image, category = row
+    return Prediction(annotation, image, category, mask, candidate.box_score, None)
+
+
+def figures(teacher: CondInstTeacher, found: list[Picture]) -> dict[str, Any]:
+    """Of the masks for given boxes, and of the network's own detections."""
+    given, own = [], []
+    for picture in found:
+        size_hw, boxes = picture.pixels.shape[:2], picture.boxes_xyxy()
+        image, category = picture.objects[0].image_id, picture.objects[0].category_id
+        for one in teacher.predict([TeacherInput(picture.pixels, boxes)])[0]:
+            row = (picture.objects[one.given].annotation_id, image, category)
+            given.append(as_prediction(one, boxes[one.given].tolist(), row, size_hw))
+        nothing = TeacherInput(picture.pixels, np.zeros((0, 4), dtype=np.float32))
+        for number, one in enumerate(teacher.predict([nothing])[0]):
+            own.append(as_prediction(one, one.box_xyxy, (number, image, category), size_hw))
+    objects = [row for picture in found for row in picture.objects]
+    scores = mask_ap(objects, own)
+    return iou_figures(objects, given) | {"ap": scores.ap, "ap50": scores.ap50, "ap75": scores.ap75}
+
+
+def iou_figures(objects: list[TrueObject], found: list[Prediction]) -> dict[str, Any]:
+    ious = object_ious(objects, found)
+    over = {f"iou_over_{limit}": float((ious >= limit / 100).mean()) for limit in (50, 75)}
+    return {"mean_iou": float(ious.mean()), **over, "n": len(ious)}
+
+
+def box_row(found: list[Picture]) -> dict[str, Any]:
+    """The given box as the mask."""
+    predictions = [
+        Prediction(
+            row.annotation_id,
+            row.image_id,
+            row.category_id,
+            box_mask(row.box_xywh, picture.pixels.shape[:2]),
+            1.0,
+            None,
+        )
+        for picture in found
+        for row in picture.objects
+    ]
+    return {"setting": "box", **iou_figures([row for picture in found for row in picture.objects], predictions)}
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--settings", default="box,boxinst,boxseg,full", help=f"all, or of box,{','.join(SETTINGS)}")
+    parser.add_argument("--gpu", action="store_true", help="the large network, on CUDA")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--short-px", type=int, default=320, help="short side of the network's input")
+    parser.add_argument("--seeds", default="0")
+    return parser.parse_known_args()[0]
+
+
+def main() -> None:
+    arguments = parsed()
+    torch.set_flush_denormal(True)
+    size = InputSize(short_px=arguments.short_px, long_px=2 * arguments.short_px)
+    wanted = ["box", *SETTINGS] if arguments.settings == "all" else arguments.settings.split(",")
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    found = pictures("val")
+    rows = [box_row(found)] if "box" in wanted else []
+    for setting in (name for name in wanted if name != "box"):
+        for seed in seeds:
+            teacher, seconds = trained(setting, seed, arguments, size)
+            rows.append({"setting": setting, "seed": seed, **figures(teacher, found), "train_cpu_s": seconds})
+    on = f"nuclei-dev, {arguments.steps} steps of {arguments.batch_size} at {arguments.short_px} px"
+    report("nuclei_teachers", rows, on=on, seeds=seeds)
+
+
+if __name__ == "__main__":
+    main()

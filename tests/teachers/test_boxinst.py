@@ -1,0 +1,115 @@
+"""BoxInst learns masks from boxes; the same network learns them from masks, and from a mixture."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pseudolabel.condinst.network import CondInst
+from pseudolabel.errors import InputError
+from pseudolabel.teachers.boxinst import BoxInst, BoxInstConfig
+from pseudolabel.teachers.views import flipped, strong_view
+
+
+def test_boxinst_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny):
+    method, ious = overfitted(BoxInst, BoxInstConfig(warmup=0.5, **tiny), steps=120)
+    assert ious.mean() > 0.75
+    picture = method.pictures()["masks"]
+    assert picture.dtype == torch.uint8
+    assert picture.shape == (3, 96, 192)
+
+
+def test_the_reference_overfits_drawn_images_from_their_masks(overfitted, tiny):
+    _, ious = overfitted(BoxInst, BoxInstConfig(supervision="masks", **tiny), steps=80, with_masks=True)
+    assert ious.mean() > 0.85
+
+
+def small_method(tiny, **changes) -> BoxInst:
+    torch.manual_seed(0)
+    config = BoxInstConfig(**(tiny | changes))
+    return BoxInst(CondInst(config, 2), config)
+
+
+def test_the_reference_refuses_objects_without_masks(tiny, drawn):
+    with pytest.raises(InputError, match=r"6 objects of 0.png, 1.png, 2.png have no mask"):
+        small_method(tiny, supervision="masks").losses(drawn(), progress=0.5)
+
+
+def test_mixed_supervision_uses_masks_where_there_are_some_and_boxes_elsewhere(tiny, drawn):
+    batch = drawn(with_masks=True)
+    halves = [replace(one, has_mask=torch.tensor([True, False])) for one in batch.targets]
+    method = small_method(tiny, supervision="mixed")
+    both = method.losses(replace(batch, targets=tuple(halves)), progress=0.5)
+    assert both["mask"] > 0
+    assert both["projection"] > 0
+    all_masks = method.losses(batch, progress=0.5)
+    assert all_masks["mask"] > 0
+    assert all_masks["projection"] == 0
+    no_masks = method.losses(drawn(), progress=0.5)
+    assert no_masks["mask"] == 0
+    as_boxes = small_method(tiny).losses(drawn(), progress=0.5)
+    assert no_masks["projection"].item() == pytest.approx(as_boxes["projection"].item())
+
+
+def test_the_colour_loss_rises_over_the_warm_up(tiny, drawn):
+    method = small_method(tiny, warmup=0.5)
+    found = [method.losses(drawn(), progress=progress)["pairwise"].item() for progress in (0, 0.125, 0.5, 1.0)]
+    assert found[0] == 0
+    assert found[1] == pytest.approx(found[2] / 4, rel=1e-4)
+    assert found[2] == pytest.approx(found[3], rel=1e-4)
+
+
+@pytest.mark.parametrize("classification", ["focal", "varifocal"])
+def test_a_batch_without_objects_gives_finite_losses_and_gradients(tiny, drawn, classification):
+    batch = drawn()
+    none = tuple(replace(one, boxes=one.boxes[:0], labels=one.labels[:0]) for one in batch.targets)
+    method = small_method(tiny, classification=classification)
+    losses = method.losses(replace(batch, targets=none), progress=0.5)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(value.isfinite() for value in losses.values())
+    assert all(one.grad is None or one.grad.isfinite().all() for one in method.parameters())
+
+
+def test_one_class_is_enough(tiny, drawn):
+    config = BoxInstConfig(**tiny)
+    method = BoxInst(CondInst(config, 1), config)
+    losses = method.losses(drawn(classes=1), progress=0.5)
+    assert all(value.isfinite() for value in losses.values())
+
+
+def test_parameter_groups_hold_every_trained_parameter_once(tiny):
+    method = small_method(tiny)
+    grouped = [id(one) for group in method.parameter_groups() for one in group["params"]]
+    assert sorted(grouped) == sorted(id(one) for one in method.parameters() if one.requires_grad)
+
+
+def test_flipping_twice_gives_the_batch_back(drawn):
+    batch = drawn(with_masks=True)
+    flip = torch.tensor([True, False, True])
+    once = flipped(batch, flip)
+    twice = flipped(once, flip)
+    assert not torch.equal(once.images[0], batch.images[0])
+    assert torch.equal(once.images[1], batch.images[1])
+    assert torch.equal(twice.images, batch.images)
+    for one, other in zip(twice.targets, batch.targets, strict=True):
+        assert torch.equal(one.boxes, other.boxes)
+        assert torch.equal(one.masks, other.masks)
+
+
+def test_a_flipped_box_frames_the_flipped_object(drawn):
+    batch = drawn(1)
+    once = flipped(batch, torch.tensor([True]))
+    left, top, right, bottom = (int(value) for value in once.targets[0].boxes[0])
+    inside = once.images[0, :, top:bottom, left:right]
+    assert (inside[0] == 210).any(dim=0).all()
+    assert (inside[0] == 210).any(dim=1).all()
+
+
+def test_strong_views_change_colours_and_stay_in_range(drawn):
+    torch.manual_seed(1)
+    images = drawn(8).images
+    seen = strong_view(images, blur=True)
+    assert seen.shape == images.shape
+    assert seen.min() >= 0
+    assert seen.max() <= 255
+    assert (seen != images).flatten(1).any(dim=1).sum() >= 5
