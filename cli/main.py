@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -78,6 +79,8 @@ def main() -> None:
 
 def entry() -> None:
     """Run the command line."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pseudolabel").setLevel(logging.INFO)
     with exit_codes():
         main.main(standalone_mode=False)
 

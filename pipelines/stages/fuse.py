@@ -108,7 +108,8 @@ class FuseStage:
         from pseudolabel.formats.coco import write_coco
 
         plan = read_plan(self.run_paths)
-        header = {"info": plan.info, "licenses": plan.licenses, "categories": plan.categories}
+        made = {} if plan.n_objects else {"pseudolabel": {"annotation_ids": "made"}}  # no ids were given
+        header = {"info": plan.info | made, "licenses": plan.licenses, "categories": plan.categories}
         folder = self.run_paths.table(self.writes)
         write_coco(self._shards(paths), header, folder / "instances.json", folder / "results.json")
         text = json.dumps(self._provenance(paths), sort_keys=True, indent=1)

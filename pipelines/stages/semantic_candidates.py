@@ -1,7 +1,7 @@
 """`semantic-candidates`: label maps and boxes to one candidate mask per object whose class the segmenter knows."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.config import option
 from pseudolabel.errors import RejectError
+from pseudolabel.pipelines.commit import read_part
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _SOURCE = "semantic"
+_NAMES_SAID = 5
 
 
 class SemanticCandidatesConfig(StageConfig):
@@ -67,7 +69,15 @@ class SemanticCandidatesStage:
         return records.table_from_rows(rows, self.schema)
 
     def finish(self, paths: list[Path]) -> None:
-        """Candidates are not exported."""
+        """Says once, in the driver, how class names met; candidates are not exported."""
+        from pseudolabel.segmenters.class_map import match_classes
+
+        categories = {category["id"]: category["name"] for category in read_plan(self._run).categories}
+        for classes in _class_lists(self._run.table("semantic") / path.name for path in paths):
+            match = match_classes(classes, categories)
+            _LOG.info("%d of %d categories met by %s", len(match.index_of), len(categories), match.used)
+            if match.unmapped:
+                _LOG.warning("no class of the segmenter for %s", _shortened(match.unmapped))
 
     def _rows(self, image: dict[str, Any], semantic: dict[str, Any], shard: Shard) -> list[dict[str, Any]]:
         key = {"image_key": image["image_key"]}
@@ -118,16 +128,27 @@ class SemanticCandidatesStage:
         return boxes
 
     def _matched(self, classes: tuple[str, ...]) -> Mapping[int, int]:
-        """Class index by category id; said once per list of classes."""
+        """Class index by category id."""
         from pseudolabel.segmenters.class_map import match_classes
 
         if classes not in self._indices:
-            match = match_classes(classes, self._categories)
-            self._indices[classes] = match.index_of
-            _LOG.info("%d of %d categories met by %s", len(match.index_of), len(self._categories), match.used)
-            if match.unmapped:
-                _LOG.warning("no class of the segmenter for: %s", ", ".join(match.unmapped))
+            self._indices[classes] = match_classes(classes, self._categories).index_of
         return self._indices[classes]
+
+
+def _class_lists(paths: Iterable[Path]) -> set[tuple[str, ...]]:
+    """The lists of class names in the first part that has one; a run has one segmenter."""
+    for path in paths:
+        found = {tuple(classes) for classes in read_part(path, ["classes"])["classes"].to_pylist() if classes}
+        if found:
+            return found
+    return set()
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """The number of names and the first few: a data set may have hundreds."""
+    more = ", ..." if len(names) > _NAMES_SAID else ""
+    return f"{len(names)} categories: {', '.join(names[:_NAMES_SAID])}{more}"
 
 
 def _candidate_columns(given: dict[str, Any], candidate: "Candidate") -> dict[str, Any]:
