@@ -33,6 +33,8 @@ RETRIES_OF_DEATHS = 3
 _POLL_S = 0.5
 _LOCAL_STORE_BYTES = 80 << 20  # the smallest that Ray takes; tables go through the file system, not through Ray
 _PROBE_S = 120.0
+# Ray replaces 127.0.0.1 by the machine's outer address and would listen there; Linux has more of the loopback
+_LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 
 class RayEngine:
@@ -186,7 +188,7 @@ def _start(ray: Any, options: EngineOptions) -> None:
             num_cpus=options.workers or available_cores(),
             include_dashboard=False,
             object_store_memory=_LOCAL_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
+            _node_ip_address=_LOOPBACK,
             **common,
         )
 

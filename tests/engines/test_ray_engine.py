@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from own_chain import digests, draw_scenes, run_scenes
 from own_stage import NAME, attempts, contents, drivers, make_run, own_config, setups, wait_for
 
 from pseudolabel.errors import ConfigError, IncompleteError, InputError, MachineError
@@ -74,6 +75,12 @@ def test_ray_writes_the_same_bytes_and_keeps_the_model_between_shards(
     assert 1 <= setups(journal) <= 3  # not one per shard; Ray may start a worker more than it has CPUs
     assert run_stage(run, NAME, own_config(run), RunOptions(engine)).attempted == 0
     assert attempts(journal) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_whole_run_on_ray_writes_the_bytes_that_this_machine_writes(tmp_path: Path, engine: EngineOptions) -> None:
+    scenes = draw_scenes(tmp_path / "scenes")
+    here = digests(run_scenes(scenes, tmp_path / "here"))
+    assert digests(run_scenes(scenes, tmp_path / "there", engine)) == here
 
 
 def test_a_killed_process_under_ray_costs_one_attempt(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from own_chain import digests, draw_scenes, run_scenes
 from own_stage import NAME, attempts, contents, drivers, make_run, own_config, wait_for
 
 from pseudolabel.errors import ConfigError, IncompleteError, MachineError
@@ -194,6 +195,12 @@ def test_a_task_that_slurm_runs_again_changes_nothing(
     assert attempts(journal) == [0, 0, 1]
     for part, content in contents(run).items():
         assert content == undisturbed[part]
+
+
+def test_a_whole_run_on_slurm_writes_the_bytes_that_this_machine_writes(cluster: Path, tmp_path: Path) -> None:
+    scenes = draw_scenes(tmp_path / "scenes")
+    here = digests(run_scenes(scenes, tmp_path / "here"))
+    assert digests(run_scenes(scenes, tmp_path / "there", EngineOptions("slurm", shards_per_task=2))) == here
 
 
 @pytest.mark.slow
