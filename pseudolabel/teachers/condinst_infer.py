@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -132,20 +132,21 @@ def cut_mask(
     probability: Float[np.ndarray, "h w"], box_xyxy: tuple[float, float, float, float], factor_xy: tuple[float, float]
 ) -> SoftMask:
     """The cells of a stride-4 map that a box of the image touches, as a mask in the image's coordinates."""
-    height, width = probability.shape
-    left, right = _cells(box_xyxy[0], box_xyxy[2], factor_xy[0], width)
-    top, bottom = _cells(box_xyxy[1], box_xyxy[3], factor_xy[1], height)
+    columns = _cells(box_xyxy[0], box_xyxy[2], factor_xy[0], probability.shape[1])
+    rows = _cells(box_xyxy[1], box_xyxy[3], factor_xy[1], probability.shape[0])
     stride_x, stride_y = STRIDE / factor_xy[0], STRIDE / factor_xy[1]
-    x0 = left * stride_x + GRID_SHIFT_PX / factor_xy[0]
-    y0 = top * stride_y + GRID_SHIFT_PX / factor_xy[1]
-    cells = np.rint(probability[top:bottom, left:right] * 255).astype(np.uint8)
-    return SoftMask(Grid(x0, y0, stride_x, stride_y, bottom - top, right - left), cells)
+    x0 = columns[0] * stride_x + GRID_SHIFT_PX / factor_xy[0]
+    y0 = rows[0] * stride_y + GRID_SHIFT_PX / factor_xy[1]
+    within = np.ix_(np.clip(rows, 0, probability.shape[0] - 1), np.clip(columns, 0, probability.shape[1] - 1))
+    cells = np.rint(probability[within] * 255).astype(np.uint8)
+    return SoftMask(Grid(float(x0), float(y0), stride_x, stride_y, len(rows), len(columns)), cells)
 
 
-def _cells(low: float, high: float, factor: float, count: int) -> tuple[int, int]:
-    first = min(max(math.floor((low * factor - GRID_SHIFT_PX) / STRIDE), 0), count - 1)
-    last = min(max(math.ceil((high * factor - GRID_SHIFT_PX) / STRIDE), first + 1), count)
-    return first, last
+def _cells(low: float, high: float, factor: float, count: int) -> Int64[np.ndarray, "cells"]:
+    """Numbers of the cells that an interval touches; one beyond either end repeats the outermost cell."""
+    first = min(max(math.floor((low * factor - GRID_SHIFT_PX) / STRIDE), -1), count - 1)
+    last = min(max(math.ceil((high * factor - GRID_SHIFT_PX) / STRIDE), first + 1), count + 1)
+    return np.arange(first, last)
 
 
 def _four(values: Sequence[float]) -> tuple[float, float, float, float]:

@@ -66,7 +66,7 @@ class MemoryBank:
             self.tutors.append(tutor)
 
     def _fit(self, targets: Targets, pseudo: PseudoMasks) -> Bool[Tensor, "n"]:
-        overlap = box_iou(targets.boxes, targets.boxes).fill_diagonal_(0)
+        overlap: Tensor = box_iou(targets.boxes, targets.boxes).fill_diagonal_(0)
         alone = ~(overlap >= self.config.isolation).any(dim=1)
         return alone & (torch.minimum(pseudo.quality, pseudo.box_score) > self.config.min_quality)
 

@@ -58,8 +58,8 @@ TINY = {
     "convs": 1,
     "mask_branch_channels": 32,
     "mask_branch_norm": "group",
-    "lr": 5e-3,
-    "encoder_lr": 5e-3,
+    "lr": 2e-3,
+    "encoder_lr": 2e-3,
     "bottom_px": 0,
     "flip": False,
 }

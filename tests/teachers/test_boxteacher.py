@@ -7,8 +7,8 @@ from pseudolabel.teachers.boxteacher import BoxTeacher, BoxTeacherConfig
 
 
 def test_boxteacher_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn):
-    config = BoxTeacherConfig(warmup=0.7, teacher_warmup=0.7, ema=0.9, strong=False, **tiny)
-    method, ious = overfitted(BoxTeacher, config, steps=150)
+    config = BoxTeacherConfig(warmup=0.5, teacher_warmup=0.5, ema=0.9, strong=False, **tiny)
+    method, ious = overfitted(BoxTeacher, config, steps=160)
     assert ious.mean() > 0.75
     pseudo = method.pseudo_masks_of(drawn())
     quality = torch.cat([one.quality for one in pseudo])

@@ -1,0 +1,112 @@
+"""Candidates of the CondInst teachers: in their place on the image, for the right box, from a saved model."""
+
+import numpy as np
+import pytest
+import torch
+
+from pseudolabel.condinst.network import CondInst, CondInstConfig
+from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.masks import pixel_window, resample
+from pseudolabel.teachers.base import TEACHERS, TeacherInput
+from pseudolabel.teachers.boxseg import BoxSegConfig
+from pseudolabel.teachers.condinst_infer import CondInstTeacher, InputSize, cut_mask, resize_image
+from pseudolabel.training.checkpoint import save_model
+
+
+def small_network(tiny) -> CondInst:
+    torch.manual_seed(0)
+    shape = {name: value for name, value in tiny.items() if name in CondInstConfig.model_fields}
+    return CondInst(CondInstConfig(**shape), 2)
+
+
+def test_a_cut_mask_lies_where_the_network_learned_it():
+    # cells speak for pixel 4 i + 2 of the network's input; here that is the image at twice its size
+    columns = np.broadcast_to((4 * np.arange(16) + 2) / 64, (16, 16)).astype(np.float32)
+    mask = cut_mask(columns, (8.0, 4.0, 24.0, 20.0), (2.0, 2.0))
+    assert mask.grid.extent_xyxy[0] <= 8
+    assert mask.grid.extent_xyxy[2] >= 24
+    pixels = resample(mask.probability / np.float32(255), mask.grid, pixel_window((8.0, 4.0, 24.0, 20.0), (32, 32)))
+    # the middle of pixel x of the image is pixel 2 x + 0.5 of the input, counted from pixel middles
+    expected = (2 * (np.arange(8, 24) + 0.5) - 0.5) / 64
+    assert np.abs(pixels[4, 1:-1] - expected[1:-1]).max() < 0.01
+
+
+def test_a_box_on_the_border_still_gets_a_cell():
+    mask = cut_mask(np.ones((8, 8), dtype=np.float32), (31.5, 31.5, 32.0, 32.0), (1.0, 1.0))
+    assert mask.probability.shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "expected"), [((100, 200), (64, 128)), ((100, 400), (32, 128)), ((64, 64), (64, 64))], ids=str
+)
+def test_images_are_brought_to_the_short_side_within_the_long_limit(size_hw, expected):
+    resized = resize_image(np.zeros((*size_hw, 3), dtype=np.uint8), InputSize(short_px=64, long_px=128))
+    assert tuple(resized.image.shape[1:]) == expected
+    assert resized.factor_xy == (expected[1] / size_hw[1], expected[0] / size_hw[0])
+
+
+def test_every_given_box_gets_its_candidates_best_first(tiny):
+    teacher = CondInstTeacher(small_network(tiny), InputSize(short_px=64, long_px=128), device="cpu", candidates=4)
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8)
+    boxes = np.array([[5, 5, 30, 30], [40, 10, 70, 45], [0, 0, 79, 49]], dtype=np.float32)
+    found = teacher.predict([TeacherInput(pixels, boxes)])[0]
+    assert [one.given for one in found] == [0] * 4 + [1] * 4 + [2] * 4
+    for place, box in enumerate(boxes):
+        mine = [one for one in found if one.given == place]
+        overlaps = [one.box_iou for one in mine]
+        assert overlaps == sorted(overlaps, reverse=True)
+        left, top, right, bottom = mine[0].mask.grid.extent_xyxy
+        stride = mine[0].mask.grid.stride_x
+        assert left <= box[0]
+        assert right + stride > box[2]
+        assert top <= box[1]
+        assert bottom + stride > box[3]
+        assert all(0 <= one.box_score <= 1 for one in mine)
+
+
+def test_images_do_not_influence_each_other(tiny):
+    teacher = CondInstTeacher(small_network(tiny), InputSize(short_px=64, long_px=64), device="cpu", candidates=2)
+    rng = np.random.default_rng(1)
+    one, other = (
+        TeacherInput(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8), np.array([[5, 5, 30, 30]], dtype=np.float32))
+        for _ in range(2)
+    )
+    together, alone = teacher.predict([other, one])[1], teacher.predict([one])[0]
+    assert len(together) == 2
+    for a, b in zip(together, alone, strict=True):
+        assert a.box_xyxy == b.box_xyxy
+        assert np.array_equal(a.mask.probability, b.mask.probability)
+
+
+def test_without_given_boxes_the_detections_are_the_candidates(tiny):
+    network = small_network(tiny)
+    with torch.no_grad():
+        network.head.classes.bias.fill_(2.0)
+        network.head.box.bias.fill_(1.0)
+    teacher = CondInstTeacher(network, InputSize(short_px=64, long_px=64), device="cpu", candidates=2)
+    pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+    found = teacher.predict([TeacherInput(pixels, np.zeros((0, 4), dtype=np.float32))])[0]
+    assert found
+    assert all(one.given is None and one.category in (0, 1) and one.box_iou is None for one in found)
+
+
+def test_a_saved_teacher_comes_back_and_says_the_same(tiny, tmp_path):
+    network = small_network(tiny)
+    size = InputSize(short_px=64, long_px=64)
+    about = {
+        "method": "boxseg",
+        "model": BoxSegConfig(**tiny).model_dump(mode="json"),
+        "input": size.model_dump(mode="json"),
+        "classes": [3, 9],
+    }
+    path = tmp_path / "teacher.safetensors"
+    save_model(path, network.state_dict(), about)
+    loaded = TEACHERS.load("boxseg")(path, about, device="cpu", candidates=3)
+    given = TeacherInput(np.full((64, 64, 3), 90, dtype=np.uint8), np.array([[8, 8, 40, 50]], dtype=np.float32))
+    before = CondInstTeacher(network, size, device="cpu", candidates=3).predict([given])[0]
+    after = loaded.predict([given])[0]
+    assert [one.box_xyxy for one in before] == [one.box_xyxy for one in after]
+    with pytest.raises(ConfigError, match="channels"):
+        TEACHERS.load("boxseg")(path, about | {"model": {"channels": "many"}}, device="cpu", candidates=3)
+    with pytest.raises(InputError, match="another model"):
+        TEACHERS.load("boxseg")(path, about | {"classes": [3]}, device="cpu", candidates=3)
