@@ -18,6 +18,7 @@ from pseudolabel.teachers.mal_network import STRIDE
 
 ROOM = 0.5
 MIN_ROOM_PX = 6.0
+BEYOND = 127.5  # gray level where there is no image
 NEIGHBOURS = 24  # other boxes of the image that an object knows of, those that overlap it most
 
 
@@ -68,7 +69,7 @@ def canvas_extent(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
 
 
 def cut_canvases(image: UInt8[np.ndarray, "h w 3"], boxes: Float[Tensor, "n 4"], size: int) -> UInt8[Tensor, "n 3 S S"]:
-    """The canvases of an image's objects; black beyond the image. Shrinking is antialiased."""
+    """The canvases of an image's objects; mid-grey beyond the image. Shrinking is antialiased."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     canvases = [_cut(pixels, extent, size) for extent in canvas_extent(boxes).tolist()]
     return torch.stack(canvases) if canvases else pixels.new_zeros(0, 3, size, size)
@@ -81,7 +82,7 @@ def _cut(pixels: UInt8[Tensor, "3 h w"], extent: Sequence[float], size: int) -> 
     right, bottom = int(np.ceil(extent[2])), int(np.ceil(extent[3]))
     inner = pixels[:, max(top, 0) : min(bottom, h), max(left, 0) : min(right, w)].float()
     pad = (max(-left, 0), max(right - w, 0), max(-top, 0), max(bottom - h, 0))
-    patch = F.pad(inner, pad)[None]
+    patch = F.pad(inner, pad, value=BEYOND)[None]
     span = (extent[2] - extent[0], extent[3] - extent[1])
     sides = tuple(
         min(length, max(1, round(size * length / width)))

@@ -1,0 +1,131 @@
+"""Box-conditioned teacher on coco-dev: trained on its boxes alone, candidates averaged, compared with the true masks.
+
+`--epochs`, `--batch-size`, `--crop-px`, `--teacher-from`, `--pairwise-weight`, `--seed` change the training,
+`--run DIR` keeps the run folder. Two cores and the ImageNet weights of the shared folder; a mask is the mean of its
+candidates above one half, cut to its box. Seconds are CPU time of the whole process.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import report, shared_folder
+
+from pseudolabel.masks import pixel_window, resample
+from pseudolabel.pipelines.commit import read_part
+from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.runner import run_stage
+from pseudolabel.pipelines.stage import StageConfig
+from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
+from pseudolabel.pipelines.train_teacher import TrainTeacherConfig, train_teacher
+from pseudolabel.records import soft_mask_from_struct
+from pseudolabel.rle import decode, from_segmentation
+
+# fmt: off
+VOC = frozenset([
+    "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
+    "horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv",
+])
+# fmt: on
+MIN_AREA_PX = 1024
+VIEWS = (1, 2, 6, 10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, add_help=False)
+    parser.add_argument("--epochs", type=float, default=TrainTeacherConfig.model_fields["epochs"].default)
+    parser.add_argument("--batch-size", type=int, default=TrainTeacherConfig.model_fields["batch_size"].default)
+    parser.add_argument("--crop-px", type=int, default=TrainTeacherConfig.model_fields["crop_px"].default)
+    parser.add_argument("--teacher-from", type=float, default=TrainTeacherConfig.model_fields["teacher_from"].default)
+    parser.add_argument(
+        "--pairwise-weight", type=float, default=TrainTeacherConfig.model_fields["pairwise_weight"].default
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", type=Path)
+    options, _ = parser.parse_known_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        run = RunPaths(options.run or Path(scratch) / "run")
+        seconds = _train(run, options)
+        rows = [row | seconds for row in _rows(run)]
+    report("coco_dev_mal", rows, on="coco-dev, 1302 boxes of 142 images", seeds=[options.seed])
+
+
+def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
+    """Plan, manifest, teacher and candidates; CPU and wall seconds of the last two."""
+    shared = shared_folder()
+    data = shared / "data" / "coco-dev"
+    make_plan(run, PlanConfig(images=data / "images", annotations=data / "boxes.json", shards=1))
+    run_stage(run, "shard", StageConfig(workers=1))
+    config = TrainTeacherConfig(
+        backbone_weights=str(shared / "weights" / "mobilenetv2_imagenet_fp16.safetensors"),
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        crop_px=options.crop_px,
+        teacher_from=options.teacher_from,
+        pairwise_weight=options.pairwise_weight,
+        seed=options.seed,
+        device="cpu",
+        threads=2,
+    )
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    train_teacher(run, config)
+    cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
+    run_stage(run, "infer-teacher", InferTeacherConfig(candidates=max(VIEWS), workers=1, threads=2, device="cpu"))
+    return {"train_cpu_s": round(cpu_s, 1), "train_wall_s": round(wall_s, 1)}
+
+
+def _rows(run: RunPaths) -> list[dict[str, Any]]:
+    truth = json.loads((shared_folder() / "data" / "coco-dev" / "instances.json").read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    looks: dict[int, list[Any]] = defaultdict(list)
+    for row in read_part(run.part("candidates/teacher", 0, 1)).to_pylist():
+        looks[row["annotation_id"]].append(soft_mask_from_struct(row["mask"]))
+    figures: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for one in truth["annotations"]:
+        if one["iscrowd"]:
+            continue
+        size_hw = sizes[one["image_id"]]
+        true_mask = decode(from_segmentation(one["segmentation"], size_hw))
+        is_voc = names[one["category_id"]] in VOC and int(true_mask.sum()) >= MIN_AREA_PX
+        for setting, iou in _ious(one["bbox"], true_mask, looks[one["id"]]).items():
+            for case in ("all", "voc32") if is_voc else ("all",):
+                figures[setting, case].append(iou)
+    return [_row(setting, case, np.array(values)) for (setting, case), values in figures.items()]
+
+
+def _ious(bbox: list[float], true_mask: np.ndarray, looks: list[Any]) -> dict[str, float]:
+    """IoU with the truth of the box and of the mean of the first candidates."""
+    x, y, width, height = bbox
+    window = pixel_window((x, y, x + width, y + height), (true_mask.shape[0], true_mask.shape[1]))
+    rows = slice(int(window.y0), int(window.y0) + window.height)
+    columns = slice(int(window.x0), int(window.x0) + window.width)
+    inside, area = true_mask[rows, columns], int(true_mask.sum())
+    planes = [resample(one.probability.astype(np.float32) / 255, one.grid, window) for one in looks]
+    result = {"box": float(inside.sum() / (inside.size + area - inside.sum()))}
+    for count in VIEWS:
+        mask = np.mean(planes[:count], axis=0) > 0.5
+        overlap = int((mask & inside).sum())
+        result[f"mal, {count} views"] = overlap / max(int(mask.sum()) + area - overlap, 1)
+    return result
+
+
+def _row(setting: str, case: str, iou: np.ndarray) -> dict[str, Any]:
+    return {
+        "setting": setting,
+        "case": case,
+        "mean_iou": round(float(iou.mean()), 4),
+        "iou_over_50": round(float((iou >= 0.5).mean()), 4),
+        "iou_over_75": round(float((iou >= 0.75).mean()), 4),
+        "n": len(iou),
+    }
+
+
+if __name__ == "__main__":
+    main()
