@@ -197,10 +197,11 @@ def test_a_task_that_slurm_runs_again_changes_nothing(
         assert content == undisturbed[part]
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_slurm_writes_the_bytes_that_this_machine_writes(cluster: Path, tmp_path: Path) -> None:
     scenes = draw_scenes(tmp_path / "scenes")
-    here = digests(run_scenes(scenes, tmp_path / "here"))
-    assert digests(run_scenes(scenes, tmp_path / "there", EngineOptions("slurm", shards_per_task=2))) == here
+    here = digests(run_scenes(scenes, tmp_path / "here", shards=2))
+    assert digests(run_scenes(scenes, tmp_path / "there", SLURM, shards=2)) == here
 
 
 @pytest.mark.slow
