@@ -162,7 +162,8 @@ class _Truth:
 
 
 def _truth(sample: Sample) -> _Truth:
-    masks, ignored = F.avg_pool2d(sample.masks.float(), STRIDE), masks_to_grid(sample.ignored[None])[0]
+    masks = F.avg_pool2d(sample.masks[:, None].float(), STRIDE)[:, 0]
+    ignored = masks_to_grid(sample.ignored[None])[0]
     cells = box_cells(sample.boxes, (ignored.shape[0], ignored.shape[1]), stride=STRIDE)
     return _Truth(sample.labels, masks, cells, sample.has_mask, sample.weights, ignored)
 

@@ -1,0 +1,115 @@
+"""Exported students say what the students say."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torchvision.ops import batched_nms, box_iou
+
+from pseudolabel.condinst.mask_head import aligned_upsample
+from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.students.base import StudentConfig, make_student
+from pseudolabel.students.export import OUTPUTS, export_onnx, export_torch, graph_of, greedy
+from pseudolabel.students.save import TrainedStudent, load_student, save_student
+
+from .scenes import sample
+
+CATEGORIES = ({"id": 4, "name": "disc"}, {"id": 9, "name": "bar"})
+
+
+def trained(name: str, **changes) -> TrainedStudent:
+    torch.manual_seed(2)
+    shape = {"model": name, "backbone": "tiny", "width": 40, "convs": 1, "detections": 10, "least_score": 0.0}
+    student = make_student(StudentConfig(**(shape | changes)), 2).eval()
+    return TrainedStudent(student, CATEGORIES, 96)
+
+
+def seen(scores, masks: torch.Tensor) -> torch.Tensor:
+    """Outputs that `predict` would report: those with a score and a mask."""
+    upsampled = aligned_upsample(masks.logit(eps=1e-6)[None], 4)[0]
+    return (upsampled > 0).flatten(1).any(dim=1) & (torch.as_tensor(scores) > 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["condinst", "query"])
+def test_onnx_runtime_gives_the_graph_s_outputs(name, tmp_path):
+    import onnxruntime
+
+    path = tmp_path / "student.onnx"
+    assert export_onnx(trained(name), path) < 1e-4
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    image = sample(0).image[None].float()
+    found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {"image": image.numpy()}), strict=True))
+    wanted = trained(name).student.predict([sample(0).image])[0]
+    real = seen(found["scores"], torch.from_numpy(found["masks"])).numpy()
+    assert int(real.sum()) == len(wanted.scores) > 3
+    np.testing.assert_allclose(found["scores"][real], wanted.scores.numpy(), atol=1e-4)
+    np.testing.assert_allclose(found["boxes"][real], wanted.boxes.numpy(), atol=1e-2)
+    assert yaml.safe_load(path.with_suffix(".yaml").read_text())["categories"] == list(CATEGORIES)
+
+
+@pytest.mark.slow
+def test_a_torch_export_gives_the_graph_s_outputs(tmp_path):
+    path = tmp_path / "student.pt2"
+    student = trained("condinst")
+    export_torch(student, path)
+    image = sample(1).image[None].float()
+    found = torch.export.load(path).module()(image)
+    for one, other in zip(found, graph_of(student.student, 96)(image), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["condinst", "query"])
+def test_the_graph_finds_what_predict_finds(name):
+    student = trained(name).student
+    image = sample(0).image
+    wanted = student.predict([image])[0]
+    with torch.no_grad():
+        boxes, labels, scores, masks = graph_of(student, 96)(image[None].float())
+    real = seen(scores, masks)
+    assert int(real.sum()) == len(wanted.scores) > 3
+    torch.testing.assert_close(scores[real], wanted.scores, atol=1e-4, rtol=1e-4)
+    assert torch.equal(labels[real], wanted.labels)
+    torch.testing.assert_close(boxes[real], wanted.boxes.float(), atol=1e-2, rtol=1e-3)
+    assert masks.shape == (10, 24, 24)
+
+
+def test_parallel_suppression_is_greedy_suppression():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        corner, side = torch.rand(80, 2, generator=generator) * 30, 10 + torch.rand(80, 2, generator=generator) * 10
+        boxes, label = torch.cat([corner, corner + side], dim=1), torch.randint(0, 2, (80,), generator=generator)
+        score = torch.linspace(1, 0.1, 80)
+        wanted = torch.zeros(80, dtype=torch.bool)
+        wanted[batched_nms(boxes, score, label, 0.6)] = True
+        assert torch.equal(greedy(box_iou(boxes, boxes), label), wanted)
+
+
+def test_a_side_that_is_no_multiple_of_32_is_refused():
+    with pytest.raises(ConfigError, match="multiple of 32"):
+        graph_of(trained("condinst").student, 100)
+
+
+def test_a_student_that_cannot_be_exported_says_which_can():
+    with pytest.raises(ConfigError, match="condinst"):
+        graph_of(trained("mask_rcnn").student, 96)
+
+
+def test_a_saved_student_predicts_the_same(tmp_path):
+    one = trained("condinst")
+    path = tmp_path / "student.safetensors"
+    save_student(path, one.student, one.student.config, CATEGORIES, image_px=96, about={"note": "x"})
+    other = load_student(path)
+    assert (other.categories, other.image_px) == (CATEGORIES, 96)
+    first, second = (model.student.predict([sample(0).image])[0] for model in (one, other))
+    assert torch.equal(first.masks, second.masks)
+
+
+def test_weights_with_another_config_are_refused(tmp_path):
+    one = trained("condinst")
+    path = tmp_path / "student.safetensors"
+    save_student(path, one.student, one.student.config, CATEGORIES, image_px=96, about={})
+    config = path.with_suffix(".yaml")
+    config.write_text(config.read_text().replace("model: condinst", "model: query"))
+    with pytest.raises(InputError, match="another model"):
+        load_student(path)

@@ -1,0 +1,166 @@
+"""`train-student` on a run: from tables to weights, to predictions, and on after a stop."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pseudolabel import records
+from pseudolabel.errors import ConfigError, SignalStopError
+from pseudolabel.pipelines.commit import Footer, commit_table
+from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.predict import PredictConfig, predict
+from pseudolabel.pipelines.runner import RunOptions, run_stage
+from pseudolabel.pipelines.stages.shard import ShardConfig
+from pseudolabel.pipelines.train_student import TrainStudentConfig, train_student
+from pseudolabel.pipelines.training import run_training
+from pseudolabel.students.augment import AugmentConfig
+from pseudolabel.students.base import StudentConfig, make_student
+from pseudolabel.students.method import RecipeConfig, StudentMethod
+from pseudolabel.synthetic import write_dataset
+from pseudolabel.training.fit import FitConfig, fit
+
+from .scenes import sample
+
+SMALL = {"backbone": "tiny", "backbone_weights": "none", "width": 40, "convs": 1, "image_px": 96, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> RunPaths:
+    """A run of four scenes whose pseudo labels are their true masks at half weight, one of them ignored."""
+    folder = tmp_path_factory.mktemp("run")
+    write_dataset(folder / "data", 4, 0, size_hw=(96, 96))
+    run = RunPaths(folder / "run")
+    make_plan(run, PlanConfig(images=folder / "data" / "images", annotations=folder / "data" / "boxes.json", shards=1))
+    from pseudolabel.pipelines.engines.base import EngineOptions
+
+    run_stage(run, "shard", ShardConfig(), RunOptions(EngineOptions(name="inline")))
+    content = json.loads((folder / "data" / "instances.json").read_text())
+    keys = {row["id"]: row["file_name"] for row in content["images"]}
+    rows = [
+        {
+            "image_key": keys[one["image_id"]],
+            "annotation_id": one["id"],
+            "category_id": one["category_id"],
+            "segmentation": one["segmentation"],
+            "bbox_xywh": one["bbox"],
+            "iscrowd": False,
+            "score": 0.5,
+            "decision": "ignore" if one["id"] == 1 else "keep",
+            **records.ok("fuse"),
+        }
+        for one in content["annotations"]
+    ]
+    footer = Footer("fuse", 1, "x", 0, 1, len(rows), len(rows), 0)
+    table: pa.Table = records.table_from_rows(rows, records.PSEUDO)
+    commit_table(table, run.part("pseudo", 0, 1), footer)
+    return run
+
+
+@pytest.mark.slow
+def test_a_student_of_a_run_is_trained_saved_and_predicts(run, tmp_path):
+    config = TrainStudentConfig(**SMALL, epochs=2, batch_size=2)
+    summary = run_training(run, "train-student", config)
+    assert summary.trained
+    card = run.model("student").with_suffix(".md").read_text()
+    assert "- ignored: 1" in card
+    assert "disc, ring, star, blob, bar" in card
+    images = run.root.parent / "data" / "images"
+    truth = run.root.parent / "data" / "instances.json"
+    found = predict(run.model("student"), PredictConfig(images=images, out=tmp_path, ground_truth=truth, device="cpu"))
+    assert found["images"] == 4
+    assert 0 <= found["figures"]["ap"] <= 1
+    assert isinstance(json.loads((tmp_path / "results.json").read_text()), list)
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 4
+    assert not run_training(run, "train-student", config).trained
+
+
+def test_the_patience_without_a_validation_is_refused(run):
+    with pytest.raises(ConfigError, match="--validation"):
+        train_student(run, TrainStudentConfig(**SMALL, patience=2))
+
+
+def fitted(folder, *, stop_at: int | None = None, **recipe):
+    """A few steps on drawn scenes, as a state dict; stopped by SIGTERM's exception after `stop_at` steps."""
+    torch.manual_seed(0)
+    student = make_student(StudentConfig(backbone="tiny", width=40, convs=1), 2)
+    augment = AugmentConfig(image_px=96)
+    method = StudentMethod(student, augment, RecipeConfig(**recipe), journal=folder / "validation.jsonl")
+    folder.mkdir(exist_ok=True)
+    config = FitConfig(steps=6, batch_size=2, checkpoint_every=2)
+
+    def load(places):
+        return [sample(place) for place in places]
+
+    if stop_at is not None:
+        real = method.after_step
+
+        def after_step(step):
+            real(step)
+            if step + 1 == stop_at:
+                raise KeyboardInterrupt
+
+        method.after_step = after_step
+        with pytest.raises((KeyboardInterrupt, SignalStopError, SystemExit)):
+            fit(method, load, 3, folder, config)
+    else:
+        fit(method, load, 3, folder, config)
+    return method
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path):
+    whole = fitted(tmp_path / "whole").model_state()
+    fitted(tmp_path / "parts", stop_at=5)
+    resumed = fitted(tmp_path / "parts").model_state()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_average_follows_and_starts_at_the_first_step():
+    torch.manual_seed(0)
+    student = make_student(StudentConfig(backbone="tiny", width=40, convs=1), 2)
+    method = StudentMethod(student, AugmentConfig(image_px=96), RecipeConfig(ema=0.9))
+    name = "network.head.scales"
+    with torch.no_grad():
+        student.network.head.scales.fill_(3.0)
+    method.after_step(0)
+    assert method.model_state()[name].tolist() == [3.0] * 5
+    with torch.no_grad():
+        student.network.head.scales.fill_(5.0)
+    method.after_step(99)
+    assert method.model_state()[name].tolist() == pytest.approx([0.9 * 3 + 0.1 * 5] * 5)
+
+
+@pytest.mark.slow
+def test_a_training_ends_when_the_validations_gain_nothing(tmp_path):
+    torch.manual_seed(0)
+    student = make_student(StudentConfig(backbone="tiny", width=40, convs=1), 2)
+    aps = iter([0.2, 0.3, 0.1, 0.3, 0.9])
+    method = StudentMethod(
+        student,
+        AugmentConfig(image_px=96),
+        RecipeConfig(validate_every=1, patience=2),
+        validate=lambda _: next(aps),
+        journal=tmp_path / "validation.jsonl",
+    )
+    fit(method, lambda places: [sample(0)], 1, tmp_path, FitConfig(steps=20, batch_size=1))
+    lines = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    assert [line["ap"] for line in lines] == [0.2, 0.3, 0.1, 0.3]
+    assert float(method.best_ap) == pytest.approx(0.3)
+
+
+def test_saved_weights_are_the_average(run, tmp_path):
+    torch.manual_seed(0)
+    student = make_student(StudentConfig(backbone="tiny", width=40, convs=1), 2)
+    method = StudentMethod(student, AugmentConfig(image_px=96), RecipeConfig())
+    from pseudolabel.students.save import save_student
+
+    path = tmp_path / "s.safetensors"
+    save_student(path, method.average, student.config, [{"id": 1, "name": "a"}], image_px=96, about={})
+    stored = load_file(path)
+    assert set(stored) == set(method.model_state())
+    assert all(np.array_equal(stored[name].numpy(), value.numpy()) for name, value in method.model_state().items())
