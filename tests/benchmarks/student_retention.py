@@ -1,0 +1,202 @@
+"""How much of a fully-supervised student's AP is left when the same student learns from pseudo labels.
+
+One student, one recipe, one number of steps; only the labels differ: true masks (`full`), fused pseudo labels weighted by
+their score (`pseudo`), the same without weights (`pseudo-unweighted`), with a hard threshold (`pseudo-threshold-T`), and
+boxes as masks (`box`). `retention` is the share of `full`'s AP, of the same seed. Pseudo labels are made here, by the
+product's own stages, unless a finished run's are given.
+
+    python tests/benchmarks/student_retention.py --cases drawn                     # CPU, about 15 minutes on a free core
+    python tests/benchmarks/student_retention.py --gpu --seeds 0,1,2               # both data sets, ResNet-50
+    python tests/benchmarks/student_retention.py --cases nuclei --nuclei-labels RUN/pseudo/instances.json
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import report, shared_folder
+
+from pseudolabel.pipelines.chain import parse_chain, run_chain
+from pseudolabel.pipelines.demo import make_demo_data, train_demo_segmenter
+from pseudolabel.pipelines.runner import RunOptions
+from pseudolabel.students.augment import AugmentConfig
+from pseudolabel.students.base import StudentConfig, make_student
+from pseudolabel.students.data import SampleLoader
+from pseudolabel.students.evaluation import evaluate_student
+from pseudolabel.students.labels import LabelConfig, labels_from_coco
+from pseudolabel.students.method import RecipeConfig, StudentMethod
+from pseudolabel.synthetic import write_dataset
+from pseudolabel.training.fit import FitConfig, fit
+
+CPU = {"backbone": "tiny", "width": 64, "convs": 2}
+GPU = {"backbone": "resnet50", "width": 256, "convs": 4}
+VALIDATION_SEED = 90_001  # of scenes that no other part of the project draws
+
+
+@dataclass(frozen=True)
+class Case:
+    """Images with true and pseudo labels to train on, and others to measure on."""
+
+    name: str
+    images: Path
+    truth: Path
+    pseudo: Path
+    test_images: Path
+    test_truth: Path
+
+
+def settings(thresholds: list[float]) -> dict[str, LabelConfig]:
+    """The labels' rules by setting; `full` and `box` read the true file, the boxes of which are the given ones."""
+    return {
+        "full": LabelConfig(weights="none"),
+        "pseudo": LabelConfig(),
+        "pseudo-unweighted": LabelConfig(weights="none"),
+        **{f"pseudo-threshold-{one:g}": LabelConfig(weights="none", threshold=one) for one in thresholds},
+        "box": LabelConfig(weights="none", masks="box"),
+    }
+
+
+def drawn_case(folder: Path, arguments: argparse.Namespace) -> Case:
+    """Scenes labelled by a small segmenter that was trained on other scenes, and by the fuse stage."""
+    data = make_demo_data(folder / "data", scenes=arguments.scenes)
+    write_dataset(folder / "test", arguments.test_scenes, VALIDATION_SEED)
+    pseudo = arguments.drawn_labels
+    if pseudo is None:
+        segmenter = train_demo_segmenter(data, folder / "models").smp_folder
+        shard = {"images": str(data.scenes / "images"), "annotations": str(data.scenes / "boxes.json"), "shards": 2}
+        pseudo = _run(folder / "run", {"shard": shard, "infer-semantic": {"model": f"smp:{segmenter}"}, "fuse": {}})
+    test = folder / "test"
+    truth = data.scenes / "instances.json"
+    return Case("drawn", data.scenes / "images", truth, pseudo, test / "images", test / "instances.json")
+
+
+def nuclei_case(folder: Path, arguments: argparse.Namespace) -> Case:
+    """Microscopic images, labelled by the box-conditioned teacher that learned from their boxes, and by fuse."""
+    data = shared_folder() / "data" / "nuclei-dev"
+    pseudo = arguments.nuclei_labels
+    if pseudo is None:
+        weights = shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors"
+        shard = {"images": str(data / "images"), "annotations": str(data / "boxes_train.json"), "shards": 2}
+        teacher = {"backbone_weights": str(weights), "epochs": arguments.teacher_epochs}
+        pseudo = _run(folder / "run", {"shard": shard, "train-teacher": teacher, "infer-teacher": {}, "fuse": {}})
+    images = data / "images"
+    return Case("nuclei", images, data / "instances_train.json", pseudo, images, data / "instances_val.json")
+
+
+def _run(folder: Path, sections: dict[str, Any]) -> Path:
+    for _ in run_chain(parse_chain({"run": str(folder), **sections}, where="student_retention"), RunOptions()):
+        pass
+    return folder / "pseudo" / "instances.json"
+
+
+def train(case: Case, labels: Path, rule: LabelConfig, arguments: argparse.Namespace, seed: int) -> StudentMethod:
+    """A student after the same number of steps as every other."""
+    torch.manual_seed(seed)
+    known = labels_from_coco(labels, rule)
+    shape = StudentConfig(model=arguments.model, **(GPU if arguments.gpu else CPU))
+    student = make_student(shape, len(known.categories), backbone_weights=arguments.backbone_weights)
+    augment = AugmentConfig(image_px=arguments.image_px, smallest_scale=0.7, largest_scale=1.4, views=arguments.views)
+    recipe = RecipeConfig(
+        learning_rate=arguments.learning_rate,
+        encoder_learning_rate=arguments.learning_rate if arguments.backbone_weights == "none" else 1e-4,
+        ema=arguments.ema,
+    )
+    method = StudentMethod(student, augment, recipe)
+    config = FitConfig(
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        seed=seed,
+        device="cuda" if arguments.gpu else "cpu",
+        precision="bf16" if arguments.gpu else "fp32",
+        checkpoint_every=arguments.steps,
+        workers=8 if arguments.gpu else 0,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        loader = SampleLoader(known.images, case.images)
+        fit(method, loader, len(loader), Path(folder), config)
+    return method
+
+
+def row(case: Case, setting: str, rule: LabelConfig, arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """AP of one setting and seed on images that no setting has seen."""
+    started = time.perf_counter()
+    labels = case.truth if setting in ("full", "box") else case.pseudo
+    method = train(case, labels, rule, arguments, seed)
+    device = "cuda" if arguments.gpu else "cpu"
+    student = method.average.to(device).eval()
+    categories = labels_from_coco(case.truth, LabelConfig()).categories
+    ap = evaluate_student(student, case.test_truth, case.test_images, categories, image_px=arguments.image_px)
+    counts = labels_from_coco(labels, rule).counts()
+    figures = {"ap": ap.ap, "ap50": ap.ap50, "ap75": ap.ap75}
+    return {"case": case.name, "setting": setting, "seed": seed, **figures, "retention": None, **counts} | {
+        "steps": arguments.steps,
+        "minutes": (time.perf_counter() - started) / 60,
+    }
+
+
+def with_retention(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with each one's AP as a share of the AP with true masks, same data and seed."""
+    full = {(one["case"], one["seed"]): one["ap"] for one in rows if one["setting"] == "full"}
+    for one in rows:
+        whole = full.get((one["case"], one["seed"]))
+        one["retention"] = one["ap"] / whole if whole else None
+    return rows
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default="drawn,nuclei")
+    parser.add_argument("--settings", default="all", help="names separated by commas")
+    parser.add_argument("--thresholds", default="0.7", help="scores separated by commas")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--model", default="condinst")
+    parser.add_argument("--backbone-weights", help="a file, hub or none; default: hub with --gpu, else none")
+    parser.add_argument("--steps", type=int, help="default: 6000 with --gpu, else 240")
+    parser.add_argument("--batch-size", type=int, help="default: 16 with --gpu, else 4")
+    parser.add_argument("--image-px", type=int, help="default: 512 with --gpu, else 192")
+    parser.add_argument("--learning-rate", type=float, help="default: 4e-4 with --gpu, else 2e-3")
+    parser.add_argument("--views", help="default: strong with --gpu, else weak")
+    parser.add_argument("--ema", type=float, help="default: 0.998 with --gpu, else 0.98")
+    parser.add_argument("--scenes", type=int, default=60, help="drawn scenes to train on")
+    parser.add_argument("--test-scenes", type=int, default=30)
+    parser.add_argument("--teacher-epochs", type=float, default=3.0)
+    parser.add_argument("--drawn-labels", type=Path, help="pseudo labels of the drawn scenes, as a COCO file")
+    parser.add_argument("--nuclei-labels", type=Path, help="pseudo labels of boxes_train.json, as a COCO file")
+    parser.add_argument("--threads", type=int, default=0)
+    arguments, _ = parser.parse_known_args()
+    gpu = {"backbone_weights": "hub", "steps": 6000, "batch_size": 16, "image_px": 512, "learning_rate": 4e-4}
+    cpu = {"backbone_weights": "none", "steps": 240, "batch_size": 4, "image_px": 192, "learning_rate": 2e-3}
+    gpu |= {"views": "strong", "ema": 0.998}
+    cpu |= {"views": "weak", "ema": 0.98}
+    for name, value in (gpu if arguments.gpu else cpu).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    seeds = [int(one) for one in arguments.seeds.split(",")]
+    rules = settings([float(one) for one in arguments.thresholds.split(",")])
+    names = list(rules) if arguments.settings == "all" else arguments.settings.split(",")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.cases.split(","):
+            make = {"drawn": drawn_case, "nuclei": nuclei_case}[name]
+            case = make(Path(folder) / name, arguments)
+            rows += [row(case, one, rules[one], arguments, seed) for seed in seeds for one in names]
+    shape = GPU if arguments.gpu else CPU
+    on = f"{arguments.model} on {shape['backbone']}, {arguments.image_px} px, batch {arguments.batch_size}"
+    report("student_retention", with_retention(rows), on=on, seeds=seeds)
+
+
+if __name__ == "__main__":
+    main()
