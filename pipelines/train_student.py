@@ -41,6 +41,7 @@ class TrainStudentConfig(Config):
     views: Literal["plain", "weak", "strong", "strong_blur"] = option(
         "strong", "plain: resized alone; weak: scale, crop, flip; strong: colours too; strong_blur: and blur"
     )
+    copy_paste: float = option(0.0, "probability per image to paste a good object over a peer of its class", ge=0, le=1)
     epochs: float = option(24.0, "how often every image is seen", gt=0)
     batch_size: int = option(4, "images per step and process", ge=1)
     learning_rate: float = option(1e-3, "of the new layers", gt=0)
@@ -162,6 +163,7 @@ def _method(
         learning_rate=config.learning_rate,
         encoder_learning_rate=config.encoder_learning_rate,
         ema=config.ema,
+        copy_paste=config.copy_paste,
         validate_every=config.validate_every,
         patience=config.patience,
     )

@@ -47,15 +47,21 @@ class Augment:
         self._colours = v2.Compose(colours) if colours else None
 
     def __call__(self, sample: Sample) -> Sample:
+        return self.coloured(self.shaped(sample))
+
+    def shaped(self, sample: Sample) -> Sample:
+        """The sample resized, cropped and perhaps mirrored."""
         if self.config.views == "plain":
             return resized(sample, fitting_scale(sample.size_hw, self.config.image_px))
         low, high = self.config.smallest_scale, self.config.largest_scale
         jitter = low + (high - low) * float(torch.rand(()))
         view = resized(sample, jitter * fitting_scale(sample.size_hw, self.config.image_px))
         view = random_crop(view, self.config.image_px)
-        if float(torch.rand(())) < 0.5:
-            view = flipped(view)
-        return view if self._colours is None else replace(view, image=self._colours(view.image))
+        return flipped(view) if float(torch.rand(())) < 0.5 else view
+
+    def coloured(self, sample: Sample) -> Sample:
+        """The sample in other colours, for the strong views."""
+        return sample if self._colours is None else replace(sample, image=self._colours(sample.image))
 
 
 def fitting_scale(size_hw: tuple[int, int], side_px: int) -> float:

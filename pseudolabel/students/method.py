@@ -15,6 +15,7 @@ from pseudolabel.config import Config, option
 from pseudolabel.errors import MachineError
 from pseudolabel.students.augment import Augment, AugmentConfig
 from pseudolabel.students.base import Student
+from pseudolabel.students.copy_paste import paste_peers
 from pseudolabel.students.data import Sample, collate
 from pseudolabel.training.method import Method
 
@@ -28,6 +29,7 @@ class RecipeConfig(Config):
     learning_rate: float = option(1e-3, "of the new layers", gt=0)
     encoder_learning_rate: float = option(1e-4, "of the encoder", ge=0)
     ema: float = option(0.998, "momentum of the moving average that becomes the model; 0 = none", ge=0, lt=1)
+    copy_paste: float = option(0.0, "probability per image to paste a good object over a peer of its class", ge=0, le=1)
     validate_every: int = option(0, "steps between validations, 0 = never", ge=0)
     patience: int = option(0, "stop after so many validations without a better AP, 0 = never", ge=0)
 
@@ -64,7 +66,8 @@ class StudentMethod(Method):
         del progress
         if not self._shown:
             self._shown = list(batch[:_SHOWN])
-        views = collate([self._augment(sample) for sample in batch], side_hw=(self.image_px, self.image_px))
+        pasted = paste_peers([self._augment.shaped(sample) for sample in batch], probability=self.recipe.copy_paste)
+        views = collate([self._augment.coloured(one) for one in pasted], side_hw=(self.image_px, self.image_px))
         try:
             return self.student.losses(views)
         except torch.cuda.OutOfMemoryError:

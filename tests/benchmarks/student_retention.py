@@ -1,12 +1,12 @@
 """How much of a fully-supervised student's AP is left when the same student learns from pseudo labels.
 
-One student, one recipe, one number of steps; only the labels differ: true masks (`full`), fused pseudo labels weighted by
-their score (`pseudo`), the same without weights (`pseudo-unweighted`), with a hard threshold (`pseudo-threshold-T`), and
-boxes as masks (`box`). `retention` is the share of `full`'s AP, of the same seed. Pseudo labels are made here, by the
-product's own stages, unless a finished run's are given.
+One student, one recipe, one number of steps; only the labels differ: true masks (`full`), fused pseudo labels weighted
+by their score (`pseudo`), the same without weights (`pseudo-unweighted`), with a hard threshold
+(`pseudo-threshold-T`), and boxes as masks (`box`). `retention` is the share of `full`'s AP, of the same seed. Pseudo
+labels are made here, by the product's own stages, unless a finished run's are given.
 
-    python tests/benchmarks/student_retention.py --cases drawn                     # CPU, about 15 minutes on a free core
-    python tests/benchmarks/student_retention.py --gpu --seeds 0,1,2               # both data sets, ResNet-50
+    python tests/benchmarks/student_retention.py --cases drawn             # CPU, about 15 minutes on a free machine
+    python tests/benchmarks/student_retention.py --gpu --seeds 0,1,2       # both data sets, ResNet-50
     python tests/benchmarks/student_retention.py --cases nuclei --nuclei-labels RUN/pseudo/instances.json
 """
 

@@ -1,0 +1,96 @@
+"""Pasting keeps pixels, masks and boxes together, and only good objects teach."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pseudolabel.students.copy_paste import Pasted, Tutor, find_tutors, paste, paste_peers, place_tutor, uncovered
+from pseudolabel.students.data import Sample
+
+
+def scene(boxes: list[list[int]], value: int, weights: list[float] | None = None) -> Sample:
+    """Filled boxes of one grey value on black, 60 x 60 px, all of class 0."""
+    masks = torch.zeros(len(boxes), 60, 60, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = True
+    return Sample(
+        f"grey {value}",
+        masks.any(dim=0).to(torch.uint8)[None].expand(3, -1, -1).clone() * value,
+        torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
+        torch.zeros(len(boxes), dtype=torch.int64),
+        masks,
+        torch.ones(len(boxes), dtype=torch.bool),
+        torch.tensor(weights or [1.0] * len(boxes)),
+        torch.zeros(60, 60, dtype=torch.bool),
+    )
+
+
+def test_tutors_are_good_large_and_alone_best_first():
+    one = scene(
+        [[0, 0, 20, 20], [22, 0, 42, 20], [0, 30, 20, 50], [2, 32, 22, 52], [50, 50, 55, 55], [40, 25, 60, 45]],
+        9,
+        [0.7, 0.9, 1.0, 1.0, 1.0, 0.5],
+    )
+    assert [tutor.weight for tutor in find_tutors(one, min_area_px=300)] == pytest.approx([0.9, 0.7])
+
+
+def test_an_object_without_a_mask_is_no_tutor():
+    one = scene([[0, 0, 20, 20]], 9)
+    assert find_tutors(replace(one, has_mask=torch.tensor([False])), min_area_px=300) == []
+
+
+def test_a_paste_covers_the_learner_and_brings_mask_box_and_weight():
+    one = scene([[0, 0, 20, 30]], 50)
+    tutor = Tutor(torch.full((3, 20, 20), 200, dtype=torch.uint8), torch.ones(20, 20, dtype=torch.bool), 0, 0.8)
+    mask = torch.zeros(60, 60, dtype=torch.bool)
+    mask[10:30, 0:20] = True
+    image = one.image.clone()
+    image[:, mask] = 200
+    taught = paste(one, tutor, Pasted(image, mask))
+    assert taught.boxes.tolist() == [[0, 0, 20, 10], [0, 10, 20, 30]]
+    assert taught.masks.sum(dim=(1, 2)).tolist() == [200, 400]
+    assert taught.weights.tolist() == pytest.approx([1.0, 0.8])
+
+
+def test_a_learner_that_is_wholly_covered_is_gone():
+    one = scene([[5, 5, 15, 15]], 50)
+    mask = torch.zeros(60, 60, dtype=torch.bool)
+    mask[0:20, 0:20] = True
+    tutor = Tutor(torch.zeros(3, 20, 20, dtype=torch.uint8), torch.ones(20, 20, dtype=torch.bool), 0, 0.8)
+    assert paste(one, tutor, Pasted(one.image, mask)).boxes.tolist() == [[0, 0, 20, 20]]
+
+
+def test_a_box_keeps_its_fractions_where_nothing_covers_it():
+    covered = torch.zeros(60, 60, dtype=torch.bool)
+    covered[:, 30:] = True
+    assert uncovered(torch.tensor([10.5, 3.25, 40.5, 20.75]), covered).tolist() == [10.5, 3.25, 30.0, 20.75]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_placed_tutor_lies_on_the_learner_and_shows_its_own_pixels(seed):
+    torch.manual_seed(seed)
+    one = scene([[20, 20, 50, 50]], 50)
+    tutor = Tutor(torch.full((3, 20, 20), 200, dtype=torch.uint8), torch.ones(20, 20, dtype=torch.bool), 0, 0.8)
+    placed = place_tutor(one, tutor, one.boxes[0])
+    assert bool((placed.mask & one.masks[0]).any())
+    assert torch.equal(placed.image[0] == 200, placed.mask)
+    assert torch.equal(placed.image[:, ~placed.mask], one.image[:, ~placed.mask])
+
+
+def test_peers_teach_across_images_of_the_batch_and_change_no_input():
+    torch.manual_seed(0)
+    batch = [scene([[15, 15, 45, 45]], 50), scene([[15, 15, 45, 45]], 90)]
+    before = [one.image.clone() for one in batch]
+    taught = paste_peers(batch, probability=1.0)
+    assert bool((taught[0].image == 90).any())
+    assert bool((taught[1].image == 50).any())
+    assert all(torch.equal(one.image, image) for one, image in zip(batch, before, strict=True))
+    assert all(torch.equal(a.image, b.image) for a, b in zip(paste_peers(batch, probability=0.0), batch, strict=True))
+
+
+def test_no_peer_of_another_class_is_pasted():
+    other = scene([[0, 0, 30, 30]], 50)
+    other = replace(other, labels=torch.tensor([1]))
+    batch = [scene([[20, 20, 50, 50]], 90), other]
+    assert [len(one.boxes) for one in paste_peers(batch, probability=1.0)] == [1, 1]
