@@ -32,7 +32,10 @@ class TrainSisegConfig(Config):
     label_format: Literal["voc", "ade20k", "cityscapes-labelids", "cityscapes-trainids", "raw"] | None = option(
         None, "what the values in labels:DIR mean"
     )
-    backbone: str = option("resnet50", "resnet50, resnet101, mobilenet_v2, tu-NAME of timm, or tiny, which is trained")
+    backbone: str = option(
+        "resnet50",
+        "resnet50, resnet101, mobilenet_v2, tu-NAME of timm, smp:DIR (a segmenter's own), or tiny, which is trained",
+    )
     backbone_weights: str = option("hub", "a file, hub (ImageNet, out of the hub's cache), or none for tiny")
     head_width: int = option(256, "channels of the displacement head, a multiple of 64", ge=64)
     scale: float = option(1.0, "resize images by this; objects want to be 10 to 100 cells of 4 px wide", gt=0, le=8)
@@ -58,6 +61,10 @@ class TrainSisegConfig(Config):
 
     def weight_files(self) -> dict[str, Path]:
         """Files that decide the result."""
+        if self.backbone.startswith("smp:"):
+            from pseudolabel.siseg.segmenter_encoder import encoder_file
+
+            return {"backbone": encoder_file(self.backbone)}
         return {} if self.backbone_weights in ("hub", "none") else {"backbone": Path(self.backbone_weights)}
 
 
@@ -81,7 +88,7 @@ def train_siseg(run: RunPaths, config: TrainSisegConfig) -> Path:
     """
     import torch
 
-    from pseudolabel.siseg.model import SisegCard, build_network, save_siseg
+    from pseudolabel.siseg.model import SisegCard, new_network, save_siseg
     from pseudolabel.siseg.train import Samples, SisegMethod, set_mean_displacement
 
     if config.smallest_scale > config.largest_scale or config.crop % 16:
@@ -91,7 +98,8 @@ def train_siseg(run: RunPaths, config: TrainSisegConfig) -> Path:
     device = resolve_device(config.device, stage_uses_gpu=True)
     torch.manual_seed(config.seed)
     card = SisegCard(backbone=config.backbone, head_width=config.head_width, scale=config.scale)
-    network = build_network(card, config.backbone_weights).to(device)
+    network, card = new_network(card, config.backbone_weights)
+    network.to(device)
     views = _Views(read_plan(run), labelled_images(run, config), config)
     samples = Samples(network, views, device=device, cache_bytes=int(config.cache_gib * 2**30))
     _fit(SisegMethod(network, _recipe(config)), samples, len(views), run, config, device)

@@ -58,7 +58,7 @@ class Backbone(nn.Module):
         return stages
 
 
-def build_backbone(name: str, weights: str) -> Backbone:
+def build_backbone(name: str, weights: str, normalisation: tuple[Any, Any] | None = None) -> Backbone:
     """The backbone of that name.
 
     Args:
@@ -66,6 +66,7 @@ def build_backbone(name: str, weights: str) -> Backbone:
             `resnet50` and `resnet101` as in the paper, `mobilenet_v2` as the small one, `tu-NAME` for timm's.
         weights: a file in torchvision's names, `hub` for ImageNet weights out of the hub's cache, `none` for `tiny`
             or where the weights follow by themselves.
+        normalisation: mean and standard deviation of inputs in [0, 1]; default: those of the encoder's usual weights.
 
     Raises:
         ConfigError: no such encoder, or one that cannot be fed at these strides, or no weights for a frozen one.
@@ -76,7 +77,8 @@ def build_backbone(name: str, weights: str) -> Backbone:
             raise ConfigError("backbone 'tiny' is trained from chance: use --backbone-weights none")
         return Backbone(_without_last_stride(TinyBody()), (16, 32, 48, 64, 64), (HALF, HALF), frozen=False)
     body = _smp_encoder(name, weights)
-    backbone = Backbone(_without_last_stride(body), tuple(body.out_channels[-5:]), _normalisation(name), frozen=True)
+    channels, entry = tuple(body.out_channels[-5:]), normalisation or _normalisation(name)
+    backbone = Backbone(body, channels, entry, frozen=True)
     if weights not in ("hub", "none"):
         load_encoder_weights(backbone, Path(weights))  # type: ignore[arg-type]
     return backbone
@@ -90,13 +92,35 @@ def _smp_encoder(name: str, weights: str) -> Any:
         raise ConfigError(f"no backbone called {name!r}{did_you_mean(name, ['tiny', *known])}")
     if name == "mobilenet_v2" and weights == "hub":
         raise ConfigError("backbone 'mobilenet_v2' has no weights on the hub: give a file with --backbone-weights")
+    imagenet = "imagenet" if weights == "hub" else None
     try:
-        return smp.encoders.get_encoder(name, weights="imagenet" if weights == "hub" else None)
+        if name.startswith("tu-"):
+            return _timm_encoder(name, imagenet)
+        return _without_last_stride(smp.encoders.get_encoder(name, weights=imagenet))
     except OSError as error:
         raise InputError(
             f"backbone {name!r}: its weights are not in the hub's cache and cannot be fetched; "
             "give a file with --backbone-weights"
         ) from error
+
+
+def _timm_encoder(name: str, weights: str | None) -> Any:
+    """timm's encoder at stride 16, where timm dilates the last stage instead of striding.
+
+    Raises:
+        ConfigError: timm knows no such name, or cannot do that with it, or it has other stages.
+    """
+    import segmentation_models_pytorch as smp
+
+    try:
+        body = smp.encoders.get_encoder(name, weights=weights, output_stride=COARSEST).eval()
+        with torch.no_grad():
+            sides = [stage.shape[-1] for stage in body(torch.zeros((1, 3, 64, 64)))]
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+        raise ConfigError(f"backbone {name!r} cannot be had from timm at stride {COARSEST} ({error})") from None
+    if sides[-5:] != [32, 16, 8, 4, 4]:
+        raise ConfigError(f"backbone {name!r} gives sides {sides} for 64 pixels, wanted 32, 16, 8, 4, 4")
+    return body
 
 
 def _normalisation(name: str) -> tuple[Any, Any]:

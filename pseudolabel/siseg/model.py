@@ -8,9 +8,12 @@ import torch
 from jaxtyping import UInt8
 
 from pseudolabel.config import Config, option, parse_config
+from pseudolabel.errors import ConfigError
+from pseudolabel.segmenters.weights import load_weights as load_state
 from pseudolabel.siseg.backbone import build_backbone
 from pseudolabel.siseg.instances import FieldMaps
 from pseudolabel.siseg.network import SisegNetwork
+from pseudolabel.siseg.segmenter_encoder import PREFIX, Normalisation, read_encoder
 from pseudolabel.siseg.views import resize_image, view_size
 from pseudolabel.training.checkpoint import load_weights, read_config, save_model
 
@@ -21,6 +24,25 @@ class SisegCard(Config):
     backbone: str = option(..., "name of the encoder")
     head_width: int = option(256, "channels of the displacement head")
     scale: float = option(1.0, "images are resized by this factor", gt=0)
+    normalisation: Normalisation | None = option(None, "mean and std of inputs in [0, 1], if not the encoder's usual")
+
+
+def new_network(card: SisegCard, backbone_weights: str) -> tuple[SisegNetwork, SisegCard]:
+    """A network to train and its card; the backbone `smp:DIR` becomes the encoder of that segmenter, with its weights.
+
+    Raises:
+        ConfigError: no such backbone, or weights for one that brings its own.
+        InputError: its weights cannot be read.
+    """
+    if not card.backbone.startswith(PREFIX):
+        return build_network(card, backbone_weights), card
+    if backbone_weights not in ("hub", "none"):
+        raise ConfigError(f"--backbone {card.backbone} brings its own weights: leave out --backbone-weights")
+    encoder = read_encoder(card.backbone)
+    card = card.model_copy(update={"backbone": encoder.name, "normalisation": encoder.normalisation})
+    network = build_network(card, "none")
+    load_state(network.backbone.body, encoder.state, where=f"smp encoder {encoder.name}")
+    return network, card
 
 
 def build_network(card: SisegCard, backbone_weights: str) -> SisegNetwork:
@@ -30,7 +52,7 @@ def build_network(card: SisegCard, backbone_weights: str) -> SisegNetwork:
         ConfigError: no such backbone.
         InputError: its weights cannot be read.
     """
-    return SisegNetwork(build_backbone(card.backbone, backbone_weights), width=card.head_width)
+    return SisegNetwork(build_backbone(card.backbone, backbone_weights, card.normalisation), width=card.head_width)
 
 
 def save_siseg(weights: Path, network: SisegNetwork, card: SisegCard, about: dict[str, Any]) -> str:

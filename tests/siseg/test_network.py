@@ -1,14 +1,18 @@
 """The network's shapes, what is frozen, the mean shift, and files."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
+import yaml
 
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.siseg.backbone import STRIDES, build_backbone
-from pseudolabel.siseg.model import SisegCard, build_network, load_siseg, predict_fields, save_siseg
+from pseudolabel.siseg.model import SisegCard, build_network, load_siseg, new_network, predict_fields, save_siseg
 from pseudolabel.siseg.network import DisplacementHead, SisegNetwork
 
 TINY = SisegCard(backbone="tiny", head_width=64)
@@ -96,3 +100,62 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros((1, 1, 1, 1))}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="another network"):
         build_backbone("mobilenet_v2", str(tmp_path / "other.safetensors"))
+
+
+def test_timm_encoder_is_had_at_stride_sixteen_and_one_that_cannot_be_is_refused() -> None:
+    features = build_backbone("tu-test_resnet", "none")(torch.zeros((1, 3, 64, 96)))
+    assert [feature.shape[-1] for feature in features] == [96 // stride for stride in STRIDES]
+    with pytest.raises(ConfigError, match="cannot be had from timm"):
+        build_backbone("tu-no_such_network", "none")
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A segmenter as `save_pretrained` writes it, with a card of unusual mean and std."""
+    folder = tmp_path_factory.mktemp("models") / "segmenter"
+    torch.manual_seed(5)
+    smp.FPN("tu-test_resnet", encoder_weights=None, classes=2).eval().save_pretrained(folder)
+    card = {
+        "name": "two",
+        "input": {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2], "size_rule": {"multiple": 32}},
+        "output": {"align_corners": False},
+        "classes": ["background", "disc"],
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump(card))
+    return folder
+
+
+def test_segmenters_own_encoder_is_the_frozen_backbone_and_is_fed_as_its_card_says(segmenter: Path) -> None:
+    network, card = new_network(SisegCard(backbone=f"smp:{segmenter}", head_width=64), "hub")
+    encoder = smp.from_pretrained(segmenter).eval().encoder
+    images = torch.rand((1, 3, 64, 64)) * 255
+    expected = encoder((images / 255 - 0.4) / 0.2)[-5:-1]  # the last stage is strided there
+    found = network.backbone(images)
+    assert network.backbone.frozen
+    assert card.backbone == "tu-test_resnet"
+    torch.testing.assert_close(found[0], torch.nn.functional.max_pool2d(expected[0], 3, 2, 1))
+    for own, theirs in zip(found[1:4], expected[1:], strict=True):
+        torch.testing.assert_close(own, theirs)
+
+
+def test_model_on_a_segmenters_encoder_is_read_again_without_the_segmenter(segmenter: Path, tmp_path: Path) -> None:
+    network, card = new_network(SisegCard(backbone=f"smp:{segmenter}", head_width=64), "hub")
+    save_siseg(tmp_path / "siseg.safetensors", network, card, {})
+    loaded, read = load_siseg(tmp_path / "siseg.safetensors")
+    assert read == card
+    image = np.random.default_rng(2).integers(0, 255, (32, 48, 3), dtype=np.uint8)
+    fields = [predict_fields(net.eval(), image, scale=1.0, flip=False).boundary for net in (network, loaded)]
+    assert np.array_equal(*fields)
+
+
+def test_second_set_of_weights_for_a_segmenters_encoder_is_refused(segmenter: Path) -> None:
+    with pytest.raises(ConfigError, match="brings its own weights"):
+        new_network(SisegCard(backbone=f"smp:{segmenter}"), "other.safetensors")
+
+
+def test_segmenter_without_five_stages_is_refused(segmenter: Path, tmp_path: Path) -> None:
+    shutil.copytree(segmenter, tmp_path / "short")
+    config = json.loads((segmenter / "config.json").read_text()) | {"encoder_depth": 3}
+    (tmp_path / "short" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="expected an encoder of 5 stages"):
+        new_network(SisegCard(backbone=f"smp:{tmp_path / 'short'}"), "hub")
