@@ -13,19 +13,18 @@ from pseudolabel.pipelines.device import resolve_device
 from pseudolabel.pipelines.fingerprint import file_sha256
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, read_plan
+from pseudolabel.students.names import STUDENTS
 
 if TYPE_CHECKING:
     from pseudolabel.students.base import Student, StudentConfig
     from pseudolabel.students.labels import LabelConfig, LabelSet
     from pseudolabel.students.method import StudentMethod, Validate
 
-STUDENT_NAMES = ("condinst", "mask_rcnn", "query")
-
 
 class TrainStudentConfig(Config):
     """Options of `train-student`."""
 
-    model: str = option("condinst", "which student: " + ", ".join(STUDENT_NAMES))
+    model: str = option("condinst", "which student: " + ", ".join(STUDENTS))
     backbone: str = option("resnet50", "encoder by name: tiny, mobilenet_v2, resnet50, swin_tiny, any timm name")
     backbone_weights: str = option("hub", "a file, hub (the hub's cache), or none to start from chance")
     width: int = option(256, "channels of the pyramid and of the heads", ge=40, multiple_of=8)

@@ -13,18 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pseudolabel.config import Config, option
-from pseudolabel.registry import Registry
 from pseudolabel.students.augment import fitting_scale, resize_image, scaled_size
 from pseudolabel.students.data import StudentBatch
-
-STUDENTS = Registry(
-    "student",
-    {
-        "condinst": "pseudolabel.students.condinst:CondInstStudent",
-        "mask_rcnn": "pseudolabel.students.mask_rcnn:MaskRcnnStudent",
-        "query": "pseudolabel.students.query:QueryStudent",
-    },
-)
+from pseudolabel.students.names import STUDENTS
 
 
 class StudentConfig(Config):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from pseudolabel.errors import ConfigError
-from pseudolabel.students.base import STUDENTS, StudentConfig, ignored_share, make_student
+from pseudolabel.students.base import StudentConfig, ignored_share, make_student
 from pseudolabel.students.data import Sample, collate
+from pseudolabel.students.names import STUDENTS
 from pseudolabel.students.pictures import as_predictions, coco_rows
 
 from .scenes import drawn, mean_best_iou, sample
@@ -146,6 +147,19 @@ def test_every_loss_is_finite_on_an_image_without_objects(name):
     total = torch.stack(list(found.values())).sum()
     total.backward()
     assert bool(total.isfinite())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_in_bf16_are_near_those_in_fp32_and_can_be_differentiated(name):
+    model = student(name)
+    exact = losses(model, sample(0))
+    torch.manual_seed(5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.losses(collate([sample(0)]))
+    torch.stack([value.float() for value in found.values()]).sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+    plain = {name: float(value.detach()) for name, value in found.items()}
+    assert plain == pytest.approx(exact, rel=0.15, abs=0.05)
 
 
 @pytest.mark.parametrize("name", NAMES)
