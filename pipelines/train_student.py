@@ -207,7 +207,15 @@ def _card(weights: Path, plan: Plan, config: TrainStudentConfig, labels: "LabelS
         "licenses": plan.licenses,
         **labels.counts(),
     }
-    return model_card(weights.stem, config.model_dump(mode="json"), data, figures, labels.categories)
+    return model_card(weights.stem, _without_folders(config), data, figures, labels.categories)
+
+
+def _without_folders(config: TrainStudentConfig) -> dict[str, Any]:
+    """The options with files by their name alone: a card is for others, to whom this machine's folders say nothing."""
+    plain = config.model_dump(mode="json")
+    paths = [name for name, value in config if isinstance(value, Path)]
+    paths += ["backbone_weights"] if "backbone" in config.weight_files() else []
+    return plain | {name: Path(plain[name]).name for name in paths}
 
 
 def _rows(run: RunPaths, plan: Plan, table: str) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from pseudolabel import rle
 from pseudolabel.masks import PixelMask
@@ -24,11 +25,17 @@ def instances_picture(
         DrawnObject(
             PixelMask(0, 0, found.masks[place].cpu().numpy()),
             f"{names[int(found.labels[place])]} {float(found.scores[place]):.2f}".strip(),
+            box_xyxy=_corners(found.boxes[place]),
         )
         for place in chosen
     ]
     picture: UInt8[np.ndarray, "h w 3"] = overlay_picture(image, drawn)
     return picture
+
+
+def _corners(box: Float[Tensor, "4"]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (float(value) for value in box)
+    return (x0, y0, x1, y1)
 
 
 def coco_rows(found: Instances, image_id: int, categories: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
