@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from pseudolabel.siseg.instances import FieldMaps, Found
 
@@ -22,8 +23,8 @@ def draw_sheet(
         f"displacement, full colour = {reach:.1f} cells": _with_wheel(color_field(fields.displacement / reach)),
         "boundary": np.repeat(np.rint(fields.boundary * 255).astype(np.uint8)[..., None], 3, axis=2),
         "cells that arrive at each cell": _arrivals(centroids),
-        "instances before the walk": color_names(found.before_walk),
-        "instances after the walk": color_names(found.after_walk),
+        "instances before the walk": color_names(separate_pieces(found.before_walk)),
+        "instances after the walk": color_names(separate_pieces(found.after_walk)),
     }
     drawn = [_panel(caption, panel, image.shape[:2]) for caption, panel in panels.items()]
     return np.concatenate([np.concatenate(drawn[:3], axis=1), np.concatenate(drawn[3:], axis=1)], axis=0)
@@ -42,6 +43,15 @@ def color_wheel(size: int) -> Rgb:
     wheel = color_field(field)
     wheel[np.hypot(field[0], field[1]) > 1] = 128
     return wheel
+
+
+def separate_pieces(names: Int[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
+    """A number from 0 for every 4-connected piece of cells of one name, as instances are read; -1 stays."""
+    pieces = np.full(names.shape, -1, np.int32)
+    for name in np.unique(names[names >= 0]):
+        parts, _ = ndimage.label(names == name)
+        pieces = np.where(parts > 0, parts + pieces.max(), pieces)
+    return pieces
 
 
 def color_names(names: Int[np.ndarray, "h w"]) -> Rgb:

@@ -17,6 +17,7 @@ from pseudolabel.siseg.instances import (
     read_out,
     semantic_cells,
 )
+from pseudolabel.siseg.pictures import separate_pieces
 
 SIZE = 128  # pixels; 32 cells
 CENTRES = ((16, 10), (16, 22))  # cells; the discs touch along column 16
@@ -154,3 +155,12 @@ def test_without_boxes_instances_stand_alone_with_their_own_extent() -> None:
     assert (one.annotation_id, one.box_iou, one.category_id) == (None, None, CATEGORY)
     assert one.box_xyxy == (8, 12, 32, 36)
     assert mask_box(square(0, 0, 3, 100).mask, (64, 64)) is None
+
+
+def test_pieces_of_one_cluster_that_do_not_touch_are_drawn_as_different_instances() -> None:
+    names = np.array([[0, -1, 0], [0, -1, 1], [-1, 1, 1]], np.int32)
+    pieces = separate_pieces(names)
+    assert (pieces[names < 0] == -1).all()
+    assert len({int(pieces[0, 0]), int(pieces[0, 2]), int(pieces[2, 1])}) == 3
+    assert pieces[0, 0] == pieces[1, 0]
+    assert pieces[1, 2] == pieces[2, 1] == pieces[2, 2]
