@@ -12,6 +12,9 @@ from pseudolabel.pipelines.runner import RunOptions
 
 Say = Callable[[str], None]
 
+# heads on the features of the demo's own segmenter; one thread, as with the segmenter's own training
+_SISEG = {"head_width": 64, "crop": 192, "steps": 60, "learning_rate": 4e-3, "threads": 1, "device": "cpu"}
+
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
@@ -63,6 +66,8 @@ def _run_file(folder: Path, scenes: Path, segmenter: Path, truth: Path) -> dict[
         "run": str(folder / "run"),
         "shard": {"images": str(scenes / "images"), "annotations": str(scenes / "boxes.json"), "shards": 4},
         "infer-semantic": {"model": f"smp:{segmenter}"},
+        "train-siseg": {"backbone": f"smp:{segmenter}", **_SISEG},
+        "infer-siseg": {"weak_cells": 0.7, "pictures": 1},
         "fuse": {},
         "evaluate": {"ground_truth": str(truth)},
     }
