@@ -8,8 +8,10 @@ weights as one that was not (bit by bit on CPU).
 import math
 import os
 import signal
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +70,7 @@ def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, fold
     trainer = _trainer(folder, config)
     last = folder / "last.ckpt"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _signals_are_lightnings():
             _silence_what_does_not_apply()
             trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
     except SIGTERMException:
@@ -78,6 +80,23 @@ def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, fold
     if trainer.global_step < config.steps and not method.finished():
         raise SignalStopError(signal.SIGTERM)
     return module.first_step
+
+
+@contextmanager
+def _signals_are_lightnings() -> Iterator[None]:
+    """No handler of ours for SIGTERM, nor under Slurm for SIGUSR1: it would raise in the middle of a step, before
+    Lightning can finish the step, write a checkpoint and, under Slurm, ask for the requeue.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGTERM, *([signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else [])]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: float, schedule: str = "cosine") -> float:

@@ -1,6 +1,7 @@
 """A small training as a program: `python toy.py FOLDER [SIGNAL STEP]` prints the first step and the weights."""
 
 import os
+import signal as signals
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,9 +51,14 @@ def points() -> Tensor:
     return torch.randn(21, 4, generator=torch.Generator().manual_seed(1))
 
 
+def _stop(number: int, frame: object) -> None:
+    raise RuntimeError(f"signal {number} in the middle of a step, {frame}")
+
+
 def main() -> None:
     folder, *rest = sys.argv[1:]
     signal, at = (int(rest[0]), int(rest[1])) if rest else (None, -1)
+    signals.signal(signals.SIGTERM, _stop)  # as the command line has it
     toy, data = Toy(signal, at), points()
     config = FitConfig(steps=STEPS, batch_size=4, checkpoint_every=7, log_every=10)
     try:
