@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test lint types check constraints results clean
+.PHONY: demo test test-all lint types check constraints results clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -19,6 +19,12 @@ demo: $(STAMP)
 	$(BIN)/pseudolabel demo demo-run
 
 test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not slurm and not ray"
+
+# also what takes long: whole trainings, and a real Slurm and Ray that the tests start on this machine
+test-all: $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,ray]' || \
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,ray]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(STAMP)

@@ -39,6 +39,9 @@ def test_every_option_of_a_stage_has_a_help_text(name: str) -> None:
 @pytest.mark.parametrize("name", list(STAGES))
 def test_a_stage_of_a_worker_reads_tables_that_some_stage_writes(name: str, tmp_path: Path) -> None:
     stage_class = load_stage(name)
+    table = tmp_path / "candidates" / "semantic"  # what `fuse` reads are the candidate tables that are there
+    table.mkdir(parents=True)
+    (table / "part-00000-of-00001.parquet").touch()
     required = {
         key: _example(key) for key, field in stage_class.config_class.model_fields.items() if field.is_required()
     }
