@@ -5,6 +5,7 @@ draws follow from the seed and the step alone, so a run that was killed goes on 
 weights as one that was not (bit by bit on CPU).
 """
 
+import logging
 import math
 import os
 import signal
@@ -67,11 +68,10 @@ def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, fold
         SignalStopError: SIGTERM came; a checkpoint was written, the same call goes on from it.
     """
     module = _Module(method, load, samples, config)
-    trainer = _trainer(folder, config)
     last = folder / "last.ckpt"
     try:
-        with warnings.catch_warnings(), _signals_are_lightnings():
-            _silence_what_does_not_apply()
+        with _without_chatter(), _signals_are_lightnings():
+            trainer = _trainer(folder, config)
             trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
     except SIGTERMException:
         raise SignalStopError(signal.SIGTERM) from None
@@ -242,12 +242,26 @@ def _trainer(folder: Path, config: FitConfig) -> lightning.Trainer:
     )
 
 
-def _silence_what_does_not_apply() -> None:
-    """Lightning cannot know that the loader gives only the steps that are left, and that no validation is meant."""
-    for message in (
-        ".*checkpoint that ended before the epoch ended.*",
-        ".*does not have many workers.*",
-        ".*Checkpoint directory.*exists and is not empty.*",
-        ".*Experiment logs directory.*exists.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Lightning's tips and notes kept to itself; it cannot know that the loader gives only the steps that are left,
+    that no validation is meant, or that frozen layers are in eval mode by intention.
+    """
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    with warnings.catch_warnings():
+        for message in (
+            ".*checkpoint that ended before the epoch ended.*",
+            ".*does not have many workers.*",
+            ".*Checkpoint directory.*exists and is not empty.*",
+            ".*Experiment logs directory.*exists.*",
+            ".*`srun` command is available.*",
+            ".*module.* in eval mode at the start of training.*",
+            ".*isinstance.treespec, LeafSpec.*",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
