@@ -24,7 +24,9 @@ Row = dict[str, Any]
 class InferTeacherConfig(StageConfig):
     """Options of `infer-teacher`."""
 
-    weights: Path | None = option(None, "a trained teacher; default: the run's own")
+    weights: Path | None = option(
+        None, "a trained teacher or student; default: the run's teacher; student: its student"
+    )
     name: str = option("teacher", "the table below candidates/ that is written", pattern=r"^[a-z0-9][a-z0-9_-]*$")
     candidates: int = option(6, "masks per given box", ge=1, le=100)
     threads: int = option(0, "CPU threads of one worker; 0 = torch's choice", changes_result=False, ge=0)
@@ -52,8 +54,14 @@ class InferTeacherStage:
 
     def weights(self) -> Mapping[str, Path]:
         """The trained model and the config beside it."""
-        weights = self._config.weights or self._run.model("teacher")
+        weights = self._weights_file()
         return {"teacher": weights, "config": weights.with_suffix(".yaml")}
+
+    def _weights_file(self) -> Path:
+        given = self._config.weights
+        if given is None:
+            return self._run.model("teacher")
+        return self._run.model("student") if str(given) == "student" else given
 
     def setup(self, device: str) -> None:
         """Load the teacher that the config beside the weights names.

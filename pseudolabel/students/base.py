@@ -6,13 +6,15 @@ A student normalises its own input, so that it takes RGB from 0 to 255, and know
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pseudolabel.condinst.backbone import BATCH_NORMS
 from pseudolabel.config import Config, option
+from pseudolabel.errors import ConfigError
 from pseudolabel.students.augment import fitting_scale, resize_image, scaled_size
 from pseudolabel.students.data import StudentBatch
 from pseudolabel.students.names import STUDENTS
@@ -44,6 +46,19 @@ class Student(nn.Module, ABC):
 
     config: StudentConfig
     num_classes: int
+    learns_batch_norm = False
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode; BatchNorm of the encoder stays as it was pretrained, unless `learn_batch_norm` was called."""
+        super().train(mode)
+        if self.learns_batch_norm:
+            for norm in batch_norms(self):
+                norm.train(mode)
+        return self
+
+    def fixed_parts(self) -> list[nn.Module]:
+        """The parts whose shapes do not depend on what is seen, for `torch.compile`."""
+        return [self.encoder()]
 
     @abstractmethod
     def losses(self, batch: StudentBatch) -> dict[str, Float[Tensor, ""]]:
@@ -105,6 +120,30 @@ def make_student(config: StudentConfig, num_classes: int, *, backbone_weights: s
     """
     student: Student = STUDENTS.load(config.model)(config, num_classes, backbone_weights)
     return student.to(memory_format=torch.channels_last)
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """All BatchNorm layers."""
+    return [one for one in module.modules() if isinstance(one, BATCH_NORMS)]
+
+
+def learn_batch_norm(student: Student, *, synchronised: bool) -> Student:
+    """The student with BatchNorm that is trained: scale, shift and statistics.
+
+    Args:
+        synchronised: statistics are of all processes' batches together; for GPUs alone.
+
+    Raises:
+        ConfigError: its encoder has no BatchNorm.
+    """
+    if not batch_norms(student):
+        raise ConfigError(f"backbone {student.config.backbone} has no BatchNorm to train: use --batch-norm frozen")
+    for norm in batch_norms(student):
+        norm.requires_grad_(True)
+    student.learns_batch_norm = True
+    if synchronised:
+        nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
+    return student.train(student.training)
 
 
 def ignored_share(boxes: Float[Tensor, "n 4"], ignored: Bool[Tensor, "h w"]) -> Float[Tensor, "n"]:

@@ -45,6 +45,9 @@ class CondInstStudent(Student):
     def encoder(self) -> nn.Module:
         return self.network.pyramid.encoder
 
+    def fixed_parts(self) -> list[nn.Module]:
+        return [self.network.pyramid, self.network.mask_branch]
+
     def losses(self, batch: StudentBatch) -> dict[str, Float[Tensor, ""]]:
         features = self.network(batch.images)
         targets = tuple(Targets(one.boxes, one.labels) for one in batch.samples)

@@ -47,6 +47,9 @@ class MaskRcnnStudent(Student):
     def encoder(self) -> nn.Module:
         return self.pyramid.pyramid.encoder
 
+    def fixed_parts(self) -> list[nn.Module]:
+        return [self.pyramid.pyramid]
+
     def losses(self, batch: StudentBatch) -> dict[str, Float[Tensor, ""]]:
         features = self.pyramid(batch.images)
         targets = [_target(sample) for sample in batch.samples]

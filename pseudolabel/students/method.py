@@ -12,11 +12,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pseudolabel.config import Config, option
-from pseudolabel.errors import MachineError
 from pseudolabel.students.augment import Augment, AugmentConfig
 from pseudolabel.students.base import Student
 from pseudolabel.students.copy_paste import paste_peers
-from pseudolabel.students.data import Sample, collate
+from pseudolabel.students.data import Sample, StudentBatch, collate
+from pseudolabel.students.throughput import StepClock
 from pseudolabel.training.method import Method
 
 Validate = Callable[[Student], float]
@@ -61,20 +61,15 @@ class StudentMethod(Method):
         self.register_buffer("waited", torch.tensor(0))
         self._augment, self._validate, self._journal = Augment(augment), validate, journal
         self._shown: list[Sample] = []
+        self.clock, self.last_batch = StepClock(), StudentBatch(torch.zeros(0, 3, 0, 0), ())
 
     def losses(self, batch: Sequence[Sample], *, progress: float) -> Mapping[str, Tensor]:
         del progress
         if not self._shown:
             self._shown = list(batch[:_SHOWN])
         pasted = paste_peers([self._augment.shaped(sample) for sample in batch], probability=self.recipe.copy_paste)
-        views = collate([self._augment.coloured(one) for one in pasted], side_hw=(self.image_px, self.image_px))
-        try:
-            return self.student.losses(views)
-        except torch.cuda.OutOfMemoryError:
-            raise MachineError(
-                f"{len(batch)} images of {self.image_px} px do not fit the GPU's memory: "
-                "lower --batch-size or --image-px, or say --precision bf16"
-            ) from None
+        self.last_batch = collate([self._augment.coloured(one) for one in pasted], side_hw=(self.image_px,) * 2)
+        return self.student.losses(self.last_batch)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return self.student.parameter_groups(self.recipe.learning_rate, self.recipe.encoder_learning_rate)
@@ -93,11 +88,14 @@ class StudentMethod(Method):
             mean.lerp_(value, 1 - keep)
         for kept, now in zip(self.average.buffers(), self.student.buffers(), strict=True):
             kept.copy_(now)
+        self.clock.tick(len(self.last_batch.samples))
         every = self.recipe.validate_every
         if self._validate is not None and every and (step + 1) % every == 0:
-            self._note(step, self._validated())
+            self._note(step, self.validated())
+            self.clock.skip()
 
-    def _validated(self) -> float:
+    def validated(self) -> float:
+        """The AP of the average."""
         if self._validate is None:
             raise ValueError("there is nothing to validate on")
         self.average.eval()

@@ -59,6 +59,9 @@ class QueryStudent(Student):
     def encoder(self) -> nn.Module:
         return self.body
 
+    def fixed_parts(self) -> list[nn.Module]:
+        return [self.body, self.mask_features]
+
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> list[Said]:
         """What the queries say before the first layer and after each."""
         named = {f"c{level}": feature for level, feature in enumerate(self.body(images), 3)}

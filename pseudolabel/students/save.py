@@ -34,6 +34,7 @@ def save_student(
 ) -> str:
     """Write the weights and, beside them, the YAML from which the student is built again; the sha256 of the weights."""
     content = {
+        "method": "student",  # what `infer-teacher` takes it for
         "student": config.model_dump(mode="json"),
         "categories": [dict(row) for row in categories],
         "image_px": image_px,

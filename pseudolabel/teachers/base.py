@@ -18,6 +18,7 @@ TEACHERS = Registry(
         "boxinst": "pseudolabel.teachers.condinst_infer:load_condinst",
         "boxteacher": "pseudolabel.teachers.condinst_infer:load_condinst",
         "boxseg": "pseudolabel.teachers.condinst_infer:load_condinst",
+        "student": "pseudolabel.students.teacher:load_student_teacher",
     },
 )
 
