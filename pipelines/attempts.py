@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.errors import MachineError, PseudolabelError
+from pseudolabel.errors import PassingFaultError, PseudolabelError
 from pseudolabel.pipelines.commit import process_is_alive, write_text_atomically
 from pseudolabel.pipelines.paths import RunPaths
 
@@ -22,7 +22,7 @@ DEATHS_THAT_CONVICT = 2
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 
-class WorkerDeathError(MachineError):
+class WorkerDeathError(PassingFaultError):
     """The process that worked on a shard died; another attempt may live."""
 
 
@@ -32,7 +32,7 @@ def write_failure(run: RunPaths, stage: str, shard: int, error: BaseException) -
         "error": describe(error),
         "kind": type(error).__name__,
         "exit_code": getattr(error, "exit_code", 1),
-        "retry": not isinstance(error, PseudolabelError) or isinstance(error, WorkerDeathError),
+        "retry": not isinstance(error, PseudolabelError) or isinstance(error, PassingFaultError),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "traceback": "".join(traceback.format_exception(error)),

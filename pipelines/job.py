@@ -119,7 +119,7 @@ class ShardWorker:
         if "manifest" in tables:
             tables["manifest"] = without_object_masks(tables["manifest"])
         plan = self.job.plan
-        place = Shard(shard, plan.num_shards, Path(plan.images_root), plan.exif)
+        place = Shard(shard, plan.num_shards, plan.images_root, plan.exif)
         table = self.stage.run(place, tables)
         counts = count_units(table, self.stage.unit)
         n_in = units_in(tables, self.stage.unit)

@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import Literal
 
+from pydantic import field_validator
+
 from pseudolabel.config import Config, option
 from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, PlanRequest, write_plan
+from pseudolabel.sources.place import absolute, check_url, is_url
 
 
 class PlanConfig(Config):
     """Options of `shard` that are fixed for a whole run."""
 
-    images: Path = option(..., "folder with the images")
+    images: str = option(..., "folder, s3://bucket/prefix, tar shards {000..099}.tar, or *.parquet with the images")
     annotations: Path | None = option(None, "COCO JSON, folder of VOC XML, or YOLO data.yaml; none = a bare folder")
     source: Literal["coco", "folder", "voc", "yolo"] | None = option(
         None, "format of the annotations; by default from what is given"
@@ -21,6 +24,12 @@ class PlanConfig(Config):
     exif: Literal["transpose", "ignore"] = option(
         "transpose", "turn pictures as a viewer shows them, or take the stored pixels"
     )
+
+    @field_validator("images")
+    @classmethod
+    def _without_credentials(cls, images: str) -> str:
+        """Before anybody prints the config."""
+        return check_url(images) if is_url(images) else images
 
 
 def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
@@ -32,11 +41,13 @@ def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
     """
     from pseudolabel.datasets import detect_format, open_dataset
 
-    _refuse_run_inside_images(run, config.images)
+    root = absolute(config.images)
+    if not is_url(root):
+        _refuse_run_inside_images(run, Path(config.images))
     kind = config.source or detect_format(config.annotations)
-    dataset = open_dataset(kind, images=config.images, annotations=config.annotations, exif=config.exif)
+    dataset = open_dataset(kind, images=root, annotations=config.annotations, exif=config.exif)
     request = PlanRequest(
-        images_root=config.images.resolve(),
+        images_root=root,
         source=f"{kind}:{config.annotations or config.images}",
         num_shards=config.shards,
         exif=config.exif,

@@ -4,6 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pseudolabel.errors import ConfigError
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _PART = re.compile(r"part-(\d{5,})-of-(\d{5,})\.parquet")
 
 
@@ -12,6 +15,15 @@ class RunPaths:
     """Where everything of one run stands."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a URL, whose `//` a path has lost already."""
+        if self.root.parts and _SCHEME.fullmatch(self.root.parts[0]):
+            raise ConfigError(
+                f"the run folder is on an object store ({self.root.parts[0]}//...): shards are committed by an atomic "
+                "rename, which stores do not have; give a folder on a local or network file system. "
+                "Images may stay on the store: --images s3://bucket/prefix"
+            )
 
     @property
     def plan(self) -> Path:
@@ -56,6 +68,10 @@ class RunPaths:
     def pictures(self, stage: str) -> Path:
         """Pictures that a stage draws for people."""
         return self.root / "pictures" / stage
+
+    def round(self, number: int) -> "RunPaths":
+        """The run folder of a further round of self-training."""
+        return RunPaths(self.root / "rounds" / str(number))
 
     def candidate_tables(self) -> tuple[str, ...]:
         """Names of the candidate tables that hold at least one committed shard, sorted."""

@@ -49,7 +49,7 @@ class Plan:
 class PlanRequest:
     """What a plan is made from."""
 
-    images_root: Path
+    images_root: str | Path
     source: str
     num_shards: int
     exif: Literal["transpose", "ignore"]
@@ -59,7 +59,11 @@ class PlanRequest:
 
 
 def shard_of(image_key: str, num_shards: int) -> int:
-    """The shard of an image: the same for every order of the input and on every machine."""
+    """The shard of an image: the same for every order of the input and on every machine.
+
+    Args:
+        image_key: or what several images have in common that belong into one shard.
+    """
     digest = hashlib.blake2b(image_key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") % num_shards
 
@@ -169,7 +173,9 @@ def _spool_rows(
         else:
             counts["images"] += 1
             counts["objects"] += len(row.get("objects") or ())
-        waiting.setdefault(shard_of(row["image_key"], num_shards), []).append(json.dumps(row, sort_keys=True))
+        together = row.get("shard_key") or row["image_key"]
+        told = {key: value for key, value in row.items() if key != "shard_key"}
+        waiting.setdefault(shard_of(together, num_shards), []).append(json.dumps(told, sort_keys=True))
         if number % _SPOOL_ROWS == 0:
             _flush(waiting, folder)
     _flush(waiting, folder)

@@ -27,7 +27,7 @@ class Shard:
 
     index: int
     num_shards: int
-    images_root: Path
+    images_root: str | Path  # as `pseudolabel.sources` has it
     exif: str  # "transpose" or "ignore": the rule that the plan fixed for the whole run
 
 

@@ -136,7 +136,7 @@ class Images:
         from pseudolabel.teachers.condinst_infer import resize_image
 
         try:
-            pixels = load_image(Path(self._plan.images_root), image.file_name, exif=self._plan.exif)
+            pixels = load_image(self._plan.images_root, image.file_name, exif=self._plan.exif)
         except RejectError as error:
             raise InputError(f"{image.file_name}: {error}; it was sound when `shard` read it") from None
         resized = resize_image(pixels, self._size)

@@ -159,7 +159,7 @@ def _fill(file: "np.ndarray", plan: Plan, images: Sequence[BoxedImage], side_px:
     place = 0
     for image in tqdm(images, desc="cut crops", unit="image", leave=False, disable=None):
         try:
-            pixels = load_image(Path(plan.images_root), image.file_name, exif=plan.exif)
+            pixels = load_image(plan.images_root, image.file_name, exif=plan.exif)
         except RejectError as error:
             raise InputError(f"{image.file_name}: {error}; it was sound when `shard` read it") from None
         boxes = torch.tensor(image.boxes_xyxy)

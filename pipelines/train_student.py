@@ -105,7 +105,7 @@ def train_student(run: RunPaths, config: TrainStudentConfig) -> Path:
     student = make_student(shape, len(labels.categories), backbone_weights=config.backbone_weights)
     folder = run.logs("train-student") / _digest(run, config)
     folder.mkdir(parents=True, exist_ok=True)
-    loader = SampleLoader(labels.images, Path(plan.images_root), exif=plan.exif)
+    loader = SampleLoader(labels.images, plan.images_root, exif=plan.exif)
     method = _method(student, config, _validate(config, plan, labels), folder)
     fit(method, loader, len(loader), folder, _settings(config, len(loader), device))
     about = {"trained": config.model_dump(mode="json"), "labels": labels.counts()}
@@ -175,7 +175,7 @@ def _validate(config: TrainStudentConfig, plan: Plan, labels: "LabelSet") -> "Va
         return None
     from pseudolabel.students.evaluation import ap_on_file
 
-    root = config.validation_images or Path(plan.images_root)
+    root = config.validation_images or plan.images_root
     return ap_on_file(config.validation, root, labels.categories, image_px=config.image_px)
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pseudolabel.errors import ConfigError
 from pseudolabel.registry import did_you_mean
+from pseudolabel.sources.place import hide_credentials
 
 
 class Config(BaseModel):
@@ -84,5 +85,4 @@ def _problem(config_class: type[Config], problem: Any) -> str:
         return f"unknown key {key!r}{did_you_mean(key, config_class.model_fields)}"
     if problem["type"] == "missing":
         return f"{key} is required"
-    got = problem.get("input")
-    return f"{key}: {problem['msg']} (got {got!r})"
+    return hide_credentials(f"{key}: {problem['msg']} (got {problem.get('input')!r})")

@@ -36,6 +36,10 @@ class MachineError(PseudolabelError):
     exit_code = 4
 
 
+class PassingFaultError(MachineError):
+    """A fault of a machine or of a store that may be gone at the next attempt."""
+
+
 class QualityGateError(PseudolabelError):
     """A figure fell below the limit that the user had set."""
 

@@ -12,17 +12,13 @@ Faults of content raise `RejectError`; faults of the machine (EIO, ESTALE, EMFIL
 `OSError` or `MemoryError` that they are, because trying again may cure them.
 """
 
-import errno
 import io
-import os
-import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -31,6 +27,8 @@ from PIL import Image, ImageFile
 
 from pseudolabel.crash_note import decoding
 from pseudolabel.errors import RejectError
+from pseudolabel.sources import ImagesRoot, open_source
+from pseudolabel.sources.folder import check_name as check_name
 
 ExifRule = Literal["transpose", "ignore"]
 
@@ -70,17 +68,6 @@ _SWAPS_SIDES = (5, 6, 7, 8)
 # has to be seen.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
 
-_OPEN_REASONS = {
-    errno.ENOENT: "missing",
-    errno.ENOTDIR: "missing",
-    errno.EACCES: "permission",
-    errno.EPERM: "permission",
-    errno.ELOOP: "not_a_file",
-    errno.ENXIO: "not_a_file",
-    errno.EISDIR: "not_a_file",
-    errno.ENAMETOOLONG: "bad_name",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
@@ -107,43 +94,21 @@ def has_known_signature(first_bytes: bytes) -> bool:
     return is_webp or first_bytes.startswith(_SIGNATURES)
 
 
-def check_name(file_name: object) -> str:
-    """An untrusted file name as a plain relative POSIX path: the image key.
-
-    Raises:
-        RejectError: `bad_name` or `outside_root`.
-    """
-    if not isinstance(file_name, str) or not file_name.strip("/."):
-        raise RejectError("bad_name", f"not a file name: {_shown(file_name)}")
-    if "\0" in file_name or "\\" in file_name or "://" in file_name or not _is_text(file_name):
-        raise RejectError("bad_name", f"not a relative path with forward slashes: {_shown(file_name)}")
-    path = PurePosixPath(file_name)
-    if path.is_absolute() or ".." in path.parts:
-        raise RejectError("outside_root", f"leads out of the folder of images: {_shown(file_name)}")
-    if len(file_name.encode()) > 4096 or any(len(part.encode()) > 255 for part in path.parts):
-        raise RejectError("bad_name", f"too long for a file name: {_shown(file_name)}")
-    return str(path)
-
-
-def read_file(root: Path, file_name: str, *, max_bytes: int = MAX_BYTES, first_bytes: int | None = None) -> bytes:
-    """The bytes of a regular file below `root`; never blocks on a pipe, never follows a link out of `root`.
+def read_file(root: ImagesRoot, file_name: str, *, max_bytes: int = MAX_BYTES, first_bytes: int | None = None) -> bytes:
+    """The bytes of an image of a source; from a folder, never those of a pipe or of a link out of it.
 
     Args:
-        root: the folder of images.
-        file_name: untrusted; a string, relative to `root`.
+        root: where the images are: a folder, a store, archives; see `pseudolabel.sources`.
+        file_name: untrusted; as the source names it.
         max_bytes: a larger file is refused unread.
         first_bytes: read no more than these.
 
     Raises:
-        RejectError: `missing`, `permission`, `not_a_file`, `outside_root`, `bad_name`, `empty_file` or `too_large`.
-        OSError: the machine's fault; trying again may help.
+        RejectError: `missing`, `permission`, `not_a_file`, `outside_root`, `bad_name`, `empty_file`, `too_large`,
+            `changed_since_plan`, `duplicate_image` or `undecodable` (cut off in its archive).
+        OSError, MachineError: the machine's or the store's fault; trying again may help.
     """
-    real_root = os.path.realpath(root)
-    real = os.path.realpath(os.path.join(real_root, check_name(file_name)))
-    if os.path.commonpath([real, real_root]) != real_root:
-        raise RejectError("outside_root", f"a link leads out of the folder of images: {_shown(file_name)}")
-    with _opened(real) as file:
-        return _read_regular(file, max_bytes, first_bytes)
+    return open_source(root).read(file_name, max_bytes=max_bytes, first_bytes=first_bytes)
 
 
 def read_header(data: bytes, *, exif: ExifRule = "transpose", max_pixels: int = MAX_PIXELS) -> ImageHeader:
@@ -187,53 +152,10 @@ def check_decodes(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def load_image(
-    root: Path, file_name: str, *, exif: ExifRule, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
+    root: ImagesRoot, file_name: str, *, exif: ExifRule, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture of a file below `root`: `read_file`, then `decode`, with what they raise."""
+    """The picture of a file of a source: `read_file`, then `decode`, with what they raise."""
     return decode(read_file(root, file_name, max_bytes=max_bytes), exif=exif, max_pixels=max_pixels)
-
-
-def _shown(name: object) -> str:
-    return ascii(name)[:120]
-
-
-def _is_text(name: str) -> bool:
-    """False for the half characters by which Python spells bytes that are not UTF-8; no table can hold them."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[int]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as error:
-        reason = _OPEN_REASONS.get(error.errno or 0)
-        if reason is None:
-            raise
-        raise RejectError(reason, os.strerror(error.errno or 0)) from None
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _read_regular(descriptor: int, max_bytes: int, first_bytes: int | None) -> bytes:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise RejectError("not_a_file", "not a regular file")
-    if status.st_size > max_bytes and first_bytes is None:
-        raise RejectError("too_large", f"{status.st_size} bytes, at most {max_bytes} are read")
-    wanted = status.st_size if first_bytes is None else min(first_bytes, status.st_size)
-    data = os.read(descriptor, wanted)
-    while len(data) < wanted and (more := os.read(descriptor, wanted - len(data))):
-        data += more
-    if not data:
-        raise RejectError("empty_file", "0 bytes")
-    return data
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 from pseudolabel.errors import InputError
 from pseudolabel.images import ExifRule
 from pseudolabel.registry import Registry
+from pseudolabel.sources import ImageSource, ImagesRoot, open_source
+from pseudolabel.sources.folder import Folder
 
 
 @runtime_checkable
@@ -41,13 +43,13 @@ READERS = Registry(
 
 
 def open_dataset(
-    format: str, *, images: Path, annotations: Path | None = None, exif: ExifRule = "transpose"
+    format: str, *, images: ImagesRoot, annotations: Path | None = None, exif: ExifRule = "transpose"
 ) -> Dataset:
     """The data set of a folder of images and what describes them.
 
     Args:
         format: a name in `READERS`, or "auto".
-        images: folder that file names are relative to.
+        images: folder, store or archives that file names are relative to; see `pseudolabel.sources`.
         annotations: COCO's JSON file, VOC's folder of XML files, YOLO's data.yaml, list of names or folder of labels,
             or None for images without boxes.
         exif: the rule by which pictures are read; boxes are relative to the picture that it gives.
@@ -56,13 +58,27 @@ def open_dataset(
         ConfigError: no such format.
         InputError: something is missing or cannot be understood as a whole; the message names file and place.
     """
-    if not images.is_dir():
-        raise InputError(f"{images}: no such folder of images")
+    source = open_source(images)
+    source.check()
     if annotations is not None and not annotations.exists():
         raise InputError(f"{annotations}: no such file or folder")
     name = detect_format(annotations) if format == "auto" else format
-    dataset: Dataset = READERS.load(name)(images, annotations, exif=exif)
-    return dataset
+    if isinstance(source, Folder):
+        folder_dataset: Dataset = READERS.load(name)(Path(images), annotations, exif=exif)
+        return folder_dataset
+    return _of_source(name, source, images, annotations, exif)
+
+
+def _of_source(name: str, source: ImageSource, images: ImagesRoot, annotations: Path | None, exif: ExifRule) -> Dataset:
+    """The data set of images that lie elsewhere than in a folder; readers that want the folder itself cannot be had."""
+    from pseudolabel.datasets.elsewhere import LocatedDataset, SourceDataset
+
+    if name == "folder":
+        return SourceDataset(source, annotations)
+    if name == "yolo":
+        raise InputError(f"{images}: YOLO labels need their images in a local folder; COCO and VOC do not")
+    dataset: Dataset = READERS.load(name)(Path(), annotations, exif=exif)
+    return LocatedDataset(dataset, source)
 
 
 def detect_format(annotations: Path | None) -> str:

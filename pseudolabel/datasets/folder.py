@@ -14,13 +14,7 @@ from typing import Any
 from pseudolabel.datasets.manifest import image_row, rejected_image
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import SIGNATURE_BYTES, ExifRule, check_name, has_known_signature, read_file
-
-_IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
-    *(".heic", ".heif", ".avif", ".svg", ".pdf", ".eps", ".ps", ".psd", ".fits", ".fit", ".jp2", ".j2k", ".jxl"),
-    *(".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".dds", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw"),
-    *(".mp4", ".mov"),
-)
+from pseudolabel.sources.names import named_like_image
 
 
 class FolderDataset:
@@ -113,7 +107,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _looks_like_image(root: Path, path: str) -> bool:
-    if path.lower().endswith(_IMAGE_SUFFIXES):
+    if named_like_image(path):
         return True
     try:
         return has_known_signature(read_file(root, path, first_bytes=SIGNATURE_BYTES))

@@ -22,6 +22,7 @@ from pseudolabel.errors import InputError, RejectError
 from pseudolabel.formats.files import atomic_sink
 from pseudolabel.records import FORMAT_VERSION
 from pseudolabel.rle_codec import parse_counts
+from pseudolabel.sources.place import plain_name
 
 ShardTables = tuple[pa.Table, pa.Table]  # a shard's manifest and pseudo labels
 Row = dict[str, Any]
@@ -157,7 +158,7 @@ class _Writer:
             self.results.sink.write(b"\n")
 
     def _image(self, row: Row) -> Row:
-        names = {"file_name": row["file_name"], "width": row["width"], "height": row["height"]}
+        names = {"file_name": plain_name(row["file_name"]), "width": row["width"], "height": row["height"]}
         return {"id": self.image_ids.next(row["image_id"]), **names}
 
     def _annotation(self, row: Row, image: Row) -> None:

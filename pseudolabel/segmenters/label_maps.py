@@ -15,6 +15,7 @@ from pseudolabel.images import read_file
 from pseudolabel.registry import did_you_mean
 from pseudolabel.segmenters.base import IGNORE_INDEX, Photo, SegmenterOptions, SemanticResult
 from pseudolabel.segmenters.class_map import load_classes
+from pseudolabel.sources.place import plain_name
 
 _SHOWN_IDS = 8
 
@@ -114,7 +115,7 @@ class LabelMaps:
         return SemanticResult(label_map, np.where(label_map == IGNORE_INDEX, 0, 255).astype(np.uint8))
 
     def _values(self, photo: Photo) -> Shaped[np.ndarray, "h w"]:
-        name = str(PurePosixPath(photo.file_name).with_suffix(".png"))
+        name = str(PurePosixPath(plain_name(photo.file_name)).with_suffix(".png"))
         try:
             data = read_file(self._folder, name)
         except RejectError as reject:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from pseudolabel import rle
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import ExifRule, load_image
 from pseudolabel.masks import pixel_window
+from pseudolabel.sources import ImagesRoot
 from pseudolabel.students.labels import LabelledImage
 
 SIDE = 32  # sides of a batch are multiples of the coarsest stride of the encoders
@@ -70,6 +70,10 @@ class StudentBatch:
     @property
     def sizes_hw(self) -> list[tuple[int, int]]:
         return [sample.size_hw for sample in self.samples]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The batch with all its tensors on a device."""
+        return replace(self, images=self.images.to(device), samples=tuple(one.to(device) for one in self.samples))
 
 
 def collate(samples: Sequence[Sample], *, side_hw: tuple[int, int] | None = None) -> StudentBatch:
@@ -152,7 +156,7 @@ def _paint_ignored(plane: np.ndarray, one: Any) -> None:
 class SampleLoader:
     """Reads the samples of some images of a label set."""
 
-    def __init__(self, images: Sequence[LabelledImage], root: Path, *, exif: ExifRule = "transpose") -> None:
+    def __init__(self, images: Sequence[LabelledImage], root: ImagesRoot, *, exif: ExifRule = "transpose") -> None:
         self._images, self._root, self._exif = images, root, exif
 
     def __len__(self) -> int:

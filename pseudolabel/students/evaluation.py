@@ -10,13 +10,14 @@ from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import ExifRule, load_image
 from pseudolabel.metrics.coco_ap import MaskAp, mask_ap
 from pseudolabel.metrics.objects import read_json, read_truth
+from pseudolabel.sources import ImagesRoot
 from pseudolabel.students.base import Student
 from pseudolabel.students.pictures import as_predictions, coco_rows
 
 
 def ap_on_file(
     truth: Path,
-    images: Path,
+    images: ImagesRoot,
     categories: Sequence[Mapping[str, Any]],
     *,
     image_px: int,
@@ -38,7 +39,7 @@ def ap_on_file(
 def evaluate_student(
     student: Student,
     truth: Path,
-    images: Path,
+    images: ImagesRoot,
     categories: Sequence[Mapping[str, Any]],
     *,
     image_px: int | None,
@@ -58,7 +59,7 @@ def evaluate_student(
     return mask_ap(known.objects, as_predictions(rows))
 
 
-def read_pixels(root: Path, file_name: str, exif: ExifRule) -> torch.Tensor:
+def read_pixels(root: ImagesRoot, file_name: str, exif: ExifRule) -> torch.Tensor:
     """An image as (3, h, w) uint8.
 
     Raises:
