@@ -116,6 +116,7 @@ PSEUDO = pa.schema(
         pa.field("score", pa.float32()),
         pa.field("box_quality", pa.float32()),
         pa.field("pixel_quality", pa.float32()),
+        pa.field("expected_iou", pa.float32()),
         pa.field("calibrated_iou", pa.float32()),
         pa.field("candidates_used", pa.int32()),
         pa.field("sources", pa.list_(pa.string())),

@@ -34,7 +34,10 @@ class FuseConfig(StageConfig):
     scale: Literal["raw", "support"] = option("raw", "box scores as given, or times agreement with other sources")
     balance: bool = option(True, "give every source the same weight, however many candidates it has; for qmf")
     fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
-    score: Literal["mqs", "mcs", "mcs-paper", "code"] = option("mqs", "BoxSeg's, BoxTeacher's or the released score")
+    score: Literal["auto", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
+        "auto", "the mask's own expected IoU, BoxSeg's, BoxTeacher's or the released score; "
+        "auto: expected where boxes are given, mqs where objects have to be found"
+    )  # fmt: skip
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
     tau_pixel: float = option(0.5, "pixels need a larger probability", gt=0, lt=1)
     tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
@@ -52,7 +55,7 @@ class FuseStage:
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config_class: ClassVar[type[StageConfig]] = FuseConfig
     resources: ClassVar[Resources] = Resources(cpus=1)
     unit: ClassVar[Literal["image", "object"]] = "object"
@@ -90,8 +93,8 @@ class FuseStage:
         """Settings from options; the work itself runs on the CPU, on whichever device the networks ran."""
         from pseudolabel.fusion.calibration import load_calibration
 
-        self._settings = label_settings(self.config)
         self._has_boxes = read_plan(self.run_paths).n_objects > 0
+        self._settings = label_settings(self.config, has_boxes=self._has_boxes)
         if self.config.calibration is not None:
             self._calibration = load_calibration(self.config.calibration)
 
@@ -183,19 +186,21 @@ class FuseStage:
         }
 
 
-def label_settings(config: FuseConfig) -> "LabelSettings":
-    """What the options mean."""
+def label_settings(config: FuseConfig, *, has_boxes: bool) -> "LabelSettings":
+    """What the options mean; where boxes are given, a score need not say whether there is an object."""
     from pseudolabel.fusion.decisions import Limits
     from pseudolabel.fusion.labels import LabelSettings
     from pseudolabel.fusion.objects import FusionSettings
-    from pseudolabel.fusion.quality_aware import FusionRule
+    from pseudolabel.fusion.quality_aware import FusionRule, Score
     from pseudolabel.fusion.refine import Refinement
 
     tau_box = config.tau_box if config.tau is None else config.tau
     tau_pixel = config.tau_pixel if config.tau is None else config.tau
+    expected = config.score == "expected" or (config.score == "auto" and has_boxes)
+    score: Score = "mqs" if config.score == "auto" or config.score == "expected" else config.score
     return LabelSettings(
         fusion=FusionSettings(
-            rule=FusionRule(config.fusion, config.score, tau_box, tau_pixel),
+            rule=FusionRule(config.fusion, score, tau_box, tau_pixel),
             ranking=config.ranking,
             candidates=None if config.candidates == "adaptive" else int(config.candidates),
             min_iou=config.min_iou,
@@ -207,6 +212,7 @@ def label_settings(config: FuseConfig) -> "LabelSettings":
         smallest_part=config.smallest_part,
         largest_pinhole=config.largest_pinhole,
         exclusive=config.exclusive,
+        by_expected_iou=expected,
     )
 
 

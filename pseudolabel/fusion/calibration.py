@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from pseudolabel.errors import InputError
 from pseudolabel.fusion.features import FEATURES, feature_matrix
 
-VERSION = 1
+VERSION = 2
 MIN_OBJECTS = 30
 _FOLDS = 5
 _KNOTS = 41

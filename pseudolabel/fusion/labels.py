@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.parts import without_islands, without_pinholes
 from pseudolabel.fusion.refine import Refinement, refine
+from pseudolabel.fusion.scoring import expected_iou
 from pseudolabel.masks import Grid, PixelMask
 from pseudolabel.rle import Rle, area, bbox_xywh, encode_crop
 
@@ -33,6 +35,7 @@ class LabelSettings:
     smallest_part: float
     largest_pinhole: float
     exclusive: bool
+    by_expected_iou: bool = False  # score by the refined mask, not by the rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Label:
     fused: FusedObject | None
     verdict: Verdict | None  # None: to be judged by its score
     score: float
+    expected_iou: float = 0.0
 
 
 def label_objects(
@@ -93,7 +97,17 @@ def _label(
     pixels = _pixels(fused.probability, settings)
     if not pixels.any():
         return _rectangle(target, fused.window, fused, EMPTY_MASK, 0.0)
-    return Label(target, fused.window, pixels, fused, None, fused.score)
+    expected = expected_iou(fused.probability, pixels)
+    return Label(target, fused.window, pixels, fused, None, _score(fused, expected, settings), expected)
+
+
+def _score(fused: FusedObject, expected: float, settings: LabelSettings) -> float:
+    """The rule's score, which looks at the candidates alone, or one that looks at the refined mask, too.
+
+    The latter is the geometric mean of two opinions: the candidates' mean probability inside the mask, and the IoU
+    that the refined probabilities let expect.
+    """
+    return math.sqrt(fused.pixel_quality * expected) if settings.by_expected_iou else fused.score
 
 
 def _one_owner_per_pixel(labels: list[Label], size_hw: tuple[int, int]) -> list[Label]:
@@ -141,6 +155,7 @@ def _described(label: Label, size_hw: tuple[int, int], settings: LabelSettings, 
         row |= {
             "box_quality": label.fused.box_quality,
             "pixel_quality": label.fused.pixel_quality,
+            "expected_iou": label.expected_iou,
             "candidates_used": label.fused.candidates_used,
             "sources": list(sources),
             "agreement": label.fused.agreement,
@@ -159,6 +174,7 @@ def _row(target: Target, mask: Rle, *, iscrowd: bool, score: float) -> Row:
         "score": score,
         "box_quality": 0.0,
         "pixel_quality": 0.0,
+        "expected_iou": 0.0,
         "calibrated_iou": None,
         "candidates_used": 0,
         "sources": [],

@@ -5,8 +5,9 @@ Shapes are those of `pseudolabel.fusion.fuse`: n objects, k candidates, one grid
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from pseudolabel.fusion.fuse import TAU_PIXEL
@@ -21,6 +22,17 @@ class Quality:
     score: Float[Tensor, "n"]
     box: Float[Tensor, "n"]
     pixel: Float[Tensor, "n"]
+
+
+def expected_iou(probability: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> float:
+    """The IoU with the truth that a mask would have on average if the probabilities were true, pixel by pixel.
+
+    The ratio of expectations: probability inside the mask over its area and the probability left outside. 1 for a mask
+    that is sure of itself, 0 for an empty one. Other than a mean inside the mask it also counts what may be missing.
+    """
+    inside = float(probability[mask].sum())
+    union = float(mask.sum()) + float(probability.sum()) - inside
+    return inside / union if union > 0 else 0.0
 
 
 def mean_kept(values: Float[Tensor, "n k"], kept: Bool[Tensor, "n k"]) -> Float[Tensor, "n"]:

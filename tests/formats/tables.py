@@ -50,6 +50,7 @@ def label(key: str, annotation_id: int | None, category_id: int, mask: np.ndarra
         "score": 0.9,
         "box_quality": 0.8,
         "pixel_quality": 0.7,
+        "expected_iou": 0.8,
         "candidates_used": 3,
         "sources": ["semantic", "siseg"],
         "decision": "keep",

@@ -12,6 +12,7 @@ from pseudolabel.fusion.fuse import best_single, box_quality, passing, qmf_weigh
 from pseudolabel.fusion.quality_aware import FusionRule, quality_aware_fusion
 from pseudolabel.fusion.scoring import (
     detection_rank,
+    expected_iou,
     iou_with,
     mask_confidence_code,
     mask_confidence_paper,
@@ -193,3 +194,14 @@ def test_fusing_and_upsampling_commute() -> None:
     early = upsample(weighted_mean(masks, weights)[:, None])[:, 0]
     late = weighted_mean(upsample(masks), weights)
     torch.testing.assert_close(early, late, rtol=0, atol=1e-6)
+
+
+def test_a_mask_that_is_sure_of_itself_expects_an_iou_of_one_and_an_empty_one_of_zero() -> None:
+    mask = np.array([[True, False], [True, True]])
+    assert expected_iou(mask.astype(np.float32), mask) == 1
+    assert expected_iou(np.zeros((2, 2), np.float32), np.zeros((2, 2), bool)) == 0
+
+
+def test_expected_iou_counts_what_may_be_missing() -> None:
+    probability = np.array([[0.9, 0.7, 0.4, 0.0]], np.float32)
+    assert expected_iou(probability, probability > 0.5) == pytest.approx((0.9 + 0.7) / (2 + 0.4))

@@ -67,7 +67,7 @@ def fuse(
     run = RunPaths(tmp_path / "run")
     request = PlanRequest(tmp_path, "test", num_shards, "transpose", [{"id": 3, "name": "cat"}], {}, [])
     write_plan(run, request, images)
-    stage = FuseStage(FuseConfig(**{"refine": "none"} | options), run)
+    stage = FuseStage(FuseConfig(**{"refine": "none", "score": "mqs"} | options), run)
     stage.setup("cpu")
     rows: list[Row] = []
     for shard in range(num_shards):
@@ -94,6 +94,17 @@ def test_a_good_candidate_becomes_a_kept_mask_under_the_id_of_its_box(tmp_path: 
     assert row["area"] == expected.sum()
     assert row["bbox_xywh"] == row["source_bbox_xywh"] == list(BOX)
     assert (row["candidates_used"], row["sources"], row["agreement"]) == (1, ["teacher"], None)
+
+
+def test_the_score_is_the_masks_own_expected_iou_where_boxes_are_given(tmp_path: Path) -> None:
+    """Half of the box at 0.8, the rest at 0.2: inside the mask 0.8 on average, expected 0.8 / (1 + 0.2)."""
+    grid = Grid(10.0, 20.0, 2.0, 2.0, 15, 20)
+    soft = np.full((15, 20), 51, dtype=np.uint8)
+    soft[:, :10] = 204
+    row = fuse(tmp_path, [image(object_cell(7, 3, BOX))], table(candidate(annotation_id=7, mask=SoftMask(grid, soft))),
+               score="auto")[7]  # fmt: skip
+    assert row["expected_iou"] == pytest.approx(0.8 / 1.2, abs=0.03)  # the step between the halves is interpolated
+    assert row["score"] == pytest.approx(np.sqrt(row["pixel_quality"] * row["expected_iou"]), rel=1e-6)
 
 
 @pytest.mark.parametrize(
