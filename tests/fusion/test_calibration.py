@@ -15,7 +15,8 @@ Row = dict[str, Any]
 
 def row(image: int, score: float, **changes: Any) -> Row:
     return {
-        "image_key": f"{image:04d}.png", "category_id": 1, "score": score, "box_quality": score, "pixel_quality": score, "expected_iou": score,
+        "image_key": f"{image:04d}.png", "category_id": 1, "score": score, "box_quality": score, "pixel_quality": score,
+        "expected_iou": score,
         "agreement": None, "sources": ["teacher"], "candidates_used": 1, "area": 500, "decision": "keep",
         "bbox_xywh": [0.0, 0.0, 30.0, 30.0], "source_bbox_xywh": [0.0, 0.0, 30.0, 30.0],
     } | changes  # fmt: skip
