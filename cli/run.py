@@ -16,6 +16,7 @@ from pseudolabel.pipelines.engines.base import EngineOptions
 @click.command("run")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one value of the file.")
+@click.option("--rounds", type=int, help="Rounds of self-training: the student is the next round's teacher.")
 @click.option("--print-config", is_flag=True, help="Print the effective sections and stop.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, on how much, and stop.")
 @engine_option
@@ -24,6 +25,7 @@ from pseudolabel.pipelines.engines.base import EngineOptions
 def run(
     file: Path,
     settings: tuple[str, ...],
+    rounds: int | None,
     print_config: bool,
     dry_run: bool,
     engine: EngineOptions,
@@ -44,10 +46,10 @@ def run(
 
     if not engine.wait:
         raise ConfigError("run goes from stage to stage and has to wait; to leave, put the command itself into sbatch")
-    values = apply_settings(load_run_file(file), settings)
+    values = apply_settings(load_run_file(file), settings) | ({} if rounds is None else {"rounds": rounds})
     chain = parse_chain(values, where=str(file))
     if print_config:
-        sections: dict[str, Any] = {"run": str(chain.run.root)}
+        sections: dict[str, Any] = {"run": str(chain.run.root), "rounds": chain.rounds}
         sections |= {step.name: step.as_dict() for step in chain.steps}
         click.echo(yaml.safe_dump(sections, sort_keys=False), nl=False)
         return

@@ -109,6 +109,10 @@ def summary_line(summary: dict[str, Any]) -> str:
         from pseudolabel.pipelines.evaluate import format_figures
 
         return format_figures(summary["figures"])
+    if "rounds" in summary:
+        from pseudolabel.pipelines.rounds import format_rounds
+
+        return format_rounds(summary["rounds"])
     if "model" in summary:
         return f"{summary['stage']}: {summary['model']} {'trained' if summary['trained'] else 'was trained already'}"
     if summary["handed_over"]:

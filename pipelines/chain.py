@@ -15,6 +15,14 @@ from pseudolabel.pipelines.job import make_job
 from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.rounds import (
+    REPEATED,
+    begin_round,
+    parse_rounds,
+    round_config,
+    round_figures,
+    with_gains,
+)
 from pseudolabel.pipelines.runner import RunOptions, run_stage, shard_states
 from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.training import run_training
@@ -41,6 +49,7 @@ class Chain:
 
     run: RunPaths
     steps: tuple[Step, ...]
+    rounds: int = 1  # of self-training
 
 
 def parse_chain(values: Mapping[str, Any], *, where: str) -> Chain:
@@ -49,7 +58,7 @@ def parse_chain(values: Mapping[str, Any], *, where: str) -> Chain:
     Raises:
         ConfigError: every problem of every section at once.
     """
-    sections = {key: value for key, value in values.items() if key != "run"}
+    sections = {key: value for key, value in values.items() if key not in ("run", "rounds")}
     if not isinstance(values.get("run"), str):
         raise ConfigError(f"{where}: 'run:' must name the run folder")
     problems = [f"unknown section {name!r}{did_you_mean(name, ORDER)}" for name in sections if name not in ORDER]
@@ -62,24 +71,48 @@ def parse_chain(values: Mapping[str, Any], *, where: str) -> Chain:
                 problems.append(str(error))
     if problems:
         raise ConfigError(f"{where}: " + "; ".join(problems))
-    return Chain(RunPaths(Path(values["run"])), tuple(steps))
+    rounds = parse_rounds(values.get("rounds", 1), sections, where=where)
+    return Chain(RunPaths(Path(values["run"])), tuple(steps), rounds)
 
 
 def run_chain(chain: Chain, options: RunOptions) -> Iterator[dict[str, Any]]:
-    """Run every step in order, giving each one's summary as it ends."""
-    for step in chain.steps:
+    """Run every step in order, giving each one's summary as it ends; of several rounds, their figures last."""
+    run, steps, rounds = chain.run, chain.steps, []
+    for number in range(1, chain.rounds + 1):
+        if number > 1:
+            before, run = run, begin_round(chain.run, number)
+            steps = _steps_of_round(chain, before)
+        evaluation = None
+        for summary in _run_steps(run, steps, options):
+            evaluation = summary.get("figures", evaluation)
+            yield summary if number == 1 else {**summary, "round": number}
+        if chain.rounds > 1:
+            rounds.append(round_figures(run, number, evaluation))
+    if rounds:
+        yield {"stage": "rounds", "rounds": with_gains(rounds)}
+
+
+def _steps_of_round(chain: Chain, before: RunPaths) -> tuple[Step, ...]:
+    """What a further round does, the student of the round before being a teacher."""
+    known = {step.name: step.config for step in chain.steps}
+    known.setdefault("infer-teacher", parse_config(_config_class("infer-teacher"), {}, where="infer-teacher"))
+    return tuple(Step(name, round_config(name, known[name], before)) for name in REPEATED if name in known)
+
+
+def _run_steps(run: RunPaths, steps: tuple[Step, ...], options: RunOptions) -> Iterator[dict[str, Any]]:
+    for step in steps:
         if step.plan is not None:
-            make_plan(chain.run, step.plan)
+            make_plan(run, step.plan)
         if step.name == "evaluate":
             assert isinstance(step.config, EvaluateConfig)
-            yield {"stage": step.name, "figures": run_evaluation(chain.run, step.config)}
+            yield {"stage": step.name, "figures": run_evaluation(run, step.config)}
         elif step.name in TRAINERS:
-            yield run_training(chain.run, step.name, step.config, overwrite=options.overwrite).as_dict()
+            yield run_training(run, step.name, step.config, overwrite=options.overwrite).as_dict()
         else:
             assert isinstance(step.config, StageConfig)
-            yield run_stage(chain.run, step.name, step.config, options).as_dict()
-            for name, config in stages_behind(chain.run, step.name, step.config):
-                yield run_stage(chain.run, name, config, options).as_dict()
+            yield run_stage(run, step.name, step.config, options).as_dict()
+            for name, config in stages_behind(run, step.name, step.config):
+                yield run_stage(run, name, config, options).as_dict()
 
 
 def stages_behind(run: RunPaths, name: str, config: StageConfig) -> list[tuple[str, StageConfig]]:
@@ -125,6 +158,7 @@ def plan_lines(chain: Chain) -> list[str]:
             lines.append(f"{step.name}: {_done_text(chain.run, step)}")
         else:
             lines.append(step.name)
+    lines += [f"round {number}: in {chain.run.round(number).root}" for number in range(2, chain.rounds + 1)]
     if chain.run.root.exists():
         lines.append(f"{shutil.disk_usage(chain.run.root).free / 1e9:.1f} GB free")
     return lines
