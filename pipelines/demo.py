@@ -17,28 +17,34 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-MEAN, STD = (0.45, 0.45, 0.45), (0.22, 0.22, 0.22)
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # as timm has it for this encoder, which teacher and student share
+ENCODER = "test_resnet"  # timm's smallest ResNet
 CROP_PX = 128
 MAX_EXPORT_DIFFERENCE = 1e-3  # of logits between torch and onnxruntime
-_TRAIN_SEED, _SCENES_SEED = 1, 2
+_TRAIN_SEED, _SCENES_SEED, _TEST_SEED = 1, 2, 3
 
 Report = Callable[[int, int, float], None]  # step, steps, loss
 
 
 @dataclass(frozen=True, slots=True)
 class DemoData:
-    """Folders of drawn scenes: `train` has semantic label maps, `scenes` boxes and, for measuring alone, masks."""
+    """Folders of drawn scenes: `train` has semantic label maps, `scenes` boxes and, for measuring alone, masks.
+
+    On those of `test`, which nothing is trained on, students are measured.
+    """
 
     train: Path
     scenes: Path
+    test: Path
 
 
 @dataclass(frozen=True, slots=True)
 class DemoSegmenter:
-    """The same trained network twice, each with its card beside it: for `smp:DIR` and for `onnx:FILE`."""
+    """The same trained network twice, each with its card beside it, for `smp:DIR` and for `onnx:FILE`; its encoder."""
 
     smp_folder: Path
     onnx_file: Path
+    encoder_file: Path  # its encoder alone, in timm's names: where teacher and student start from
     mean_class_iou: float  # over scenes that it was not trained on
     export_difference: float  # largest |logit| between torch and onnxruntime
 
@@ -55,14 +61,15 @@ class Recipe:
 
 
 def make_demo_data(
-    folder: Path, *, train: int = 200, scenes: int = 24, size_hw: tuple[int, int] = (256, 256)
+    folder: Path, *, train: int = 200, scenes: int = 40, test: int = 30, size_hw: tuple[int, int] = (256, 256)
 ) -> DemoData:
     """Draws all scenes below `folder`, always the same ones."""
     from pseudolabel.synthetic import write_dataset
 
-    data = DemoData(folder / "train", folder / "scenes")
+    data = DemoData(folder / "train", folder / "scenes", folder / "test")
     write_dataset(data.train, train, _TRAIN_SEED, size_hw=size_hw)
     write_dataset(data.scenes, scenes, _SCENES_SEED, size_hw=size_hw)
+    write_dataset(data.test, test, _TEST_SEED, size_hw=size_hw)
     return data
 
 
@@ -89,10 +96,19 @@ def _saved(network: Any, folder: Path, images: "np.ndarray", labels: "np.ndarray
     smp_folder, onnx_file = folder / "segmenter", folder / "segmenter.onnx"
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(smp_folder)
+    encoder = _save_encoder(network, folder / "encoder.safetensors")
     difference = _export(network, onnx_file, images[:2])
     for path in (smp_folder / "model.yaml", onnx_file.with_suffix(".yaml")):
         path.write_text(yaml.safe_dump(card(), sort_keys=False), encoding="utf-8")
-    return DemoSegmenter(smp_folder, onnx_file, mean_class_iou(network, images, labels), difference)
+    return DemoSegmenter(smp_folder, onnx_file, encoder, mean_class_iou(network, images, labels), difference)
+
+
+def _save_encoder(network: Any, path: Path) -> Path:
+    from safetensors.torch import save_file
+
+    state = network.encoder.model.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, path)
+    return path
 
 
 def card() -> dict[str, Any]:
@@ -116,11 +132,11 @@ def class_names() -> tuple[str, ...]:
 
 
 def build_network() -> Any:
-    """A feature pyramid on timm's smallest ResNet, half a million weights, all random: nothing is downloaded."""
+    """A feature pyramid on a ResNet, half a million weights, all random: nothing is downloaded."""
     import segmentation_models_pytorch as smp
 
     return smp.FPN(
-        encoder_name="tu-test_resnet",
+        encoder_name=f"tu-{ENCODER}",
         encoder_weights=None,
         classes=len(class_names()),
         decoder_pyramid_channels=64,

@@ -1,31 +1,46 @@
 """`demo`: draw scenes, train a small segmenter on part of them, and run the whole chain on the rest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pseudolabel.pipelines.chain import parse_chain, run_chain
-from pseudolabel.pipelines.demo import DemoSegmenter, make_demo_data, train_demo_segmenter
+from pseudolabel.pipelines.demo import ENCODER, DemoData, DemoSegmenter, make_demo_data, train_demo_segmenter
+from pseudolabel.pipelines.engines.base import EngineOptions
+from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.picture import PictureConfig, draw_pictures
 from pseudolabel.pipelines.runner import RunOptions
+from pseudolabel.training.checkpoint import read_config
 
 Say = Callable[[str], None]
+OnSummary = Callable[[dict[str, Any]], None]
 
 # heads on the features of the demo's own segmenter; one thread, as with the segmenter's own training
 _SISEG = {"head_width": 64, "crop": 192, "steps": 60, "learning_rate": 4e-3, "threads": 1, "device": "cpu"}
+# a CondInst that starts from the segmenter's encoder; about 400 steps
+_STUDENT: dict[str, Any] = {
+    "model": "condinst", "backbone": ENCODER, "width": 64, "convs": 2,
+    "image_px": 256, "predict_px": 320, "smallest_scale": 0.7, "largest_scale": 1.4, "views": "weak",
+    "epochs": 40, "batch_size": 4, "learning_rate": 2e-3, "encoder_learning_rate": 1e-3, "ema": 0.98,
+    "validate_every": 0, "threads": 1, "device": "cpu",
+}  # fmt: skip
+# so few images that starting worker processes would take longer than the work
+_OPTIONS = RunOptions(EngineOptions(name="inline"))
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
     """What the demo shows at its end."""
 
-    figures: dict[str, Any]
+    figures: dict[str, Any]  # of the pseudo labels
+    students: dict[str, dict[str, float]]  # of one student by what it learned from, `full` and `pseudo`
     summaries: list[dict[str, Any]]
     pictures: list[Path]
 
 
-def run_demo(folder: Path, say: Say, on_summary: Callable[[dict[str, Any]], None]) -> DemoResult:
+def run_demo(folder: Path, say: Say, on_summary: OnSummary) -> DemoResult:
     """The whole chain on drawn scenes below `folder`; what an earlier call finished is not done again.
 
     Args:
@@ -34,40 +49,103 @@ def run_demo(folder: Path, say: Say, on_summary: Callable[[dict[str, Any]], None
     """
     data = make_demo_data(folder / "data")
     say(f"scenes drawn in {data.scenes}")
-    segmenter = _segmenter(data, folder, say)
-    truth = data.scenes / "instances.json"
-    chain = parse_chain(_run_file(folder, data.scenes, segmenter, truth), where="demo")
-    summaries = []
-    for summary in run_chain(chain, RunOptions()):
-        summaries.append(summary)
-        on_summary(summary)
-    pictures = draw_pictures(chain.run, PictureConfig(images=4, objects=36, ground_truth=truth))
-    return DemoResult(summaries[-1]["figures"], summaries, pictures)
+    with _one_thread():
+        models = _segmenter(data, folder, say)
+        summaries = _labelled(data, folder, models, on_summary)
+        say("training a student on the true masks, then the same one on the pseudo labels (1 to 2 minutes each)")
+        students = {name: _student(data, folder, models, name, on_summary) for name in ("full", "pseudo")}
+    shown = PictureConfig(images=4, objects=36, ground_truth=data.scenes / "instances.json")
+    pictures = draw_pictures(_run(folder), shown)
+    return DemoResult(summaries[-1]["figures"], students, summaries, pictures)
 
 
-def _segmenter(data: Any, folder: Path, say: Say) -> Path:
-    """The trained segmenter's SMP folder; kept from an earlier call, since the same scenes give the same network."""
-    trained = folder / "models" / "segmenter"
-    if (folder / "models" / "segmenter.onnx.done").exists():
-        say(f"segmenter kept from before: {trained}")
-        return trained
-    say("training a small segmenter on drawn scenes (less than a minute)")
-    result: DemoSegmenter = train_demo_segmenter(data, folder / "models")
-    say(
-        f"segmenter: mean class IoU {result.mean_class_iou:.3f} on scenes it has not seen; "
-        f"its ONNX form differs by {result.export_difference:.1e} in logits"
-    )
-    (folder / "models" / "segmenter.onnx.done").touch()
-    return result.smp_folder
+def student_table(students: Mapping[str, Mapping[str, float]]) -> str:
+    """AP of the same student after learning from true masks and from pseudo labels, on scenes that are new to both."""
+    lines = [f"{'a student trained on':22}{'AP':>7}{'AP50':>7}{'AP75':>7}"]
+    for name, text in (("full", "true masks"), ("pseudo", "pseudo labels")):
+        cells = (students[name].get(f"validation_{key}", 0.0) for key in ("ap", "ap50", "ap75"))
+        lines.append(f"{text:22}" + "".join(f"{cell:7.3f}" for cell in cells))
+    full, pseudo = (students[name].get("validation_ap", 0.0) for name in ("full", "pseudo"))
+    return "\n".join([*lines, f"{pseudo / full:.1%} of the AP is left" if full else "nothing was found"])
 
 
-def _run_file(folder: Path, scenes: Path, segmenter: Path, truth: Path) -> dict[str, Any]:
+def label_sections(scenes: Path, segmenter: Path) -> dict[str, Any]:
+    """The run file's sections that label drawn scenes out of their boxes and the segmenter's folder."""
     return {
-        "run": str(folder / "run"),
-        "shard": {"images": str(scenes / "images"), "annotations": str(scenes / "boxes.json"), "shards": 4},
+        "shard": _shard(scenes),
         "infer-semantic": {"model": f"smp:{segmenter}"},
         "train-siseg": {"backbone": f"smp:{segmenter}", **_SISEG},
         "infer-siseg": {"weak_cells": 0.7, "pictures": 1},
         "fuse": {},
-        "evaluate": {"ground_truth": str(truth)},
     }
+
+
+def _shard(scenes: Path) -> dict[str, Any]:
+    return {"images": str(scenes / "images"), "annotations": str(scenes / "boxes.json"), "shards": 4}
+
+
+def _run(folder: Path) -> RunPaths:
+    return RunPaths(folder / "run")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums on one thread do not depend on the machine, and networks this small gain nothing by more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _segmenter(data: DemoData, folder: Path, say: Say) -> Path:
+    """The folder of the trained segmenter and its encoder, kept from an earlier call: the same scenes give the same."""
+    models = folder / "models"
+    if (models / "segmenter.onnx.done").exists():
+        say(f"segmenter kept from before: {models / 'segmenter'}")
+        return models
+    say("training a small segmenter on drawn scenes (less than a minute)")
+    result: DemoSegmenter = train_demo_segmenter(data, models)
+    say(
+        f"segmenter: mean class IoU {result.mean_class_iou:.3f} on scenes it has not seen; "
+        f"its ONNX form differs by {result.export_difference:.1e} in logits"
+    )
+    (models / "segmenter.onnx.done").touch()
+    return models
+
+
+def _labelled(data: DemoData, folder: Path, models: Path, on_summary: OnSummary) -> list[dict[str, Any]]:
+    """The chain up to the pseudo labels and their figures."""
+    sections = label_sections(data.scenes, models / "segmenter")
+    truth = {"ground_truth": str(data.scenes / "instances.json")}
+    return _chained(_run(folder), {**sections, "evaluate": truth}, on_summary)
+
+
+def _student(data: DemoData, folder: Path, models: Path, name: str, on_summary: OnSummary) -> dict[str, float]:
+    """A student's figures on scenes that nothing was trained on; `full` learns from true masks, in a run of its own."""
+    options = {
+        **_STUDENT,
+        "backbone_weights": str(models / "encoder.safetensors"),
+        "validation": str(data.test / "instances.json"),
+        "validation_images": str(data.test / "images"),
+    }
+    run, sections = _run(folder), {"train-student": options}
+    if name == "full":
+        run = RunPaths(folder / "reference")
+        labels = {"labels": str(data.scenes / "instances.json"), "weights": "none"}
+        sections = {"shard": _shard(data.scenes), "train-student": {**options, **labels}}
+    _chained(run, sections, on_summary)
+    figures: dict[str, float] = read_config(run.model("student"))["figures"]
+    return figures
+
+
+def _chained(run: RunPaths, sections: dict[str, Any], on_summary: OnSummary) -> list[dict[str, Any]]:
+    chain = parse_chain({"run": str(run.root), **sections}, where="demo")
+    summaries = []
+    for summary in run_chain(chain, _OPTIONS):
+        summaries.append(summary)
+        on_summary(summary)
+    return summaries

@@ -3,16 +3,20 @@
 One student, one recipe, one number of steps; only the labels differ: true masks (`full`), fused pseudo labels weighted
 by their score (`pseudo`), the same without weights (`pseudo-unweighted`), with a hard threshold
 (`pseudo-threshold-T`), and boxes as masks (`box`). `retention` is the share of `full`'s AP, of the same seed. Pseudo
-labels are made here, by the product's own stages, unless a finished run's are given.
+labels are made here, by the product's own stages, unless a finished run's are given. With `--keep FOLDER` labels and
+rows stay there as they are made, and another call goes on from them.
 
-    python tests/benchmarks/student_retention.py --cases drawn             # CPU, about 15 minutes on a free machine
+    python tests/benchmarks/student_retention.py --cases drawn             # CPU, about 20 minutes on a free machine
     python tests/benchmarks/student_retention.py --gpu --seeds 0,1,2       # both data sets, ResNet-50
     python tests/benchmarks/student_retention.py --cases nuclei --nuclei-labels RUN/pseudo/instances.json
 """
 
 import argparse
+import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,8 @@ import torch
 from harness import report, shared_folder
 
 from pseudolabel.pipelines.chain import parse_chain, run_chain
-from pseudolabel.pipelines.demo import make_demo_data, train_demo_segmenter
+from pseudolabel.pipelines.demo import ENCODER, make_demo_data, train_demo_segmenter
+from pseudolabel.pipelines.demo_chain import label_sections
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.students.augment import AugmentConfig
 from pseudolabel.students.base import StudentConfig, make_student
@@ -32,7 +37,8 @@ from pseudolabel.students.method import RecipeConfig, StudentMethod
 from pseudolabel.synthetic import write_dataset
 from pseudolabel.training.fit import FitConfig, fit
 
-CPU = {"backbone": "tiny", "width": 64, "convs": 2}
+CPU = {"width": 64, "convs": 2}
+CPU_BACKBONES = {"drawn": ENCODER, "nuclei": "mobilenet_v2"}
 GPU = {"backbone": "resnet50", "width": 256, "convs": 4}
 VALIDATION_SEED = 90_001  # of scenes that no other part of the project draws
 
@@ -47,6 +53,7 @@ class Case:
     pseudo: Path
     test_images: Path
     test_truth: Path
+    encoder: Path  # weights that a student on the CPU starts from
 
 
 def settings(thresholds: list[float]) -> dict[str, LabelConfig]:
@@ -61,49 +68,49 @@ def settings(thresholds: list[float]) -> dict[str, LabelConfig]:
 
 
 def drawn_case(folder: Path, arguments: argparse.Namespace) -> Case:
-    """Scenes labelled by a small segmenter that was trained on other scenes, and by the fuse stage."""
-    data = make_demo_data(folder / "data", scenes=arguments.scenes)
-    write_dataset(folder / "test", arguments.test_scenes, VALIDATION_SEED)
-    pseudo = arguments.drawn_labels
-    if pseudo is None:
-        segmenter = train_demo_segmenter(data, folder / "models").smp_folder
-        shard = {"images": str(data.scenes / "images"), "annotations": str(data.scenes / "boxes.json"), "shards": 2}
-        pseudo = _run(folder / "run", {"shard": shard, "infer-semantic": {"model": f"smp:{segmenter}"}, "fuse": {}})
-    test = folder / "test"
-    truth = data.scenes / "instances.json"
-    return Case("drawn", data.scenes / "images", truth, pseudo, test / "images", test / "instances.json")
+    """Scenes labelled as the demo does it: a small segmenter trained on other scenes, SISeg, and the fuse stage."""
+    data, test = make_demo_data(folder / "data", scenes=arguments.scenes), folder / "test"
+    write_dataset(test, arguments.test_scenes, VALIDATION_SEED)
+    models, truth = folder / "models", data.scenes / "instances.json"
+    if not (models / "encoder.safetensors").exists():
+        train_demo_segmenter(data, models)
+    pseudo = arguments.drawn_labels or folder / "run" / "pseudo" / "instances.json"
+    if not pseudo.exists():
+        _run({"run": str(folder / "run"), **label_sections(data.scenes, models / "segmenter")})
+    encoder = models / "encoder.safetensors"
+    return Case("drawn", data.scenes / "images", truth, pseudo, test / "images", test / "instances.json", encoder)
 
 
 def nuclei_case(folder: Path, arguments: argparse.Namespace) -> Case:
     """Microscopic images, labelled by the box-conditioned teacher that learned from their boxes, and by fuse."""
     data = shared_folder() / "data" / "nuclei-dev"
-    pseudo = arguments.nuclei_labels
-    if pseudo is None:
-        weights = shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors"
-        shard = {"images": str(data / "images"), "annotations": str(data / "boxes_train.json"), "shards": 2}
-        teacher = {"backbone_weights": str(weights), "epochs": arguments.teacher_epochs}
-        pseudo = _run(folder / "run", {"shard": shard, "train-teacher": teacher, "infer-teacher": {}, "fuse": {}})
-    images = data / "images"
-    return Case("nuclei", images, data / "instances_train.json", pseudo, images, data / "instances_val.json")
+    weights = shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors"
+    images, truth = data / "images", data / "instances_train.json"
+    pseudo = arguments.nuclei_labels or folder / "run" / "pseudo" / "instances.json"
+    if not pseudo.exists():
+        shard = {"images": str(images), "annotations": str(data / "boxes_train.json"), "shards": 2}
+        teacher = {"backbone_weights": str(weights), "epochs": arguments.teacher_epochs, "threads": arguments.threads}
+        _run({"run": str(folder / "run"), "shard": shard, "train-teacher": teacher, "infer-teacher": {}, "fuse": {}})
+    return Case("nuclei", images, truth, pseudo, images, data / "instances_val.json", weights)
 
 
-def _run(folder: Path, sections: dict[str, Any]) -> Path:
-    for _ in run_chain(parse_chain({"run": str(folder), **sections}, where="student_retention"), RunOptions()):
+def _run(sections: dict[str, Any]) -> None:
+    for _ in run_chain(parse_chain(sections, where="student_retention"), RunOptions()):
         pass
-    return folder / "pseudo" / "instances.json"
 
 
 def train(case: Case, labels: Path, rule: LabelConfig, arguments: argparse.Namespace, seed: int) -> StudentMethod:
     """A student after the same number of steps as every other."""
     torch.manual_seed(seed)
     known = labels_from_coco(labels, rule)
-    shape = StudentConfig(model=arguments.model, **(GPU if arguments.gpu else CPU))
-    student = make_student(shape, len(known.categories), backbone_weights=arguments.backbone_weights)
+    shape = GPU if arguments.gpu else CPU | {"backbone": CPU_BACKBONES[case.name]}
+    weights = arguments.backbone_weights or ("hub" if arguments.gpu else str(case.encoder))
+    student = make_student(
+        StudentConfig(model=arguments.model, **shape), len(known.categories), backbone_weights=weights
+    )
     augment = AugmentConfig(image_px=arguments.image_px, smallest_scale=0.7, largest_scale=1.4, views=arguments.views)
     recipe = RecipeConfig(
-        learning_rate=arguments.learning_rate,
-        encoder_learning_rate=arguments.learning_rate if arguments.backbone_weights == "none" else 1e-4,
-        ema=arguments.ema,
+        learning_rate=arguments.learning_rate, encoder_learning_rate=arguments.encoder_rate, ema=arguments.ema
     )
     method = StudentMethod(student, augment, recipe)
     config = FitConfig(
@@ -123,19 +130,32 @@ def train(case: Case, labels: Path, rule: LabelConfig, arguments: argparse.Names
 
 def row(case: Case, setting: str, rule: LabelConfig, arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """AP of one setting and seed on images that no setting has seen."""
-    started = time.perf_counter()
+    started = time.process_time()
     labels = case.truth if setting in ("full", "box") else case.pseudo
     method = train(case, labels, rule, arguments, seed)
     device = "cuda" if arguments.gpu else "cpu"
     student = method.average.to(device).eval()
     categories = labels_from_coco(case.truth, LabelConfig()).categories
-    ap = evaluate_student(student, case.test_truth, case.test_images, categories, image_px=arguments.image_px)
+    ap = evaluate_student(student, case.test_truth, case.test_images, categories, image_px=arguments.test_px)
     counts = labels_from_coco(labels, rule).counts()
     figures = {"ap": ap.ap, "ap50": ap.ap50, "ap75": ap.ap75}
     return {"case": case.name, "setting": setting, "seed": seed, **figures, "retention": None, **counts} | {
         "steps": arguments.steps,
-        "minutes": (time.perf_counter() - started) / 60,
+        "cpu_s": time.process_time() - started,
     }
+
+
+def kept_row(
+    kept: Path, case: Case, setting: str, rule: LabelConfig, arguments: argparse.Namespace, seed: int
+) -> dict[str, Any]:
+    """The row of an earlier call with the same recipe, else a new one, which is kept."""
+    path = kept / f"{case.name}-{arguments.steps}-{setting}-{seed}.json"
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    made = row(case, setting, rule, arguments, seed)
+    path.write_text(json.dumps(made))
+    return made
 
 
 def with_retention(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -155,11 +175,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--model", default="condinst")
-    parser.add_argument("--backbone-weights", help="a file, hub or none; default: hub with --gpu, else none")
-    parser.add_argument("--steps", type=int, help="default: 6000 with --gpu, else 240")
+    parser.add_argument("--backbone-weights", help="a file, hub or none; default: hub with --gpu, else the case's own")
+    parser.add_argument("--steps", type=int, help="default: 6000 with --gpu, else 500")
     parser.add_argument("--batch-size", type=int, help="default: 16 with --gpu, else 4")
-    parser.add_argument("--image-px", type=int, help="default: 512 with --gpu, else 192")
+    parser.add_argument("--image-px", type=int, help="default: 512 with --gpu, else 256")
+    parser.add_argument("--test-px", type=int, help="longer side when measuring; default: 512 with --gpu, else 320")
     parser.add_argument("--learning-rate", type=float, help="default: 4e-4 with --gpu, else 2e-3")
+    parser.add_argument("--encoder-rate", type=float, help="default: 1e-4 with --gpu, else 1e-3")
     parser.add_argument("--views", help="default: strong with --gpu, else weak")
     parser.add_argument("--ema", type=float, help="default: 0.998 with --gpu, else 0.98")
     parser.add_argument("--scenes", type=int, default=60, help="drawn scenes to train on")
@@ -167,12 +189,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--teacher-epochs", type=float, default=3.0)
     parser.add_argument("--drawn-labels", type=Path, help="pseudo labels of the drawn scenes, as a COCO file")
     parser.add_argument("--nuclei-labels", type=Path, help="pseudo labels of boxes_train.json, as a COCO file")
+    parser.add_argument("--keep", type=Path, help="folder for labels and rows, from which another call goes on")
     parser.add_argument("--threads", type=int, default=0)
     arguments, _ = parser.parse_known_args()
-    gpu = {"backbone_weights": "hub", "steps": 6000, "batch_size": 16, "image_px": 512, "learning_rate": 4e-4}
-    cpu = {"backbone_weights": "none", "steps": 240, "batch_size": 4, "image_px": 192, "learning_rate": 2e-3}
-    gpu |= {"views": "strong", "ema": 0.998}
-    cpu |= {"views": "weak", "ema": 0.98}
+    gpu = {"steps": 6000, "batch_size": 16, "image_px": 512, "learning_rate": 4e-4, "encoder_rate": 1e-4}
+    cpu = {"steps": 500, "batch_size": 4, "image_px": 256, "learning_rate": 2e-3, "encoder_rate": 1e-3}
+    gpu |= {"test_px": 512, "views": "strong", "ema": 0.998}
+    cpu |= {"test_px": 320, "views": "weak", "ema": 0.98}
     for name, value in (gpu if arguments.gpu else cpu).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
@@ -188,14 +211,25 @@ def main() -> None:
     rules = settings([float(one) for one in arguments.thresholds.split(",")])
     names = list(rules) if arguments.settings == "all" else arguments.settings.split(",")
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    with _folder(arguments.keep) as folder:
         for name in arguments.cases.split(","):
             make = {"drawn": drawn_case, "nuclei": nuclei_case}[name]
-            case = make(Path(folder) / name, arguments)
-            rows += [row(case, one, rules[one], arguments, seed) for seed in seeds for one in names]
-    shape = GPU if arguments.gpu else CPU
-    on = f"{arguments.model} on {shape['backbone']}, {arguments.image_px} px, batch {arguments.batch_size}"
+            case = make(folder / name, arguments)
+            rows += [kept_row(folder, case, one, rules[one], arguments, seed) for seed in seeds for one in names]
+    shape = "resnet50" if arguments.gpu else "small encoders (test_resnet on drawn scenes, mobilenet_v2 on nuclei)"
+    size = f"{arguments.image_px} px ({arguments.test_px} when measured), batch {arguments.batch_size}"
+    on = f"{arguments.model} on {shape}, {size}"
     report("student_retention", with_retention(rows), on=on, seeds=seeds)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 if __name__ == "__main__":
