@@ -32,6 +32,7 @@ from pseudolabel.teachers.losses import (
     weighted_pair_loss,
 )
 from pseudolabel.teachers.mal_crops import CropBatch, Views, sample_views, take, widened
+from pseudolabel.teachers.mal_field import mean_field
 from pseudolabel.teachers.mal_network import MalNetwork, freeze_early
 from pseudolabel.training.method import Method
 
@@ -62,6 +63,7 @@ class MalConfig(Config):
     teacher_ramp: float = option(0.1, "share of the training over which its losses rise", gt=0, le=1)
     pixel_weight: float = option(0.5, "of the quality-weighted dice with the teacher's mask", ge=0)
     affinity_weight: float = option(0.1, "of the affinity loss with the teacher's mask", ge=0)
+    field_weight: float = option(1.0, "of like-coloured neighbours in the mean field over the teacher's mask", ge=0)
     ema: float = option(0.995, "momentum of the moving average", ge=0, lt=1)
 
 
@@ -107,6 +109,9 @@ class Mal(Method):
     def _taught(self, logits: Tensor, views: Views, target: "_Target") -> dict[str, Tensor]:
         with torch.no_grad():
             taught = self.average(views.rgb, views.cues).sigmoid() * target.box
+            if self.config.field_weight:
+                field = self.config.field_weight
+                taught = mean_field(taught, target.lab, views.valid, target.box, weight=field)
         masks = (taught > 0.5).float()
         quality = mask_quality(taught, target.cells)
         pixel = (quality * dice_loss(logits.sigmoid() * target.box, masks)).mean()
@@ -158,9 +163,8 @@ class _Target:
         self.box: Float[Tensor, "b h w"] = box_masks(self.cells, (size[0], size[1])).float()
         index = torch.arange(count, device=self.cells.device)
         self.windows = box_windows(self.cells, index, (size[0], size[1]), dilation=config.dilation)
-        edges = color_edges(
-            lab_cells(views.rgb), views.valid, tau=config.tau, theta=config.theta, dilation=config.dilation
-        )
+        self.lab: Float[Tensor, "b 3 h w"] = lab_cells(views.rgb)
+        edges = color_edges(self.lab, views.valid, tau=config.tau, theta=config.theta, dilation=config.dilation)
         weights = image_edge_weights(edges, self.windows)
         share = 1 / sum_by_instance(weights, self.windows).clamp(min=1) / count
         self._edges = scale_by_instance(weights, share, self.windows)
