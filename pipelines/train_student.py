@@ -11,6 +11,7 @@ from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.commit import read_footer, read_part, write_text_atomically
 from pseudolabel.pipelines.device import resolve_device
 from pseudolabel.pipelines.fingerprint import file_sha256
+from pseudolabel.pipelines.memory import memory_errors_explained
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, read_plan
 from pseudolabel.students.names import STUDENTS
@@ -35,6 +36,7 @@ class TrainStudentConfig(Config):
     threshold: float = option(0.0, "masks with a lower score train their box alone", ge=0, le=1)
     masks: Literal["given", "box"] = option("given", "the labels' masks, or each box filled (a baseline)")
     image_px: int = option(512, "side of the square the student trains on, a multiple of 32", ge=32, multiple_of=32)
+    predict_px: int = option(0, "longer side of an image that the trained student is asked about; 0 = image_px", ge=0)
     smallest_scale: float = option(0.5, "least size of an image relative to that side", gt=0)
     largest_scale: float = option(1.5, "largest size of an image relative to that side", gt=0)
     views: Literal["plain", "weak", "strong", "strong_blur"] = option(
@@ -49,8 +51,12 @@ class TrainStudentConfig(Config):
     ema: float = option(0.998, "momentum of the moving average that becomes the model; 0 = none", ge=0, lt=1)
     validation: Path | None = option(None, "COCO file with true masks of other images, for an AP while training")
     validation_images: Path | None = option(None, "folder of its images; default: the run's")
-    validate_every: int = option(500, "steps between validations", ge=1)
+    validate_every: int = option(500, "steps between validations; 0 = after the last one alone", ge=0)
     patience: int = option(0, "stop after so many validations without a better AP, 0 = never", ge=0)
+    batch_norm: Literal["frozen", "trained", "sync"] = option(
+        "frozen", "of the encoder: as pretrained, learned in each process, or over all GPUs together"
+    )
+    compile: bool = option(False, "torch.compile for the parts of fixed shape: slow to start, faster on a GPU")
     seed: int = option(0, "of weights, order and augmentation", ge=0)
     precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the forward pass")
     devices: int = option(1, "processes, one per GPU", ge=1)
@@ -59,6 +65,11 @@ class TrainStudentConfig(Config):
     loader_workers: int = option(0, "processes that read images", changes_result=False, ge=0)
     threads: int = option(0, "CPU threads; 0 = torch's choice", changes_result=False, ge=0)
     checkpoint_every: int = option(200, "steps between checkpoints", changes_result=False, ge=1)
+
+    @property
+    def used_px(self) -> int:
+        """Longer side of an image in validation and prediction."""
+        return self.predict_px or self.image_px
 
     def tables(self) -> tuple[str, ...]:
         """Tables that decide the result."""
@@ -86,33 +97,80 @@ def train_student(run: RunPaths, config: TrainStudentConfig) -> Path:
     """
     import torch
 
-    from pseudolabel.students.base import make_student
     from pseudolabel.students.data import SampleLoader
     from pseudolabel.students.save import save_student
     from pseudolabel.training.fit import fit
 
-    if config.smallest_scale > config.largest_scale:
-        raise ConfigError("--smallest-scale must not exceed --largest-scale")
-    if config.patience and config.validation is None:
-        raise ConfigError("--patience needs --validation: what should be waited for?")
+    device = resolve_device(config.device, stage_uses_gpu=True)
+    _check(config, device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.set_flush_denormal(True)
-    device = resolve_device(config.device, stage_uses_gpu=True)
+    torch.set_flush_denormal(True)  # early gradients are tiny; without this a step takes up to ten times as long
     torch.manual_seed(config.seed)
     plan, labels = read_plan(run), student_labels(run, config)
-    shape = student_config(config)
-    student = make_student(shape, len(labels.categories), backbone_weights=config.backbone_weights)
+    student = _new_student(config, len(labels.categories))
     folder = run.logs("train-student") / _digest(run, config)
     folder.mkdir(parents=True, exist_ok=True)
     loader = SampleLoader(labels.images, plan.images_root, exif=plan.exif)
     method = _method(student, config, _validate(config, plan, labels), folder)
-    fit(method, loader, len(loader), folder, _settings(config, len(loader), device))
-    about = {"trained": config.model_dump(mode="json"), "labels": labels.counts()}
+    with memory_errors_explained(config):
+        fit(method, loader, len(loader), folder, _settings(config, len(loader), device))
+        figures = _final_figures(method, config, plan, labels, device)
+    speed = _speed(method, config, device)
+    about = {"trained": config.model_dump(mode="json"), "labels": labels.counts(), "figures": figures}
     weights = run.model("student")
-    save_student(weights, method.average, shape, labels.categories, image_px=config.image_px, about=about)
-    write_text_atomically(weights.with_suffix(".md"), _card(weights, plan, config, labels, float(method.best_ap)))
+    save_student(weights, method.average, student.config, labels.categories, image_px=config.used_px, about=about)
+    card = _card(weights, plan, config, labels, figures | speed)
+    write_text_atomically(weights.with_suffix(".md"), card)
     return weights
+
+
+def _check(config: TrainStudentConfig, device: str) -> None:
+    if config.smallest_scale > config.largest_scale:
+        raise ConfigError("--smallest-scale must not exceed --largest-scale")
+    if config.patience and (config.validation is None or not config.validate_every):
+        raise ConfigError("--patience needs --validation and --validate-every: what should be waited for?")
+    if config.batch_norm == "sync" and not device.startswith("cuda"):
+        raise ConfigError("--batch-norm sync is for GPUs; on a CPU say frozen or trained")
+
+
+def _new_student(config: TrainStudentConfig, num_classes: int) -> "Student":
+    """The student as it is before the first step."""
+    from pseudolabel.students.base import learn_batch_norm, make_student
+
+    student = make_student(student_config(config), num_classes, backbone_weights=config.backbone_weights)
+    if config.batch_norm == "frozen":
+        return student
+    return learn_batch_norm(student, synchronised=config.batch_norm == "sync")
+
+
+def _final_figures(
+    method: "StudentMethod", config: TrainStudentConfig, plan: Plan, labels: "LabelSet", device: str
+) -> dict[str, float]:
+    """The AP of the trained student on the validation file, if there is one, and the best on the way."""
+    if config.validation is None:
+        return {}
+    from pseudolabel.students.evaluation import evaluate_student
+
+    student, root = method.average.to(device).eval(), config.validation_images or plan.images_root
+    ap = evaluate_student(student, config.validation, root, labels.categories, image_px=config.used_px)
+    figures = {"validation_ap": ap.ap, "validation_ap50": ap.ap50, "validation_ap75": ap.ap75}
+    known = {name: round(value, 4) for name, value in figures.items() if value is not None}
+    return known | {"best_validation_ap": round(max(float(method.best_ap), known.get("validation_ap", 0.0)), 4)}
+
+
+def _speed(method: "StudentMethod", config: TrainStudentConfig, device: str) -> dict[str, float]:
+    """Images per second of the training beside its network's own, empty for a training too short to be timed."""
+    import logging
+
+    from pseudolabel.students.throughput import measured
+
+    batch, student = method.last_batch.to(device), method.student.to(device)
+    speed = measured(method.clock, student, batch, bf16=config.precision == "bf16")
+    if speed is None:
+        return {}
+    logging.getLogger(__name__).info("train-student: %s", speed)
+    return {"images_per_s": round(speed.training, 2), "images_per_s_pure": round(speed.forward_backward, 2)}
 
 
 def student_labels(run: RunPaths, config: TrainStudentConfig) -> "LabelSet":
@@ -166,7 +224,11 @@ def _method(
         validate_every=config.validate_every,
         patience=config.patience,
     )
-    return StudentMethod(student, augment, recipe, validate=validate, journal=folder / "validation.jsonl")
+    method = StudentMethod(student, augment, recipe, validate=validate, journal=folder / "validation.jsonl")
+    if config.compile:  # after the average was copied, which is asked for pictures of other sizes
+        for part in student.fixed_parts():
+            part.compile()
+    return method
 
 
 def _validate(config: TrainStudentConfig, plan: Plan, labels: "LabelSet") -> "Validate | None":
@@ -176,7 +238,7 @@ def _validate(config: TrainStudentConfig, plan: Plan, labels: "LabelSet") -> "Va
     from pseudolabel.students.evaluation import ap_on_file
 
     root = config.validation_images or plan.images_root
-    return ap_on_file(config.validation, root, labels.categories, image_px=config.image_px)
+    return ap_on_file(config.validation, root, labels.categories, image_px=config.used_px)
 
 
 def _settings(config: TrainStudentConfig, count: int, device: str) -> Any:
@@ -197,10 +259,9 @@ def _settings(config: TrainStudentConfig, count: int, device: str) -> Any:
     )
 
 
-def _card(weights: Path, plan: Plan, config: TrainStudentConfig, labels: "LabelSet", best_ap: float) -> str:
+def _card(weights: Path, plan: Plan, config: TrainStudentConfig, labels: "LabelSet", figures: dict[str, float]) -> str:
     from pseudolabel.students.save import model_card
 
-    figures = {"validation_ap": round(best_ap, 4)} if best_ap >= 0 else {}
     data = {
         "source": Path(plan.source).name,
         "labels": "pseudo labels of the run" if config.labels is None else config.labels.name,

@@ -2,7 +2,8 @@
 
 Input: `image`, float32 (1, 3, S, S), RGB from 0 to 255, content at the top left, zeros beyond it. Outputs, best first:
 `boxes` (k, 4) in pixels, `labels` (k) as places in the config's categories, `scores` (k), 0 where there is no object,
-and `masks` (k, S/4, S/4), probabilities; how a mask is enlarged stands in `mask_upsampling` of the graph's sidecar.
+and `masks`, probabilities: (k, S/4, S/4) over the image, of Mask R-CNN (k, 28, 28) over the box. Which, and how a mask
+is enlarged, stands in the graph's sidecar.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou
@@ -22,13 +23,15 @@ from pseudolabel.condinst.mask_head import FEATURE_STRIDE, upsample_masks
 from pseudolabel.errors import ConfigError, MachineError
 from pseudolabel.students.base import Student
 from pseudolabel.students.condinst import NMS_IOU, CondInstStudent
+from pseudolabel.students.export_mask_rcnn import MaskRcnnGraph
+from pseudolabel.students.mask_rcnn import MaskRcnnStudent
 from pseudolabel.students.query import QueryStudent
 from pseudolabel.students.save import TrainedStudent
+from pseudolabel.students.suppression import greedy
 
 OUTPUTS = ("boxes", "labels", "scores", "masks")
 MAX_DIFFERENCE = 1e-3  # between ONNX Runtime and torch, of scores and mask probabilities
 _CANDIDATES = 200  # before suppression
-_ROUNDS = 32  # of suppression; a chain of 32 overlapping boxes of one class is longer than any seen
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -60,7 +63,7 @@ class CondInstGraph(nn.Module):
         location, label, score = self._best(logits.sigmoid() * centerness.sigmoid())
         boxes = decode(ltrb, Locations(self.sizes_hw, self.xy, self.stride, self.level))[location]
         boxes = boxes.clamp(min=0.0, max=float(image.shape[2]))
-        kept = greedy(box_iou(boxes, boxes), label) & (score > self.config.least_score)
+        kept = greedy(box_iou(boxes, boxes), label, limit=NMS_IOU) & (score > self.config.least_score)
         final, order = (score * kept).topk(min(self.config.detections, len(score)))
         parameters = _rows([head.controller(tower) for tower in towers])[location[order]]
         masks = self._masks(self.network.mask_branch(pyramid[:3])[0], parameters, location[order])
@@ -120,20 +123,6 @@ def _rows(maps: list[Tensor]) -> Float[Tensor, "l c"]:
     return torch.cat([one[0].flatten(1) for one in maps], dim=1).T
 
 
-def greedy(iou: Float[Tensor, "n n"], label: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
-    """Which boxes, best first, greedy suppression within each class keeps, without a loop over boxes.
-
-    A box is kept when no better kept box of its class overlaps it. Starting from all, each round settles every box
-    whose better ones are settled, so that the result is exact for chains of up to `_ROUNDS` boxes.
-    """
-    rank = torch.arange(len(label), device=label.device)
-    rivals = (iou > NMS_IOU) & (label[:, None] == label[None]) & (rank[:, None] < rank[None])
-    kept = torch.ones_like(label, dtype=torch.bool)
-    for _ in range(_ROUNDS):
-        kept = ~(rivals & kept[:, None]).any(dim=0)
-    return kept
-
-
 def graph_of(student: Student, side_px: int) -> nn.Module:
     """The student as a graph for square images of that side.
 
@@ -146,7 +135,9 @@ def graph_of(student: Student, side_px: int) -> nn.Module:
         return CondInstGraph(student, side_px).eval()
     if isinstance(student, QueryStudent):
         return QueryGraph(student).eval()
-    raise ConfigError(f"{student.config.model} cannot be exported: train condinst or query for that")
+    if isinstance(student, MaskRcnnStudent):
+        return MaskRcnnGraph(student, side_px).eval()
+    raise ConfigError(f"{student.config.model} has no graph of fixed shape and cannot be exported")
 
 
 def export_onnx(trained: TrainedStudent, path: Path, *, image_px: int | None = None) -> float:
@@ -210,7 +201,6 @@ def _graph_and_probe(trained: TrainedStudent, side: int) -> tuple[nn.Module, Ten
 
 
 def _sidecar(trained: TrainedStudent, side: int) -> dict[str, Any]:
-    condinst = isinstance(trained.student, CondInstStudent)
     return {
         "input": {
             "name": "image",
@@ -221,8 +211,16 @@ def _sidecar(trained: TrainedStudent, side: int) -> dict[str, Any]:
         },
         "resize": {"longer_side": side, "interpolation": "bilinear", "antialias": True},
         "outputs": list(OUTPUTS),
-        "mask_stride": STRIDE,
-        "mask_upsampling": "sample at (pixel - 2) / 4" if condinst else "sample at (pixel + 0.5) / 4 - 0.5",
+        **_mask_reading(trained.student),
         "mask_threshold": 0.5,
         "categories": list(trained.categories),
     }
+
+
+def _mask_reading(student: Student) -> dict[str, Any]:
+    """Where a mask's cells lie and where they are to be read."""
+    if isinstance(student, MaskRcnnStudent):
+        return {"mask_frame": "box", "mask_upsampling": "resize to the box, rounded outwards to whole pixels"}
+    condinst = isinstance(student, CondInstStudent)
+    upsampling = "sample at (pixel - 2) / 4" if condinst else "sample at (pixel + 0.5) / 4 - 0.5"
+    return {"mask_frame": "image", "mask_stride": STRIDE, "mask_upsampling": upsampling}

@@ -91,11 +91,10 @@ class StudentMethod(Method):
         self.clock.tick(len(self.last_batch.samples))
         every = self.recipe.validate_every
         if self._validate is not None and every and (step + 1) % every == 0:
-            self._note(step, self.validated())
+            self._note(step, self._validated())
             self.clock.skip()
 
-    def validated(self) -> float:
-        """The AP of the average."""
+    def _validated(self) -> float:
         if self._validate is None:
             raise ValueError("there is nothing to validate on")
         self.average.eval()

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, box_iou
 
 from pseudolabel.condinst.mask_head import aligned_upsample
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.students.base import StudentConfig, make_student
-from pseudolabel.students.export import OUTPUTS, export_onnx, export_torch, graph_of, greedy
+from pseudolabel.students.export import OUTPUTS, export_onnx, export_torch, graph_of
 from pseudolabel.students.save import TrainedStudent, load_student, save_student
+from pseudolabel.students.suppression import greedy
 
 from .scenes import sample
 
@@ -82,7 +84,7 @@ def test_parallel_suppression_is_greedy_suppression():
         score = torch.linspace(1, 0.1, 80)
         wanted = torch.zeros(80, dtype=torch.bool)
         wanted[batched_nms(boxes, score, label, 0.6)] = True
-        assert torch.equal(greedy(box_iou(boxes, boxes), label), wanted)
+        assert torch.equal(greedy(box_iou(boxes, boxes), label, limit=0.6), wanted)
 
 
 def test_a_side_that_is_no_multiple_of_32_is_refused():
@@ -90,9 +92,27 @@ def test_a_side_that_is_no_multiple_of_32_is_refused():
         graph_of(trained("condinst").student, 100)
 
 
-def test_a_student_that_cannot_be_exported_says_which_can():
-    with pytest.raises(ConfigError, match="condinst"):
-        graph_of(trained("mask_rcnn").student, 96)
+def test_the_graph_of_mask_rcnn_finds_what_torchvision_s_steps_find():
+    student = trained("mask_rcnn", detections=30).student
+    image = sample(0).image
+    with torch.no_grad():
+        boxes, labels, scores, masks = graph_of(student, 96)(image[None].float())
+        features = student.pyramid(image[None].float())
+        proposals, _ = student.proposals(ImageList(image[None].float(), [(96, 96)]), features)
+        wanted = student.heads(features, proposals, [(96, 96)])[0][0]
+    assert len(wanted["scores"]) == len(scores) == 30
+    torch.testing.assert_close(scores, wanted["scores"], atol=1e-5, rtol=1e-4)
+    assert torch.equal(labels, wanted["labels"] - 1)
+    torch.testing.assert_close(boxes, wanted["boxes"], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(masks, wanted["masks"][:, 0], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_onnx_runtime_gives_mask_rcnn_s_boxes_and_masks(tmp_path):
+    path = tmp_path / "student.onnx"
+    assert export_onnx(trained("mask_rcnn"), path) < 1e-4
+    sidecar = yaml.safe_load(path.with_suffix(".yaml").read_text())
+    assert sidecar["mask_frame"] == "box"
 
 
 def test_a_saved_student_predicts_the_same(tmp_path):
