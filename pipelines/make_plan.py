@@ -25,6 +25,12 @@ class PlanConfig(Config):
         "transpose", "turn pictures as a viewer shows them, or take the stored pixels"
     )
 
+    @field_validator("images", mode="before")
+    @classmethod
+    def _from_path(cls, images: object) -> object:
+        """A folder may be given as a path, too."""
+        return str(images) if isinstance(images, Path) else images
+
     @field_validator("images")
     @classmethod
     def _without_credentials(cls, images: str) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from pseudolabel.config import result_relevant
 from pseudolabel.errors import InputError, MachineError, RejectError
 from pseudolabel.pipelines.commit import read_footer, read_part
 from pseudolabel.pipelines.fingerprint import file_sha256
+from pseudolabel.pipelines.mal_rounds import VIEWS, BoxedImage, Targets
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, read_plan
 from pseudolabel.pipelines.train_teacher import TrainTeacherConfig
@@ -18,46 +19,59 @@ from pseudolabel.pipelines.train_teacher import TrainTeacherConfig
 if TYPE_CHECKING:
     import numpy as np
 
+    from pseudolabel.fusion.candidates import Target
     from pseudolabel.teachers.mal import MalConfig
     from pseudolabel.teachers.mal_crops import CropBatch
 
 _MIN_SIDE_PX = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class BoxedImage:
-    """An image of the run with the boxes that are fit to learn from."""
-
-    file_name: str
-    size_wh: tuple[int, int]
-    boxes_xyxy: list[list[float]]
-
-
 def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
-    """Train on every box of the run that is no crowd and at least a pixel wide and high."""
-    from pseudolabel.teachers.mal import Mal
-    from pseudolabel.teachers.mal_network import build_network
+    """Train on every box of the run that is no crowd and at least a pixel wide and high, round after round.
+
+    The first round learns from the boxes alone; each later one, from the start again, also from the masks that the
+    last one's network gave, with those of `guides`, fused.
+    """
+    from pseudolabel.pipelines.mal_rounds import fused_targets
+    from pseudolabel.teachers.mal_infer import MalTeacher
     from pseudolabel.training.checkpoint import save_model
-    from pseudolabel.training.fit import fit
 
     model = mal_config(config)
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
     folder = run.logs("train-teacher") / _digest(run, config)
     objects = Canvases(folder, plan, images, model.canvas_px)
-    chosen = _chosen(len(objects), config)
-    method = Mal(build_network(model.backbone, config.backbone_weights, width=model.width), model)
-    settings = _settings(config, len(chosen), device)
-    fit(method, lambda places: objects.load([chosen[place] for place in places]), len(chosen), folder, settings)
+    method = _trained(objects, model, config, folder, device)
+    for number in range(2, config.rounds + 1):
+        teacher = MalTeacher(method.average, model, device=device, views=VIEWS)
+        own = folder / f"round-{number}"
+        objects.targets = fused_targets(run, plan, images, teacher, config.guides, own / "targets.npy")
+        method = _trained(objects, model, config, own, device)
     about = {
         "method": "mal",
         "model": model.model_dump(mode="json"),
         "trained": config.model_dump(mode="json"),
-        "objects": len(chosen),
+        "objects": len(objects),
     }
     save_model(run.model("teacher"), method.model_state(), about)
     objects.close()
     return run.model("teacher")
+
+
+def _trained(objects: "Canvases", model: "MalConfig", config: TrainTeacherConfig, folder: Path, device: str) -> Any:
+    """A new network after one round; a round that ended is only read again."""
+    import torch
+
+    from pseudolabel.teachers.mal import Mal
+    from pseudolabel.teachers.mal_network import build_network
+    from pseudolabel.training.fit import fit
+
+    torch.manual_seed(config.seed)
+    chosen = _chosen(len(objects), config)
+    method = Mal(build_network(model.backbone, config.backbone_weights, width=model.width), model)
+    settings = _settings(config, len(chosen), device)
+    fit(method, lambda places: objects.load([chosen[place] for place in places]), len(chosen), folder, settings)
+    return method
 
 
 def mal_config(config: TrainTeacherConfig) -> "MalConfig":
@@ -77,6 +91,8 @@ def mal_config(config: TrainTeacherConfig) -> "MalConfig":
         pixel_weight=config.pixel_weight,
         affinity_weight=config.affinity_weight,
         ema=config.ema,
+        field_weight=config.field_weight,
+        label_weight=config.label_weight,
     )
 
 
@@ -87,9 +103,10 @@ def boxed_images(run: RunPaths, plan: Plan) -> Iterator[BoxedImage]:
         for row in sorted(rows, key=lambda row: str(row["image_key"])):
             if row["status"] != "ok" or row["annotation_id"] is not None:
                 continue
-            boxes = [_xyxy(one["bbox_xywh"]) for one in row["objects"] or () if _usable(one)]
-            if boxes:
-                yield BoxedImage(row["file_name"], (row["width"], row["height"]), boxes)
+            objects = tuple(_target(one) for one in row["objects"] or () if _usable(one))
+            if objects:
+                size_wh = (row["width"], row["height"])
+                yield BoxedImage(row["image_key"], shard, row["file_name"], size_wh, objects)
 
 
 class Canvases:
@@ -110,6 +127,7 @@ class Canvases:
         ]
         self._sizes = torch.cat(sizes)
         self._names = [image.file_name for image in images for _ in image.boxes_xyxy]
+        self.targets: Targets | None = None  # what an earlier round found
         self._path = folder / f"canvases-{side_px}.u8"
         self._pixels = self._mapped(plan, images, side_px)
 
@@ -125,7 +143,11 @@ class Canvases:
         index = torch.tensor(list(places))
         canvas = torch.from_numpy(self._pixels[list(places)])
         names = tuple(self._names[place] for place in places)
-        return CropBatch(canvas, self._boxes[index], self._others[index], self._sizes[index], names)
+        batch = CropBatch(canvas, self._boxes[index], self._others[index], self._sizes[index], names)
+        if self.targets is None:
+            return batch
+        masks, scores = self.targets.masks[list(places)], self.targets.scores[list(places)]
+        return replace(batch, masks=torch.from_numpy(masks), scores=torch.from_numpy(scores))
 
     def close(self) -> None:
         """Remove the file; the training is done."""
@@ -153,18 +175,28 @@ def _fill(file: "np.ndarray", plan: Plan, images: Sequence[BoxedImage], side_px:
     import torch
     from tqdm import tqdm
 
-    from pseudolabel.images import load_image
     from pseudolabel.teachers.mal_crops import cut_canvases
 
     place = 0
     for image in tqdm(images, desc="cut crops", unit="image", leave=False, disable=None):
-        try:
-            pixels = load_image(plan.images_root, image.file_name, exif=plan.exif)
-        except RejectError as error:
-            raise InputError(f"{image.file_name}: {error}; it was sound when `shard` read it") from None
+        pixels = load_pixels(plan, image.file_name)
         boxes = torch.tensor(image.boxes_xyxy)
         file[place : place + len(boxes)] = cut_canvases(pixels, boxes, side_px).numpy()
         place += len(boxes)
+
+
+def load_pixels(plan: Plan, file_name: str) -> "np.ndarray":
+    """An image that `shard` could read.
+
+    Raises:
+        InputError: it cannot be read any more.
+    """
+    from pseudolabel.images import load_image
+
+    try:
+        return load_image(plan.images_root, file_name, exif=plan.exif)
+    except RejectError as error:
+        raise InputError(f"{file_name}: {error}; it was sound when `shard` read it") from None
 
 
 def _check_space(folder: Path, size_bytes: int) -> None:
@@ -206,11 +238,12 @@ def _settings(config: TrainTeacherConfig, count: int, device: str) -> Any:
 
 def _digest(run: RunPaths, config: TrainTeacherConfig) -> str:
     """Names the training, so that a checkpoint is only ever continued by the training that wrote it."""
-    parts = sorted(run.table("manifest").glob("part-*.parquet"))
+    tables = ["manifest", *(f"candidates/{name}" for name in config.guides)]
+    parts = [part for table in tables for part in sorted(run.table(table).glob("part-*.parquet"))]
     content = {
         "config": result_relevant(config),
         "weights": {name: file_sha256(path) for name, path in config.weight_files().items()},
-        "manifest": [read_footer(path).fingerprint for path in parts],
+        "tables": [read_footer(path).fingerprint for path in parts],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -219,6 +252,8 @@ def _usable(one: dict[str, Any]) -> bool:
     return not one["iscrowd"] and min(one["bbox_xywh"][2:]) >= _MIN_SIDE_PX
 
 
-def _xyxy(bbox: Sequence[float]) -> list[float]:
-    x, y, width, height = bbox
-    return [float(x), float(y), float(x + width), float(y + height)]
+def _target(one: dict[str, Any]) -> "Target":
+    from pseudolabel.fusion.candidates import Target
+
+    x, y, width, height = (float(value) for value in one["bbox_xywh"])
+    return Target(one["annotation_id"], one["category_id"], (x, y, width, height))

@@ -1,7 +1,11 @@
 """`train-teacher`: a mask teacher, learned from the run's boxes alone."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pseudolabel.config import Config, option
 from pseudolabel.pipelines.paths import RunPaths
@@ -19,27 +23,115 @@ METHODS = Registry(
 )
 
 
+FAMILY = ("boxinst", "boxteacher", "boxseg")  # CondInst with masks learned from boxes: whole images
+TAUGHT = ("boxteacher", "boxseg")  # those of them that a moving average teaches
+AVERAGED = (*TAUGHT, "boxinst+")  # those of them that have a moving average
+
+# where a method's own default is not the one that its field shows
+OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {
+        "epochs": 24.0,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "encoder_learning_rate": 1e-4,
+        "tau": 0.3,
+        "ema": 0.999,
+    }
+    for name in FAMILY
+}
+OWN_DEFAULTS["boxseg"] |= {"copy_paste": True, "classification": "varifocal"}
+
+
+def _of(methods: Iterable[str], default: Any, help: str, **constraints: Any) -> Any:
+    """An option of these methods alone, which says so; `boxinst+` is boxinst with copy_paste."""
+    names = ", ".join(name.replace("+", " with copy_paste") for name in methods)
+    made = option(default, f"{help} ({names})", **constraints)
+    made.json_schema_extra["methods"] = tuple(methods)
+    return made
+
+
 class TrainTeacherConfig(Config):
-    """Options of `train-teacher`; what a method leaves open here, its own defaults say."""
+    """Options of `train-teacher`. What is not said takes the method's own default; an option of another method that is
+    set to anything but its default is refused.
+    """
 
     method: str = option("mal", "which teacher: " + ", ".join(METHODS))
-    backbone: str = option("mobilenet_v2", "encoder by name: mobilenet_v2, resnet50, resnet101, swin_tiny, tiny, ...")
-    backbone_weights: str = option("hub", "a file, hub (the hub's cache), or none to start from chance")
-    epochs: float = option(16.0, "how often every object (mal) or image (the others) is seen", gt=0)
-    batch_size: int = option(8, "objects (mal) or images (the others) per step and process", ge=1)
-    crop_px: int = option(128, "side of the crops, a multiple of 32", ge=32)
-    image_px: int = option(640, "short side of the images that boxinst, boxteacher and boxseg see", ge=32)
-    channels: int = option(256, "width of the pyramid of boxinst, boxteacher and boxseg", ge=8)
-    learning_rate: float = option(2e-3, "of the new layers", gt=0)
-    encoder_learning_rate: float = option(4e-4, "of the encoder", ge=0)
-    freeze: bool = option(True, "keep the encoder's layers up to stride 4 as pretrained")
-    tau: float = option(0.1, "least colour similarity of neighbours that should agree", ge=0, le=1)
+    copy_paste: bool = _of(FAMILY, False, "paste objects with good masks over their peers; boxseg: on")
+    backbone: str = option(
+        "mobilenet_v2", "encoder by name: mobilenet_v2, resnet50, resnet101, swin_tiny, tiny, or any timm name"
+    )
+    backbone_weights: str = option(
+        "hub", "a file, hub (ImageNet's, out of the hub's cache or fetched), or none to start from chance"
+    )
+    epochs: float = option(16.0, "how often every object (mal) or image (the others: 24) is seen", gt=0)
+    batch_size: int = option(8, "objects (mal) or images (the others: 2) per step and process", ge=1)
+    learning_rate: float = option(2e-3, "of the new layers (all but mal: 0.001)", gt=0)
+    encoder_learning_rate: float = option(4e-4, "of the encoder (all but mal: 0.0001)", ge=0)
+    tau: float = option(0.1, "least colour similarity of neighbours that should agree (all but mal: 0.3)", ge=0, le=1)
     pairwise_weight: float = option(1.0, "of the colour loss", ge=0)
-    teacher_from: float = option(0.4, "share of the training before the moving average teaches", ge=0, le=1)
-    pixel_weight: float = option(0.5, "of the loss with the moving average's masks", ge=0)
-    affinity_weight: float = option(0.1, "of the affinity loss with the moving average's masks", ge=0)
-    ema: float = option(0.995, "momentum of the moving average", ge=0, lt=1)
-    max_objects: int = option(100_000, "train on this many objects at most, drawn by the seed", ge=1)
+    teacher_from: float = _of(
+        ["mal", *TAUGHT], 0.4, "share of the training before the moving average teaches", ge=0, le=1
+    )
+    pixel_weight: float = _of(["mal", *TAUGHT], 0.5, "of the loss with the moving average's masks", ge=0)
+    affinity_weight: float = _of(["mal", *TAUGHT], 0.1, "of the affinity loss with the moving average's masks", ge=0)
+    ema: float = _of(["mal", *AVERAGED], 0.995, "largest momentum of the moving average, 0.999 but for mal", ge=0, lt=1)
+    field_weight: float = _of(
+        ["mal"], 1.0, "of like-coloured neighbours in the mean field over the moving average's masks", ge=0
+    )
+    rounds: int = _of(["mal"], 2, "trainings; each but the first learns also from the masks of the one before", ge=1)
+    guides: list[str] = _of(
+        ["mal"], [], "candidate tables, such as semantic, that are fused with the masks between two rounds"
+    )
+    label_weight: float = _of(["mal"], 2.0, "of the loss with the masks of the round before", ge=0)
+    crop_px: int = _of(["mal"], 128, "side of the crops, a multiple of 32", ge=32)
+    freeze: bool = _of(["mal"], True, "keep the encoder's layers up to stride 4 as pretrained")
+    max_objects: int = _of(["mal"], 100_000, "train on this many objects at most, drawn by the seed", ge=1)
+    image_px: int = _of(FAMILY, 640, "short side of the images that are seen, the long one twice that at most", ge=32)
+    channels: int = _of(FAMILY, 256, "width of the pyramid and of the towers", ge=8)
+    convs: int = _of(FAMILY, 4, "convolutions per tower", ge=1)
+    mask_branch_channels: int = _of(FAMILY, 128, "width of the mask branch", ge=8)
+    mask_branch_norm: Literal["batch", "group"] = _of(
+        FAMILY, "group", "normalisation of the mask branch; batch, as published, wants large batches"
+    )
+    mask_features: int = _of(FAMILY, 16, "channels that the mask branch gives (CondInst's paper: 8)", ge=1)
+    mask_head_channels: int = _of(FAMILY, 8, "width of the dynamic mask head", ge=1)
+    supervision: Literal["boxes", "masks", "mixed"] = _of(
+        FAMILY, "boxes", "boxes alone; true masks, as a reference; mixed: masks where there are some, boxes elsewhere"
+    )
+    mask_classes: list[str] = _of(FAMILY, [], "with mixed: use the masks of these classes alone; repeat for more")
+    classification: Literal["focal", "varifocal"] = _of(FAMILY, "focal", "class loss; boxseg: varifocal")
+    varifocal_alpha: float = _of(FAMILY, 0.75, "weight of negatives in it (BoxSeg's code: 0.25)", ge=0)
+    positives: int = _of(FAMILY, 64, "locations per image that train the mask head", ge=1)
+    theta: float = _of(FAMILY, 2.0, "scale of colour distances", gt=0)
+    size: int = _of(FAMILY, 3, "side of the neighbourhood, in cells of 4 px", ge=3)
+    dilation: int = _of(FAMILY, 2, "distance of the neighbours, in cells of 4 px", ge=1)
+    bottom_px: int = _of(
+        FAMILY, 10, "rows at an image's bottom whose colours are not trusted, as COCO's boxes end there", ge=0
+    )
+    projection_weight: float = _of(FAMILY, 1.0, "of the projection loss", ge=0)
+    pairwise_warmup: float = _of(FAMILY, 0.3, "share of the training over which the colour loss rises", ge=0, le=1)
+    flip: bool = _of(FAMILY, True, "mirror half of the images")
+    copy_paste_probability: float = _of(AVERAGED, 0.5, "of a paste per image", ge=0, le=1)
+    min_tutor_px: int = _of(AVERAGED, 300, "least area of a pasted object, in pixels of the network's input", ge=1)
+    teacher_warmup: float = _of(
+        TAUGHT, 0.2, "share of the training over which the losses with the average's masks rise", ge=0, le=1
+    )
+    ema_ramp: float = _of(
+        AVERAGED, 10.0, "before ema is reached, the average goes back over one part in so many of the steps", ge=1
+    )
+    ema_buffers: bool = _of(AVERAGED, True, "average BatchNorm's statistics too (the released code does not)")
+    min_iou: float = _of(AVERAGED, 0.5, "a candidate's box overlaps the given one by this IoU", ge=0, le=1)
+    detections: int = _of(AVERAGED, 100, "detections of the average per image, where it makes some", ge=1)
+    mcs: Literal["code", "paper"] = _of(AVERAGED, "code", "confidence that weighs a detection's mask")
+    strong: bool = _of(TAUGHT, True, "the student sees other colours than the average")
+    blur: bool = _of(TAUGHT, False, "and a blurred image half of the time, as on long schedules")
+    ranking: Literal["bqr", "bpma"] = _of(["boxseg"], "bqr", "by box quality without NMS, or as boxteacher does")
+    candidates: int = _of(["boxseg"], 0, "candidates per box; 0: 2 to 10 by the box's area; BoxSeg's code: 20", ge=0)
+    fusion: Literal["qmf", "vote", "best"] = _of(["boxseg"], "qmf", "candidates to one mask; vote: BoxSeg's code")
+    score: Literal["mqs", "mcs", "mcs-paper", "code"] = _of(["boxseg"], "mqs", "how a fused mask is scored")
+    tau_box: float = _of(["boxseg"], 0.1, "a candidate's box score is above this", ge=0, lt=1)
+    tau_pixel: float = _of(["boxseg"], 0.5, "a pixel's probability is above this", ge=0, lt=1)
+    box_score: Literal["iacs", "sqrt_iacs_ctr"] = _of(["boxseg"], "iacs", "box score; sqrt_iacs_ctr: BoxSeg's code")
     seed: int = option(0, "of weights, order and augmentation", ge=0)
     precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the forward pass")
     devices: int = option(1, "processes, one per GPU", ge=1)
@@ -49,13 +141,43 @@ class TrainTeacherConfig(Config):
     threads: int = option(0, "CPU threads; 0 = torch's choice", changes_result=False, ge=0)
     checkpoint_every: int = option(200, "steps between checkpoints", changes_result=False, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_defaults(cls, values: Any) -> Any:
+        """What is not said, as the method has it."""
+        return {**OWN_DEFAULTS.get(values.get("method", "mal"), {}), **values} if isinstance(values, dict) else values
+
+    @field_validator("*")
+    @classmethod
+    def _known_to_the_method(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what the method does not look at."""
+        method, name = str(info.data.get("method")), str(info.field_name)
+        methods = methods_of(name)
+        if not methods or method not in METHODS or value == cls.default_of(name, method):
+            return value
+        pasting = info.data.get("copy_paste") and f"{method}+" in methods
+        if method not in methods and not pasting:
+            raise PydanticCustomError("not_of_method", f"does nothing with {method}; an option of {', '.join(methods)}")
+        return value
+
+    @classmethod
+    def default_of(cls, name: str, method: str) -> Any:
+        """The value of an option when nobody says anything."""
+        return OWN_DEFAULTS.get(method, {}).get(name, cls.model_fields[name].default)
+
     def tables(self) -> tuple[str, ...]:
         """Tables that decide the result."""
-        return ("manifest",)
+        return ("manifest", *(f"candidates/{name}" for name in self.guides))
 
     def weight_files(self) -> dict[str, Path]:
         """Files that decide the result."""
         return {} if self.backbone_weights in ("hub", "none") else {"backbone": Path(self.backbone_weights)}
+
+
+def methods_of(name: str) -> tuple[str, ...]:
+    """The methods that look at an option, `boxinst+` for boxinst with copy_paste; empty where all do."""
+    extra = TrainTeacherConfig.model_fields[name].json_schema_extra
+    return tuple(extra.get("methods", ())) if isinstance(extra, dict) else ()  # type: ignore[arg-type]
 
 
 def train_teacher(run: RunPaths, config: TrainTeacherConfig) -> Path:

@@ -99,7 +99,9 @@ class FuseStage:
             self._calibration = load_calibration(self.config.calibration)
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
-        candidates = _by_image([table for name, table in sorted(inputs.items()) if name != "manifest"])
+        from pseudolabel.fusion.candidates import rows_by_image
+
+        candidates = rows_by_image([table for name, table in sorted(inputs.items()) if name != "manifest"])
         rows: list[Row] = []
         for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
             if image["status"] != "rejected" and image["annotation_id"] is None:
@@ -214,16 +216,6 @@ def label_settings(config: FuseConfig, *, has_boxes: bool) -> "LabelSettings":
         exclusive=config.exclusive,
         by_expected_iou=expected,
     )
-
-
-def _by_image(tables: Sequence[pa.Table]) -> dict[str, list[Row]]:
-    """The candidates that are there, by image, in the order of table and row."""
-    rows: dict[str, list[Row]] = {}
-    for table in tables:
-        for row in table.to_pylist():
-            if row["status"] == "ok":
-                rows.setdefault(row["image_key"], []).append(row)
-    return rows
 
 
 def _target(one: Row) -> "Target":

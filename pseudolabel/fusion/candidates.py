@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float64
 
 from pseudolabel.boxes import iou_matrix
@@ -60,6 +61,16 @@ def candidate_from_row(row: Mapping[str, Any]) -> Candidate:
         box_iou=None if row["box_iou"] is None else _share(row["box_iou"], "box_iou"),
         mask=soft_mask_from_struct(row["mask"]),
     )
+
+
+def rows_by_image(tables: Sequence[pa.Table]) -> dict[str, list[dict[str, Any]]]:
+    """The candidates that are there, by image, in the order of table and row."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for table in tables:
+        for row in table.to_pylist():
+            if row["status"] == "ok":
+                rows.setdefault(row["image_key"], []).append(row)
+    return rows
 
 
 def box_ious(targets: Sequence[Target], candidates: Sequence[Candidate]) -> Float64[np.ndarray, "n c"]:

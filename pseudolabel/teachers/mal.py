@@ -63,6 +63,8 @@ class MalConfig(Config):
     teacher_ramp: float = option(0.1, "share of the training over which its losses rise", gt=0, le=1)
     pixel_weight: float = option(0.5, "of the quality-weighted dice with the teacher's mask", ge=0)
     affinity_weight: float = option(0.1, "of the affinity loss with the teacher's mask", ge=0)
+    label_weight: float = option(2.0, "of the loss with an earlier round's masks", ge=0)
+    labelled_pairwise: float = option(0.3, "share of the pairwise loss that stays where there are such masks", ge=0)
     field_weight: float = option(1.0, "of like-coloured neighbours in the mean field over the teacher's mask", ge=0)
     ema: float = option(0.995, "momentum of the moving average", ge=0, lt=1)
 
@@ -84,11 +86,15 @@ class Mal(Method):
         views = self._training_views(batch)
         logits = self.network(_jittered(views.rgb, config.color_jitter), views.cues)
         target = _Target(views, logits.shape, config)
+        pairwise = config.pairwise_weight * (1.0 if views.masks is None else config.labelled_pairwise)
         losses = {
             "projection": projection_loss(logits, target.cells).mean(),
-            "pairwise": config.pairwise_weight * _rise(progress, 0, config.pairwise_warmup) * target.pairwise(logits),
+            "pairwise": pairwise * _rise(progress, 0, config.pairwise_warmup) * target.pairwise(logits),
             "outside": config.outside_weight * outside_loss(logits, target.box, views.valid).mean(),
         }
+        if views.masks is not None and batch.scores is not None:
+            known = labelled_loss(logits, views.masks, target.box * views.valid, batch.scores)
+            losses["labels"] = config.label_weight * known
         share = _rise(progress, config.teacher_from, config.teacher_ramp)
         if share > 0:
             losses |= {name: share * value for name, value in self._taught(logits, views, target).items()}
@@ -180,6 +186,23 @@ def outside_loss(
     """Mean cross-entropy with background over the cells of the image outside the box."""
     weight = (1 - box) * valid
     return (F.softplus(logits) * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1)
+
+
+def labelled_loss(
+    logits: Float[Tensor, "b h w"],
+    masks: Float[Tensor, "b h w"],
+    cells: Float[Tensor, "b h w"],
+    scores: Float[Tensor, "b"],
+) -> Float[Tensor, ""]:
+    """Mean over the crops of score x (cross-entropy with the soft mask + dice with it cut at one half) / 2, in the box.
+
+    Args:
+        cells: 1 on the box's cells that show the image, 0 elsewhere.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    entropy = (entropy * cells).sum(dim=(1, 2)) / cells.sum(dim=(1, 2)).clamp(min=1)
+    dice = dice_loss(logits.sigmoid() * cells, (masks > 0.5).float() * cells)
+    return (scores * (entropy + dice) / 2).mean()
 
 
 def mask_quality(probability: Float[Tensor, "b h w"], cells: Int[Tensor, "b 4"]) -> Float[Tensor, "b"]:

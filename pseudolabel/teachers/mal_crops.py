@@ -31,6 +31,8 @@ class CropBatch:
     others: Float[Tensor, "b k 4"]  # boxes of the same image that overlap; all zero where there are fewer
     sizes_wh: Float[Tensor, "b 2"]  # of the images
     images: tuple[str, ...]
+    masks: UInt8[Tensor, "b T T"] | None = None  # what an earlier round found, over the canvases; 255 = certain
+    scores: Float[Tensor, "b"] | None = None  # how much each of them is believed
 
     def to(self, device: str | torch.device) -> "CropBatch":
         return take(self, torch.arange(len(self.boxes)), device)
@@ -45,6 +47,7 @@ class Views:
     valid: Bool[Tensor, "b h w"]  # the cell's centre is on the image
     box_in_crop: Float[Tensor, "b 4"]  # in pixels of the crop
     rect: Float[Tensor, "b 4"]  # what the crop shows, in image pixels
+    masks: Float[Tensor, "b h w"] | None  # the batch's masks as the crop shows them
 
 
 def take(batch: CropBatch, index: Int[Tensor, "n"], device: str | torch.device = "cpu") -> CropBatch:
@@ -52,6 +55,8 @@ def take(batch: CropBatch, index: Int[Tensor, "n"], device: str | torch.device =
     return CropBatch(
         *(getattr(batch, name)[index].to(device) for name in ("canvas", "boxes", "others", "sizes_wh")),
         images=tuple(batch.images[place] for place in index.tolist()),
+        masks=None if batch.masks is None else batch.masks[index].to(device),
+        scores=None if batch.scores is None else batch.scores[index].to(device),
     )
 
 
@@ -124,7 +129,13 @@ def sample_views(batch: CropBatch, rect: Float[Tensor, "b 4"], flip: Bool[Tensor
     rgb = F.grid_sample(batch.canvas.float(), grid, align_corners=False)
     x, y = cell_centres(rect, flip, size // STRIDE)
     cues = cue_planes(batch, x, y)
-    return Views(rgb, cues, _on_image(x, y, batch.sizes_wh), _box_in_crop(batch.boxes, rect, flip, size), rect)
+    masks = None if batch.masks is None else _masks(batch.masks, theta, size // STRIDE)
+    return Views(rgb, cues, _on_image(x, y, batch.sizes_wh), _box_in_crop(batch.boxes, rect, flip, size), rect, masks)
+
+
+def _masks(masks: UInt8[Tensor, "b T T"], theta: Float[Tensor, "b 2 3"], cells: int) -> Float[Tensor, "b h w"]:
+    grid = F.affine_grid(theta, [len(masks), 1, cells, cells], align_corners=False)
+    return F.grid_sample(masks[:, None].float() / 255, grid, align_corners=False)[:, 0]
 
 
 def cell_centres(

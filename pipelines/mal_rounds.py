@@ -1,0 +1,147 @@
+"""Later rounds of the box-conditioned teacher: what the last round's network and the run's other sources agree on,
+fused and fitted to the colours as `fuse` does it, is what the next round's network learns from, mask by mask as far as
+its score goes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudolabel.pipelines.commit import atomic_path, read_part
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.plan import Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pseudolabel.fusion.candidates import Candidate, Target
+    from pseudolabel.teachers.mal_infer import MalTeacher
+
+TARGET_CELLS = 64  # side of a target over its canvas, as fine as a mask of a 256 px canvas on stride 4
+VIEWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class BoxedImage:
+    """An image of the run with the boxes that are fit to learn from."""
+
+    key: str
+    shard: int
+    file_name: str
+    size_wh: tuple[int, int]
+    objects: "tuple[Target, ...]"
+
+    @property
+    def boxes_xyxy(self) -> list[list[float]]:
+        return [list(one.box_xyxy) for one in self.objects]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Soft masks over the canvases of all objects, and how much each is believed."""
+
+    masks: "np.ndarray"  # uint8 (n, TARGET_CELLS, TARGET_CELLS), 255 = certain
+    scores: "np.ndarray"  # float32 (n,), 0 where no source had a mask
+
+
+def fused_targets(
+    run: RunPaths, plan: Plan, images: Sequence[BoxedImage], teacher: "MalTeacher", guides: Sequence[str], path: Path
+) -> Targets:
+    """The targets of every object, from `path` where an earlier, stopped call has written them.
+
+    Args:
+        guides: candidate tables beside the teacher, such as `semantic`.
+        path: an .npy file; the scores lie beside it.
+    """
+    import numpy as np
+
+    scores = path.with_suffix(".scores.npy")
+    if not (path.exists() and scores.exists()):
+        count = sum(len(image.objects) for image in images)
+        with atomic_path(path) as temporary:
+            file = np.lib.format.open_memmap(temporary, "w+", np.uint8, (count, TARGET_CELLS, TARGET_CELLS))
+            found = np.zeros(count, dtype=np.float32)
+            for place, (mask, score) in enumerate(_labels(run, plan, images, teacher, guides)):
+                file[place], found[place] = mask, score
+            file.flush()
+        with atomic_path(scores) as temporary, temporary.open("wb") as stream:
+            np.save(stream, found)
+    return Targets(np.load(path, mmap_mode="r"), np.load(scores))
+
+
+def _labels(
+    run: RunPaths, plan: Plan, images: Sequence[BoxedImage], teacher: "MalTeacher", guides: Sequence[str]
+) -> "Iterator[tuple[np.ndarray, float]]":
+    import numpy as np
+    from tqdm import tqdm
+
+    from pseudolabel.pipelines.train_mal import load_pixels
+    from pseudolabel.teachers.base import TeacherInput
+
+    others = _Guides(run, plan, guides)
+    for image in tqdm(images, desc="label for the next round", unit="image", leave=False, disable=None):
+        pixels = load_pixels(plan, image.file_name)
+        [own] = teacher.predict([TeacherInput(pixels, np.array(image.boxes_xyxy, dtype=np.float32))])
+        candidates = [_bound(one, image) for one in own] + others.of(image)
+        yield from _image_labels(image, pixels, candidates)
+
+
+def _image_labels(
+    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]"
+) -> "Iterator[tuple[np.ndarray, float]]":
+    """One soft mask over its canvas and one score for every object of an image."""
+    import math
+
+    import numpy as np
+
+    from pseudolabel.fusion.objects import FusionSettings, fuse_image
+    from pseudolabel.fusion.refine import Refinement, refine
+    from pseudolabel.fusion.scoring import expected_iou
+    from pseudolabel.masks import resample
+
+    fused = fuse_image(image.objects, candidates, pixels.shape[:2], FusionSettings())
+    for one, target in zip(fused, image.objects, strict=True):
+        if one is None:
+            yield np.zeros((TARGET_CELLS, TARGET_CELLS), dtype=np.uint8), 0.0
+            continue
+        soft = refine(one.probability, one.window, Refinement(), pixels)
+        score = math.sqrt(one.pixel_quality * expected_iou(soft, soft > 0.5))
+        yield np.rint(resample(soft, one.window, _canvas_grid(target)) * 255).astype(np.uint8), score
+
+
+def _canvas_grid(target: "Target") -> Any:
+    import torch
+
+    from pseudolabel.masks import Grid
+    from pseudolabel.teachers.mal_crops import canvas_extent
+
+    left, top, right, bottom = canvas_extent(torch.tensor([target.box_xyxy]))[0].tolist()
+    return Grid(left, top, (right - left) / TARGET_CELLS, (bottom - top) / TARGET_CELLS, TARGET_CELLS, TARGET_CELLS)
+
+
+def _bound(one: Any, image: BoxedImage) -> "Candidate":
+    """A mask of the teacher as the fusion takes it."""
+    from pseudolabel.fusion.candidates import Candidate
+
+    target = image.objects[one.given]
+    return Candidate(
+        "teacher", target.annotation_id, target.category_id, one.box_xyxy, one.box_score, one.box_iou, one.mask
+    )
+
+
+class _Guides:
+    """The rows of some candidate tables, shard by shard."""
+
+    def __init__(self, run: RunPaths, plan: Plan, names: Sequence[str]) -> None:
+        self._run, self._plan, self._names = run, plan, names
+        self._shard = -1
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+
+    def of(self, image: BoxedImage) -> "list[Candidate]":
+        from pseudolabel.fusion.candidates import candidate_from_row, rows_by_image
+
+        if image.shard != self._shard and self._names:
+            parts = [self._run.part(f"candidates/{name}", image.shard, self._plan.num_shards) for name in self._names]
+            self._shard, self._rows = image.shard, rows_by_image([read_part(part) for part in parts])
+        return [candidate_from_row(row) for row in self._rows.get(image.key, [])]
