@@ -47,7 +47,8 @@ def training_command(name: str, text: str) -> Any:
             click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)
             return
         summary = run_training(RunPaths(run), name, config, overwrite=overwrite).as_dict()
-        click.echo(json.dumps(summary) if as_json else summary_line(summary))
+        if summary["sha256"]:  # else another process of this training tells
+            click.echo(json.dumps(summary) if as_json else summary_line(summary))
 
     return command
 

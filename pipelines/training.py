@@ -30,6 +30,8 @@ class TrainingSummary:
 def run_training(run: RunPaths, name: str, config: Config, *, overwrite: bool = False) -> TrainingSummary:
     """The model of a training command, trained now unless the same training is done already.
 
+    torchrun and srun call this in every process; the first one writes, and the others have no `sha256` to tell.
+
     Raises:
         StaleOutputError: a model of another config or other data is there and `overwrite` is off.
         IncompleteError: a table that it reads is not complete.
@@ -42,9 +44,15 @@ def run_training(run: RunPaths, name: str, config: Config, *, overwrite: bool = 
         return TrainingSummary(name, str(weights), found["sha256"], trained=False)
     if weights.exists() and found.get("wanted") != wanted and not overwrite:
         raise StaleOutputError(f"{weights} was trained otherwise: {_difference(found, wanted)}: use --overwrite")
+    from pseudolabel.training.processes import is_first_process, part, wait_for_all
+
     load_attribute(trainer.function)(run, config)
-    digest = file_sha256(weights)
-    write_text_atomically(_provenance_path(weights), json.dumps({"wanted": wanted, "sha256": digest}, indent=1))
+    digest = ""
+    if is_first_process():
+        digest = file_sha256(weights)
+        write_text_atomically(_provenance_path(weights), json.dumps({"wanted": wanted, "sha256": digest}, indent=1))
+    wait_for_all()
+    part()
     return TrainingSummary(name, str(weights), digest, trained=True)
 
 

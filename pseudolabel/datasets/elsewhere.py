@@ -34,6 +34,8 @@ class SourceDataset:
         keys: set[str] = set()
         for number, name in enumerate(self._source.names(), start=1):
             yield self._row(name, number, keys)
+        for archive, what in self._source.damage():
+            yield rejected_image(archive, None, None, RejectError("undecodable", what))
 
     def _row(self, name: str, number: int, keys: set[str]) -> Row:
         try:

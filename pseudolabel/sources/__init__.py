@@ -43,6 +43,9 @@ class ImageSource(Protocol):
     def names(self) -> Iterator[str]:
         """Names of all images, sorted, each with its place where it has one (see `pseudolabel.sources.place`)."""
 
+    def damage(self) -> Iterator[tuple[str, str]]:
+        """Archives that could be listed in part only, each with what is wrong with it."""
+
     def located(self, file_name: str) -> str:
         """The name with its place in an archive, so that whoever reads it needs no index; else the name itself.
 

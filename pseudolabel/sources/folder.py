@@ -44,6 +44,9 @@ class Folder:
 
         yield from image_paths(self._root)
 
+    def damage(self) -> Iterator[tuple[str, str]]:
+        return iter(())
+
     def located(self, file_name: str) -> str:
         return file_name
 

@@ -74,6 +74,9 @@ class ParquetImages:
             for row in range(self._file(archive).rows):
                 yield str(Place(f"{archive}/{row:08d}", archive, row))
 
+    def damage(self) -> Iterator[tuple[str, str]]:
+        return iter(())
+
     def located(self, file_name: str) -> str:
         found = self._lookup().get(file_name, ())
         if not found:

@@ -55,6 +55,9 @@ class StoreFolder:
         """What is named like an image; nothing is opened to find out."""
         yield from (name for name in self._listed() if named_like_image(name))
 
+    def damage(self) -> Iterator[tuple[str, str]]:
+        return iter(())
+
     def located(self, file_name: str) -> str:
         return file_name
 

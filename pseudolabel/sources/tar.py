@@ -61,6 +61,11 @@ class TarShards:
             for place in index.places:
                 yield str(Place(f"{archive}/{place.name}", place.archive, place.start, place.size))
 
+    def damage(self) -> Iterator[tuple[str, str]]:
+        for archive, index in zip(self._archives.names, self._index(), strict=True):
+            if index.damage is not None:
+                yield archive, index.damage
+
     def located(self, file_name: str) -> str:
         found = self._lookup().get(file_name, ())
         if not found:
@@ -73,10 +78,6 @@ class TarShards:
     def shard_key(self, file_name: str) -> str | None:
         del file_name
         return None
-
-    def damage(self) -> list[str]:
-        """What is wrong with archives whose walk ended too early, one line each."""
-        return [index.damage for index in self._index() if index.damage]
 
     def _range(self, place: Place, wanted: int) -> bytes:
         """The member's bytes, fetched together with its header, which has to be the one that was planned."""
@@ -128,7 +129,7 @@ class TarShards:
         except tarfile.TarError as error:
             if not index.places:
                 raise InputError(f"{shown}: not a tar archive, or cut off before its first image ({error})") from None
-            index.damage = f"{shown}: cut off or damaged after {len(index.places)} images ({error})"
+            index.damage = f"cut off or damaged after {len(index.places)} images ({error})"
         return index
 
 

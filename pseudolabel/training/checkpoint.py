@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pseudolabel.errors import InputError, MachineError
+from pseudolabel.training.processes import is_first_process
 
 _NAMED = 5  # names of tensors that a message lists before it counts the rest
 
@@ -26,7 +27,8 @@ def config_path(weights: Path) -> Path:
 def save_model(weights: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
     """Write weights and config, and return the sha256 of the weights, which the config's `sha256` repeats.
 
-    A process that dies between the two files leaves a config that does not fit, which `read_config` refuses.
+    A process that dies between the two files leaves a config that does not fit, which `read_config` refuses. Of the
+    processes of one training the first alone writes; the others get an empty string.
 
     Raises:
         InputError: a weight is NaN or infinite.
@@ -34,6 +36,8 @@ def save_model(weights: Path, state: Mapping[str, Tensor], config: Mapping[str, 
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     _check_finite(tensors, weights)
+    if not is_first_process():
+        return ""
     weights.parent.mkdir(parents=True, exist_ok=True)
     _write_atomically(weights, lambda path: save_file(tensors, path))
     digest = sha256(weights)

@@ -30,8 +30,9 @@ from pseudolabel.errors import SignalStopError
 from pseudolabel.training.guard import check_gradients, check_losses
 from pseudolabel.training.method import Method
 from pseudolabel.training.order import BatchOrder, StepBatches, step_loader
+from pseudolabel.training.processes import check_processes, largest_of_all, mean_of_all, requeue_slurm_job
 
-BetweenSteps = Callable[[int], None]
+_STOPS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class FitConfig(Config):
@@ -65,38 +66,24 @@ def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, fold
 
     Raises:
         NonFiniteLossError: names the images of the step.
-        SignalStopError: SIGTERM came; a checkpoint was written, the same call goes on from it.
+        SignalStopError: SIGTERM or SIGUSR1 came to this process or another of the training; a checkpoint was written,
+            the same call goes on from it. After SIGUSR1 in a job of Slurm, the job is in the queue again.
+        ConfigError: torchrun or srun started another number of processes than the config says.
     """
+    check_processes(config.devices, config.nodes)
     module = _Module(method, load, samples, config)
     last = folder / "last.ckpt"
     try:
-        with _without_chatter(), _signals_are_lightnings():
+        with _without_chatter():
             trainer = _trainer(folder, config)
             trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
-    except SIGTERMException:
+    except SIGTERMException:  # between Lightning's first look at signals and the first step
         raise SignalStopError(signal.SIGTERM) from None
     if trainer.interrupted:
         raise SignalStopError(signal.SIGINT)
     if trainer.global_step < config.steps and not method.finished():
         raise SignalStopError(signal.SIGTERM)
     return module.first_step
-
-
-@contextmanager
-def _signals_are_lightnings() -> Iterator[None]:
-    """No handler of ours for SIGTERM, nor under Slurm for SIGUSR1: it would raise in the middle of a step, before
-    Lightning can finish the step, write a checkpoint and, under Slurm, ask for the requeue.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [signal.SIGTERM, *([signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else [])]
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: float, schedule: str = "cosine") -> float:
@@ -152,8 +139,16 @@ class _Module(lightning.LightningModule):
         losses = self.method.losses(batch.content, progress=step / self.fit_config.steps)
         check_losses(losses, step=step, images=self._images)
         total = torch.stack(list(losses.values())).sum()
-        self.log_dict({**losses, "loss": total}, batch_size=self.fit_config.batch_size)
+        self.log_dict(self._logged({**losses, "loss": total}), batch_size=self.fit_config.batch_size)
         return total
+
+    def _logged(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses as the log has them: means over all processes, where it is time for a line."""
+        due = (int(self.trainer.global_step) + 1) % self.trainer.log_every_n_steps == 0
+        if self.trainer.world_size == 1 or not due:
+            return losses
+        means = mean_of_all(torch.stack(list(losses.values())))
+        return dict(zip(losses, means.unbind(), strict=True))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         del optimizer
@@ -177,7 +172,10 @@ class _AfterStep(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object, **__: object
     ) -> None:
         pl_module.method.after_step(int(trainer.global_step) - 1)
-        trainer.should_stop = trainer.should_stop or pl_module.method.finished()
+        finished = pl_module.method.finished()
+        if trainer.world_size > 1:  # no process may stop alone
+            finished = bool(largest_of_all(int(finished), pl_module.device))
+        trainer.should_stop = trainer.should_stop or finished
 
 
 class _Pictures(Callback):
@@ -198,18 +196,41 @@ class _Pictures(Callback):
             board.add_image(name, picture, step)
 
 
-class _SaveOnSignal(Callback):
-    """A checkpoint when SIGTERM ends the work; Lightning raises only between two steps."""
+class _StopOnSignal(Callback):
+    """Ends the training between two steps after SIGTERM or SIGUSR1 to any of its processes, with a checkpoint.
+
+    Lightning's own handlers are put aside: they write a checkpoint in the middle of a step, and a signal that reaches
+    one process of several makes them wait for the others for ever.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._received = path, 0
+        self._before: dict[int, Any] = {}
 
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        del trainer, pl_module
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in _STOPS}
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object, **__: object
     ) -> None:
-        del pl_module
-        if isinstance(exception, SIGTERMException):
+        several = trainer.world_size > 1
+        number = largest_of_all(self._received, pl_module.device) if several else self._received
+        if number:
             trainer.save_checkpoint(self._path)
+            if number == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ and trainer.is_global_zero:
+                requeue_slurm_job()
+            raise SignalStopError(signal.Signals(number))
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        del trainer, pl_module, stage
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, _: object) -> None:
+        self._received = self._received or number  # Slurm and srun may send the same one twice
 
 
 def _trainer(folder: Path, config: FitConfig) -> lightning.Trainer:
@@ -217,10 +238,12 @@ def _trainer(folder: Path, config: FitConfig) -> lightning.Trainer:
     kind, _, index = config.device.partition(":")
     every = min(config.checkpoint_every, config.steps)
     return lightning.Trainer(
+        default_root_dir=folder,
         accelerator="gpu" if kind == "cuda" else "cpu",
         devices=[int(index)] if index else config.devices,
         num_nodes=config.nodes,
-        strategy="ddp" if config.devices * config.nodes > 1 else "auto",
+        # a part of the network may have nothing to learn from a batch, such as a mask head without objects
+        strategy="ddp_find_unused_parameters_true" if config.devices * config.nodes > 1 else "auto",
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         max_steps=config.steps,
         max_epochs=-1,
@@ -235,7 +258,7 @@ def _trainer(folder: Path, config: FitConfig) -> lightning.Trainer:
             _AfterStep(),
             _Pictures(every),
             ModelCheckpoint(folder, filename="last", every_n_train_steps=every, enable_version_counter=False),
-            _SaveOnSignal(folder / "last.ckpt"),
+            _StopOnSignal(folder / "last.ckpt"),
             TQDMProgressBar(refresh_rate=1 if os.isatty(2) else 0),
         ],
         enable_model_summary=False,

@@ -11,6 +11,7 @@ import pytest
 from breaking_proxy import BreakingProxy
 from made_archives import KEY_ID, NAMES, SECRET, Places, write_parquet, write_tar
 
+from pseudolabel.datasets import open_dataset
 from pseudolabel.errors import ConfigError, InputError, MachineError, PassingFaultError, RejectError
 from pseudolabel.images import load_image, read_file
 from pseudolabel.sources import open_source
@@ -177,6 +178,9 @@ def test_a_tar_that_is_cut_off_within_a_member_loses_that_member_alone(tmp_path:
     assert [source.read(name, max_bytes=LIMIT) for name in (first, second)] == [places.pictures[n] for n in NAMES[:2]]
     with pytest.raises(RejectError, match=r"undecodable: cut\.tar is cut off within this member"):
         source.read(third, max_bytes=LIMIT)
+    row = list(open_dataset("folder", images=str(path)).rows())[-1]
+    assert (row["image_key"], row["reason"]) == ("cut.tar", "undecodable")
+    assert "cut off or damaged after 3 images" in row["detail"]
 
 
 def test_a_tar_that_was_written_anew_after_the_plan_is_noticed(tmp_path: Path, places: Places) -> None:

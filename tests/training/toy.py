@@ -1,4 +1,8 @@
-"""A small training as a program: `python toy.py FOLDER [SIGNAL STEP]` prints the first step and the weights."""
+"""A small training as a program: `python toy.py FOLDER [SIGNAL STEP [RANK]]` prints the first step and the weights.
+
+`TOY_DEVICES`, `TOY_BATCH` and `TOY_NOISE` say how many processes there are, how many samples each has per step, and how
+noisy they are; the signal is sent in the first attempt alone.
+"""
 
 import os
 import signal as signals
@@ -13,6 +17,7 @@ from torch import Tensor
 from pseudolabel.errors import PseudolabelError
 from pseudolabel.training.fit import FitConfig, fit
 from pseudolabel.training.method import Method
+from pseudolabel.training.processes import is_first_process, part
 
 STEPS = 30
 
@@ -30,7 +35,7 @@ class Toy(Method):
     def losses(self, batch: Tensor, *, progress: float) -> Mapping[str, Tensor]:
         if self._signal is not None and round(progress * STEPS) == self._at:
             os.kill(os.getpid(), self._signal)
-        noisy = batch + 0.1 * torch.randn_like(batch)
+        noisy = batch + float(os.environ.get("TOY_NOISE", "0.1")) * torch.randn_like(batch)
         return {"square": (self.line(noisy) - batch.sum(dim=1, keepdim=True)).square().mean()}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -55,18 +60,26 @@ def _stop(number: int, frame: object) -> None:
     raise RuntimeError(f"signal {number} in the middle of a step, {frame}")
 
 
+def _is_chosen(rest: Sequence[str]) -> bool:
+    rank = rest[2] if len(rest) > 2 else "0"
+    return os.environ.get("RANK", "0") == rank and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+
+
 def main() -> None:
     folder, *rest = sys.argv[1:]
-    signal, at = (int(rest[0]), int(rest[1])) if rest else (None, -1)
+    signal, at = (int(rest[0]), int(rest[1])) if rest and _is_chosen(rest) else (None, -1)
     signals.signal(signals.SIGTERM, _stop)  # as the command line has it
     toy, data = Toy(signal, at), points()
-    config = FitConfig(steps=STEPS, batch_size=4, checkpoint_every=7, log_every=10)
+    devices, batch_size = int(os.environ.get("TOY_DEVICES", "1")), int(os.environ.get("TOY_BATCH", "4"))
+    config = FitConfig(steps=STEPS, batch_size=batch_size, checkpoint_every=7, log_every=10, devices=devices)
     try:
         first = fit(toy, lambda places: data[list(places)], len(data), Path(folder), config)
     except PseudolabelError as error:
         raise SystemExit(error.exit_code) from None
     values = torch.cat([value.flatten() for value in toy.state_dict().values()])
-    sys.stdout.write(f"{first} {values.numpy().tobytes().hex()}\n")
+    if is_first_process():
+        sys.stdout.write(f"{first} {values.numpy().tobytes().hex()}\n")
+    part()
 
 
 if __name__ == "__main__":
