@@ -137,14 +137,22 @@ def _rectangle(target: Target, window: Grid, fused: FusedObject | None, verdict:
 
 def _judged(label: Label, size_hw: tuple[int, int], settings: LabelSettings, calibration: Calibration | None) -> Row:
     row = _described(label, size_hw, settings, calibration)
-    if label.verdict is not None:
-        return row | _verdict_columns(label.verdict)
-    score = row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"]
-    verdict = judge(score, row["area"], settings.limits)
+    row["calibrated_iou"] = _calibrated(row, calibration)
+    verdict = label.verdict
+    if verdict is None:
+        score = row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"]
+        verdict = judge(score, row["area"], settings.limits)
+        if verdict.decision == "box_only":
+            rectangle = np.ones((label.window.height, label.window.width), dtype=bool)
+            row |= _mask_columns(_encode(label.window, rectangle, size_hw))
+    row |= _verdict_columns(verdict)
     if verdict.decision == "box_only":
-        rectangle = np.ones((label.window.height, label.window.width), dtype=bool)
-        row |= _mask_columns(_encode(label.window, rectangle, size_hw))
-    return row | _verdict_columns(verdict)
+        row["calibrated_iou"] = _calibrated(row, calibration)  # of the rectangle that stands there now
+    return row
+
+
+def _calibrated(row: Row, calibration: Calibration | None) -> float | None:
+    return None if calibration is None else calibration.expected_iou([row])[0]
 
 
 def _described(label: Label, size_hw: tuple[int, int], settings: LabelSettings, calibration: Calibration | None) -> Row:
@@ -160,8 +168,6 @@ def _described(label: Label, size_hw: tuple[int, int], settings: LabelSettings, 
             "sources": list(sources),
             "agreement": label.fused.agreement,
         }
-    if calibration is not None:
-        row["calibrated_iou"] = calibration.expected_iou([row])[0]
     return row
 
 

@@ -282,6 +282,19 @@ def test_calibration_is_applied_and_decides(tmp_path: Path) -> None:
     assert row["decision"] == "review"
 
 
+def test_the_calibrated_iou_of_a_box_that_replaced_a_mask_is_the_boxs(tmp_path: Path) -> None:
+    source = fuse(tmp_path / "before", [image(object_cell(1, 3, BOX))], table(candidate()))[1]
+    boxes = source | {"decision": "box_only", "area": 1200}
+    learned = [(boxes if i % 2 else source) | {"image_key": f"{i}.png"} for i in range(40)]
+    calibration = fit_calibration(learned, np.tile([0.2, 0.1], 20), bootstraps=10)
+    path = tmp_path / "calibration.json"
+    path.write_text(calibration.to_json())
+    row = fuse(tmp_path / "after", [image(object_cell(1, 3, BOX))], table(candidate()), calibration=path)[1]
+    assert (row["decision"], row["area"]) == ("box_only", 1200)
+    assert row["calibrated_iou"] == pytest.approx(calibration.expected_iou([row])[0], abs=1e-6)
+    assert row["calibrated_iou"] < calibration.expected_iou([source])[0] - 0.02
+
+
 def test_a_run_without_candidates_says_which_command_makes_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="semantic-candidates"):
         FuseStage(FuseConfig(), RunPaths(tmp_path)).reads()
