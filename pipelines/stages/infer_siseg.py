@@ -38,7 +38,7 @@ class InferSisegConfig(StageConfig):
     threshold: float = option(0.25, "score of the constant background", gt=0, lt=1)
     smallest_share: float = option(0.0005, "pieces below this share of the image are dropped", ge=0, lt=1)
     centroid_steps: int = option(300, "steps of the refinement of centroids", ge=1)
-    weak_cells: float = option(2.5, "displacements below this, in cells of 4 px, make a centroid's region", gt=0)
+    weak_cells: float = option(1.5, "displacements below this, in cells of 4 px, make a centroid's region", gt=0)
     walk_steps: int = option(256, "steps of the random walk; 0 = none", ge=0)
     walk_radius: int = option(5, "reach of one step of the walk, in cells", ge=2, le=20)
     walk_exponent: float = option(10.0, "sharpness of the affinities", gt=0)
@@ -50,7 +50,7 @@ class InferSisegStage:
     """One row per candidate, matched to boxes where the image has any; an `empty` row for an image without one."""
 
     name: ClassVar[str] = "infer-siseg"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config_class: ClassVar[type[StageConfig]] = InferSisegConfig
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
     unit: ClassVar[Literal["image", "object"]] = "image"
@@ -112,7 +112,8 @@ class InferSisegStage:
     def _candidates(self, image: Row, semantic: Row, shard: Shard, *, draw: bool) -> "list[Candidate]":
         from pseudolabel.segmenters.label_maps import decode_indices
         from pseudolabel.siseg.candidates import boxed_candidates, standing_candidates
-        from pseudolabel.siseg.instances import find_instances, semantic_cells
+        from pseudolabel.siseg.cells import semantic_cells
+        from pseudolabel.siseg.instances import find_instances
 
         pixels, labels = _pixels(image, shard), decode_indices(semantic["label_map"])
         if pixels.shape[:2] != labels.shape:
@@ -159,14 +160,12 @@ class InferSisegStage:
     def _draw(self, image: Row, pixels: "np.ndarray", fields: "FieldMaps", found: "Found") -> None:
         from PIL import Image
 
-        from pseudolabel.siseg.displacement import refine_centroids
         from pseudolabel.siseg.pictures import draw_sheet
 
-        centroids = refine_centroids(fields.displacement, steps=self._config.centroid_steps)
         folder = self._run.pictures(self.name)
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{image['image_key'].replace('/', '_')}.png"
-        Image.fromarray(draw_sheet(pixels, fields, found, centroids)).save(folder / name)
+        Image.fromarray(draw_sheet(pixels, fields, found)).save(folder / name)
 
 
 def categories_by_class(classes: Sequence[str], categories: Iterable[Mapping[str, Any]]) -> dict[int, list[int]]:

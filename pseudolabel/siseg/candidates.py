@@ -9,7 +9,7 @@ from jaxtyping import Float32
 
 from pseudolabel.boxes import iou_matrix
 from pseudolabel.masks import Grid, SoftMask, pixel_window, resample
-from pseudolabel.siseg.instances import Instance
+from pseudolabel.siseg.pieces import Instance
 
 SMALLEST_IOU = 0.3
 MOST_PER_BOX = 3

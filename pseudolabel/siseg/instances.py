@@ -1,16 +1,16 @@
 """From fields and a semantic mask to scored instances: clusters, their walk up to the boundaries, and the read-out."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32
 from scipy import ndimage
 
-from pseudolabel.masks import Grid, SoftMask
+from pseudolabel.siseg.cells import SemanticCells
 from pseudolabel.siseg.displacement import STEPS, WEAK_CELLS, cluster_cells, refine_centroids, refine_centroids_batch
+from pseudolabel.siseg.pieces import Instance, pieces_of
 from pseudolabel.siseg.random_walk import EXPONENT, RADIUS, TOLERANCE, walk, walk_batch
 from pseudolabel.siseg.random_walk import STEPS as WALK_STEPS
 
@@ -46,24 +46,6 @@ class FieldMaps:
 
 
 @dataclass(frozen=True, slots=True)
-class SemanticCells:
-    """A semantic mask on the network's grid.
-
-    `cover[i]` is the share of each cell that class `classes[i]` takes, `confidence` the segmenter's own probability.
-    """
-
-    classes: tuple[int, ...]
-    cover: Float32[np.ndarray, "c h w"]
-    confidence: Float32[np.ndarray, "h w"]
-    size_hw: tuple[int, int]  # of the image
-
-    @property
-    def grid(self) -> Grid:
-        height, width = self.confidence.shape
-        return Grid(0.0, 0.0, self.size_hw[1] / width, self.size_hw[0] / height, height, width)
-
-
-@dataclass(frozen=True, slots=True)
 class ScoreMaps:
     """One map per pair of a class and a cluster."""
 
@@ -72,52 +54,13 @@ class ScoreMaps:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
-    """A found object: its class as the semantic mask numbers it, its soft mask on the grid, and how sure it is."""
-
-    class_index: int
-    score: float
-    mask: SoftMask
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """All instances of an image, and what they came from, for pictures."""
 
     instances: list[Instance]
-    clusters: Int32[np.ndarray, "h w"]
+    centroids: Int32[np.ndarray, "2 h w"] | None  # None where no field divided the mask
     before_walk: Int32[np.ndarray, "h w"]  # index of the score map of every cell, -1 = background
     after_walk: Int32[np.ndarray, "h w"]
-
-
-def semantic_cells(
-    labels: UInt8[np.ndarray, "H W"],
-    confidence: UInt8[np.ndarray, "H W"] | None,
-    grid_hw: tuple[int, int],
-    *,
-    objects: Collection[int],
-) -> SemanticCells:
-    """A label map and its confidence (255 = certain; None: certain everywhere), averaged over the cells of a grid.
-
-    Classes outside `objects` are background.
-    """
-    rows, columns = (area_matrix(size, count) for size, count in zip(labels.shape, grid_hw, strict=True))
-    classes = tuple(int(index) for index in np.unique(labels) if index in objects)
-    cover = [rows @ (labels == index).astype(np.float32) @ columns.T for index in classes]
-    sure = np.full(labels.shape, 255, np.uint8) if confidence is None else confidence
-    planes = np.stack(cover) if cover else np.zeros((0, *grid_hw), np.float32)
-    mean_confidence = rows @ (sure.astype(np.float32) / 255) @ columns.T
-    height, width = labels.shape
-    return SemanticCells(classes, planes, mean_confidence, (height, width))
-
-
-def area_matrix(size: int, count: int) -> Float32[np.ndarray, "count size"]:
-    """Rows that average `size` pixels over each of `count` equal cells; a pixel between two cells counts in both."""
-    edges = np.arange(count + 1) * (size / count)
-    pixels = np.arange(size)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    weights: Float32[np.ndarray, "count size"] = (np.clip(overlap, 0, None) * (count / size)).astype(np.float32)
-    return weights
 
 
 def find_instances(fields: FieldMaps, semantic: SemanticCells, options: ReadOut, *, device: str = "cpu") -> Found:
@@ -125,36 +68,41 @@ def find_instances(fields: FieldMaps, semantic: SemanticCells, options: ReadOut,
 
     On a GPU the refinement of centroids and the walk run there, to the same result within rounding.
 
-    Source: SISeg; IRNet's make_ins_seg_labels for the read-out.
+    Source: SISeg; IRNet's make_ins_seg_labels for the read-out. Where regions of weak displacement may lie, and the
+    score's factor for cells that do not arrive in the middle of their piece, are ours.
     """
+    centroids = arrivals(fields.displacement, options, device=device) if options.displaced else None
     clusters = (
-        find_clusters(fields.displacement, options, device=device)
-        if options.displaced
-        else np.ones_like(fields.boundary, dtype=np.int32)
+        np.ones_like(fields.boundary, dtype=np.int32)
+        if centroids is None
+        else cluster_cells(fields.displacement, centroids, weak_cells=options.weak_cells, ground=semantic.ground)
     )
     maps = combine(semantic, clusters)
     before, _ = read_out(maps, semantic, options)
     scores = walk_scores(maps.scores, fields.boundary, options, device=device)
     after, share = read_out(ScoreMaps(maps.owners, scores), semantic, options)
+    smallest = max(options.smallest_share * after.size, 1)
     instances = [
         piece
-        for index in range(len(maps.owners))
-        for piece in _pieces(index, after, share, maps.owners[index], semantic, options)
+        for index, owner in enumerate(maps.owners)
+        for piece in pieces_of(
+            index, after, share[index], owner=owner, semantic=semantic, centroids=centroids, smallest=smallest
+        )
     ]
     instances.sort(key=lambda one: -one.score)
-    return Found(instances, clusters, before, after)
+    return Found(instances, centroids, before, after)
 
 
-def find_clusters(
+def arrivals(
     displacement: Float32[np.ndarray, "2 h w"], options: ReadOut, *, device: str = "cpu"
-) -> Int32[np.ndarray, "h w"]:
-    """Class-agnostic instance ids of cells, 0 for those that arrive nowhere."""
+) -> Int32[np.ndarray, "2 h w"]:
+    """The cell at which every cell arrives, followed on the given device."""
     if device == "cpu":
-        centroids = refine_centroids(displacement, steps=options.centroid_steps)
-    else:
-        field = torch.from_numpy(displacement).to(device)[None]
-        centroids = refine_centroids_batch(field, steps=options.centroid_steps)[0].to("cpu", torch.int32).numpy()
-    return cluster_cells(displacement, centroids, weak_cells=options.weak_cells)
+        return refine_centroids(displacement, steps=options.centroid_steps)
+    field = torch.from_numpy(displacement).to(device)[None]
+    found = refine_centroids_batch(field, steps=options.centroid_steps)[0]
+    result: Int32[np.ndarray, "2 h w"] = found.to("cpu", torch.int32).numpy()
+    return result
 
 
 def walk_scores(scores: Planes, boundary: Plane, options: ReadOut, *, device: str = "cpu") -> Planes:
@@ -247,41 +195,3 @@ def _with_nearest(scores: Planes, inside: Bool[np.ndarray, "h w"]) -> Planes:
     nearest = ndimage.distance_transform_edt(~reached, return_distances=False, return_indices=True)
     copied: Planes = np.where(reached, scores, scores[:, nearest[0], nearest[1]])
     return copied
-
-
-def _pieces(
-    index: int, winner: Int32[np.ndarray, "h w"], share: Planes, owner: int, semantic: SemanticCells, options: ReadOut
-) -> list[Instance]:
-    """The 4-connected parts of one map's cells, each an instance, without those that are too small."""
-    parts, _ = ndimage.label(winner == index)
-    smallest = max(options.smallest_share * parts.size, 1)
-    result = []
-    for name, window in enumerate(ndimage.find_objects(parts), start=1):
-        own = parts[window] == name
-        if own.sum() >= smallest:
-            result.append(_instance(parts, name, share[index], owner, semantic, window))
-    return result
-
-
-def _instance(
-    parts: Int32[np.ndarray, "h w"],
-    name: int,
-    share: Plane,
-    owner: int,
-    semantic: SemanticCells,
-    window: tuple[slice, ...],
-) -> Instance:
-    """One piece with a rim of one cell, so that its edge is interpolated; other pieces of the map are cut away."""
-    rows, columns = (
-        slice(max(part.start - 1, 0), min(part.stop + 1, size)) for part, size in zip(window, parts.shape, strict=True)
-    )
-    own = parts[rows, columns] == name
-    rim = ndimage.binary_dilation(own, np.ones((3, 3))) & (parts[rows, columns] == 0)
-    probability = share[rows, columns] * (own | rim)
-    grid = semantic.grid
-    place = Grid(
-        columns.start * grid.stride_x, rows.start * grid.stride_y, grid.stride_x, grid.stride_y, *probability.shape
-    )
-    score = float((probability * semantic.confidence[rows, columns])[own].mean())
-    mask = SoftMask(place, np.rint(probability * 255).astype(np.uint8))
-    return Instance(semantic.classes[owner], score, mask)

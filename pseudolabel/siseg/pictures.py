@@ -10,24 +10,34 @@ from pseudolabel.siseg.instances import FieldMaps, Found
 Rgb = UInt8[np.ndarray, "h w 3"]
 _PANEL_HEIGHT = 280
 _CAPTION_HEIGHT = 18
+_LEGEND_WIDTH = 88
+_DOT_SCALE = 4  # pixels of the picture of arrivals per cell
 _GOLDEN = 0.61803398875
 
 
-def draw_sheet(
-    image: UInt8[np.ndarray, "H W 3"], fields: FieldMaps, found: Found, centroids: Int[np.ndarray, "2 h w"]
-) -> Rgb:
-    """Six captioned panels: image, displacement with its colour wheel, boundary, centroids, instances twice."""
+def draw_sheet(image: UInt8[np.ndarray, "H W 3"], fields: FieldMaps, found: Found) -> Rgb:
+    """Six captioned panels and the colour wheel: image, displacement, boundary, centroids, instances twice.
+
+    An instance keeps its colour from before the walk to after it.
+    """
     reach = max(float(np.quantile(np.hypot(*fields.displacement), 0.98)), 1.0)
-    panels = {
+    before = separate_pieces(found.before_walk)
+    after = named_alike(before, separate_pieces(found.after_walk))
+    count = len(found.instances)
+    upper = {
         "image": image,
-        f"displacement, full colour = {reach:.1f} cells": _with_wheel(color_field(fields.displacement / reach)),
-        "boundary": np.repeat(np.rint(fields.boundary * 255).astype(np.uint8)[..., None], 3, axis=2),
-        "cells that arrive at each cell": _arrivals(centroids),
-        "instances before the walk": color_names(separate_pieces(found.before_walk)),
-        "instances after the walk": color_names(separate_pieces(found.after_walk)),
+        "displacement, colours as in the wheel": color_field(fields.displacement / reach),
+        "boundary, white = certain": np.repeat(np.rint(fields.boundary * 255).astype(np.uint8)[..., None], 3, axis=2),
     }
-    drawn = [_panel(caption, panel, image.shape[:2]) for caption, panel in panels.items()]
-    return np.concatenate([np.concatenate(drawn[:3], axis=1), np.concatenate(drawn[3:], axis=1)], axis=0)
+    lower = {
+        "where cells of objects arrive": _arrivals(image, found),
+        "instances before the walk": color_names(before),
+        f"after the walk: {count} instance{'s' if count != 1 else ''}": color_names(after),
+    }
+    rows = [[_panel(*entry, image.shape[:2]) for entry in panels.items()] for panels in (upper, lower)]
+    rows[0].append(_legend(f"1 = {reach:.1f} cells"))
+    rows[1].append(np.full_like(rows[0][-1], 255))
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
 
 
 def color_field(field: Float[np.ndarray, "2 h w"]) -> Rgb:
@@ -41,7 +51,7 @@ def color_wheel(size: int) -> Rgb:
     cells = np.mgrid[:size, :size] - (size - 1) / 2
     field = cells / (size / 2)
     wheel = color_field(field)
-    wheel[np.hypot(field[0], field[1]) > 1] = 128
+    wheel[np.hypot(field[0], field[1]) > 1] = 255
     return wheel
 
 
@@ -54,6 +64,23 @@ def separate_pieces(names: Int[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
     return pieces
 
 
+def named_alike(names: Int[np.ndarray, "h w"], pieces: Int[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
+    """`pieces` under the name that most of their cells have in `names`, each name once; the rest get new ones."""
+    result = np.full(pieces.shape, -1, np.int32)
+    sizes = np.bincount(pieces[pieces >= 0])
+    free, unused = set(names[names >= 0].tolist()), int(names.max()) + 1
+    for piece in np.argsort(-sizes, kind="stable"):
+        inside = pieces == piece
+        counts = np.bincount(names[inside & (names >= 0)], minlength=1)
+        if int(counts.argmax()) in free and counts.max() > 0:
+            result[inside] = counts.argmax()
+            free.discard(int(counts.argmax()))
+        else:
+            result[inside] = unused
+            unused += 1
+    return result
+
+
 def color_names(names: Int[np.ndarray, "h w"]) -> Rgb:
     """A colour per instance, black for -1."""
     hue = (names * _GOLDEN) % 1
@@ -61,19 +88,29 @@ def color_names(names: Int[np.ndarray, "h w"]) -> Rgb:
     return _hsv(hue, np.where(names < 0, 0.0, 0.55 + 0.15 * (names % 3)), value)
 
 
-def _arrivals(centroids: Int[np.ndarray, "2 h w"]) -> Rgb:
-    """How many cells end at each cell, on a logarithmic scale."""
-    height, width = centroids.shape[1:]
-    counts = np.bincount((centroids[0] * width + centroids[1]).ravel(), minlength=height * width)
-    level = np.log1p(counts) / np.log1p(max(int(counts.max()), 1))
-    return np.repeat(np.rint(level.reshape(height, width, 1) * 255).astype(np.uint8), 3, axis=2)
+def _arrivals(image: Rgb, found: Found) -> Rgb:
+    """Where cells of objects end, as dots on the dimmed picture: the more cells, the larger."""
+    height, width = found.before_walk.shape
+    picture = Image.fromarray((image // 3).astype(np.uint8)).resize((width * _DOT_SCALE, height * _DOT_SCALE))
+    if found.centroids is None:
+        return np.asarray(picture)
+    rows, columns = found.centroids[:, found.before_walk >= 0]
+    counts = np.bincount(rows * width + columns, minlength=height * width)
+    draw = ImageDraw.Draw(picture)
+    for place in np.flatnonzero(counts):
+        y, x = (_DOT_SCALE * (part + 0.5) for part in divmod(int(place), width))
+        radius = _DOT_SCALE * (0.4 + 0.25 * np.log10(counts[place]))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill="white")
+    return np.asarray(picture)
 
 
-def _with_wheel(panel: Rgb) -> Rgb:
-    size = max(min(panel.shape[:2]) // 4, 8)
-    panel = panel.copy()
-    panel[-size:, :size] = color_wheel(size)
-    return panel
+def _legend(caption: str) -> Rgb:
+    """The colour wheel beside the panels, where it hides nothing."""
+    sheet = Image.new("RGB", (_LEGEND_WIDTH, _PANEL_HEIGHT + _CAPTION_HEIGHT), "white")
+    size = _LEGEND_WIDTH - 8
+    sheet.paste(Image.fromarray(color_wheel(size)), (4, _CAPTION_HEIGHT))
+    ImageDraw.Draw(sheet).text((4, _CAPTION_HEIGHT + size + 2), caption, fill="black")
+    return np.asarray(sheet)
 
 
 def _panel(caption: str, pixels: Rgb, size_hw: tuple[int, ...]) -> Rgb:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pseudolabel.siseg.displacement import cluster_cells, refine_centroids, refine_centroids_batch
+from pseudolabel.siseg.displacement import cluster_cells, disagreement, refine_centroids, refine_centroids_batch
 
 
 def noisy_field(seed: int, noise: float, height: int = 48, width: int = 64) -> np.ndarray:
@@ -77,3 +77,25 @@ def test_cells_that_never_settle_have_no_cluster() -> None:
     field = np.zeros((2, 9, 12), np.float32)
     field[1] = np.where(np.arange(12) % 2 == 0, 5.0, -5.0)  # jumps to and fro for ever
     assert (cluster_cells(field, refine_centroids(field)) == 0).all()
+
+
+def test_weak_background_does_not_join_two_objects() -> None:
+    columns = np.mgrid[:3, :21][1].astype(np.float32)
+    centres = np.select([columns < 8, columns > 12], [4.0, 16.0], columns)  # no displacement between the two
+    field = np.stack([np.zeros_like(columns), np.clip(centres - columns, -1, 1)])  # weak everywhere
+    ground = (columns < 8) | (columns > 12)
+    centroids = refine_centroids(field)
+    assert len(np.unique(cluster_cells(field, centroids)[ground])) == 1
+    apart = cluster_cells(field, centroids, ground=ground)
+    assert set(np.unique(apart[:, :8])).isdisjoint(np.unique(apart[:, 13:]))
+
+
+def test_cells_that_arrive_in_the_middle_of_their_piece_agree() -> None:
+    cells = np.argwhere(np.ones((5, 5))).T
+    assert disagreement(np.full((2, 25), 2, np.int32), cells) == 0
+
+
+def test_disagreement_is_the_distance_to_the_middle_in_radii_of_the_area() -> None:
+    cells = np.argwhere(np.ones((4, 4))).T  # middle (1.5, 1.5), area 16, radius 4 / sqrt(pi)
+    arrived = np.array([[1], [5]], np.int32).repeat(16, axis=1)  # sqrt(0.5^2 + 3.5^2) = sqrt(12.5) away
+    assert disagreement(arrived, cells) == pytest.approx(np.sqrt(12.5) * np.sqrt(np.pi) / 4)

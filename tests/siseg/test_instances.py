@@ -6,18 +6,10 @@ from scipy import ndimage
 
 from pseudolabel.masks import Grid, SoftMask, pixel_window, resample
 from pseudolabel.siseg.candidates import GivenBox, boxed_candidates, mask_box, standing_candidates
-from pseudolabel.siseg.instances import (
-    FieldMaps,
-    Instance,
-    ReadOut,
-    ScoreMaps,
-    area_matrix,
-    find_instances,
-    name_stray_regions,
-    read_out,
-    semantic_cells,
-)
-from pseudolabel.siseg.pictures import separate_pieces
+from pseudolabel.siseg.cells import area_matrix, semantic_cells
+from pseudolabel.siseg.instances import FieldMaps, ReadOut, ScoreMaps, find_instances, name_stray_regions, read_out
+from pseudolabel.siseg.pictures import named_alike, separate_pieces
+from pseudolabel.siseg.pieces import Instance
 
 SIZE = 128  # pixels; 32 cells
 CENTRES = ((16, 10), (16, 22))  # cells; the discs touch along column 16
@@ -164,3 +156,29 @@ def test_pieces_of_one_cluster_that_do_not_touch_are_drawn_as_different_instance
     assert len({int(pieces[0, 0]), int(pieces[0, 2]), int(pieces[2, 1])}) == 3
     assert pieces[0, 0] == pieces[1, 0]
     assert pieces[1, 2] == pieces[2, 1] == pieces[2, 2]
+
+
+def test_instance_keeps_its_colour_through_the_walk_and_a_new_one_gets_a_new() -> None:
+    before = np.array([[0, 0, 0, 1, 1, -1]], np.int32)
+    after = np.array([[2, 2, 1, 1, 1, 0]], np.int32)  # the second took a cell of the first; a third appeared
+    assert named_alike(before, after).tolist() == [[0, 0, 1, 1, 1, 2]]
+
+
+def test_centres_may_lie_in_the_hole_of_a_ring_but_not_outside() -> None:
+    labels = np.zeros((7, 7), np.uint8)
+    labels[1:6, 1:6] = CLASS
+    labels[3, 3] = 0
+    ground = semantic_cells(labels, None, (7, 7), objects={CLASS}).ground
+    assert ground[1:6, 1:6].all()
+    assert ground.sum() == 25
+
+
+def test_two_discs_taken_as_one_score_less_than_one_disc() -> None:
+    labels, fields, masks = touching_discs()
+    single = np.where(masks[0], CLASS, 0).astype(np.uint8)
+    lone, joined = (
+        find_instances(fields, semantic_cells(one, None, (32, 32), objects={CLASS}), ReadOut(weak_cells=99.0))
+        for one in (single, labels)
+    )
+    assert (len(lone.instances), len(joined.instances)) == (1, 1)
+    assert joined.instances[0].score < 0.8 * lone.instances[0].score

@@ -110,4 +110,6 @@ def test_walk_is_linear_and_keeps_scores_between_their_bounds(seed: int) -> None
     result = walk(scores, boundary)
     assert result.min() >= -5e-5
     assert result.max() <= 1 + 5e-5
-    np.testing.assert_allclose(walk(scores[:1] * 2 + scores[1:], boundary), 2 * result[:1] + result[1:], atol=1e-5, rtol=2e-5)
+    np.testing.assert_allclose(
+        walk(scores[:1] * 2 + scores[1:], boundary), 2 * result[:1] + result[1:], atol=1e-5, rtol=2e-5
+    )

@@ -91,7 +91,7 @@ def test_candidates_belong_to_boxes_of_their_class_and_stay_inside(trained: RunP
 def test_pictures_are_drawn_for_as_many_images_as_asked(trained: RunPaths) -> None:
     work(trained, "infer-siseg", InferSisegConfig(pictures=1, smallest_share=0.001))
     (picture,) = trained.pictures("infer-siseg").glob("*.png")
-    assert Image.open(picture).size == (3 * 284, 2 * 298)
+    assert Image.open(picture).size == (3 * 284 + 88, 2 * 298)  # six panels and the colour wheel's strip
 
 
 def test_same_shard_gives_the_same_table_again(trained: RunPaths) -> None:
