@@ -1,30 +1,38 @@
 """What each choice of `fuse` is worth: sources, ranking, fusion, score, number of candidates, refinement.
 
-    python tests/benchmarks/fusion_ablation.py RUN --ground-truth instances.json [--case voc32] [--out FILE.json]
+    python tests/benchmarks/fusion_ablation.py --set coco --folder RUNS      # or nuclei, or drawn
+    python tests/benchmarks/fusion_ablation.py RUN --ground-truth instances.json [--case voc32]
 
-reads the manifest and the candidate tables of a finished run and fuses them again under each setting, without writing
-to the run. True masks serve the figures alone. `interval` is of the mean IoU, 95 %, by bootstrap over images;
-`ece_calibrated` is that of calibrations learned without the image they are measured on.
+The first form makes the run itself with the product's own stages, or goes on with what of it is in RUNS. The second
+takes a finished run. Either way its candidate tables are fused again under each setting, without writing to the run.
+True masks serve the figures alone. `interval` is of the mean IoU, 95 %, by bootstrap over images; `ece_calibrated` is
+that of calibrations learned without the image they are measured on.
 """
 
 import argparse
 import itertools
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import report
+from harness import report, shared_folder
 
 from pseudolabel.metrics.calibration import expected_calibration_error
 from pseudolabel.metrics.comparison import Selection, compare
 from pseudolabel.metrics.mask_iou import rle_iou
 from pseudolabel.metrics.objects import Prediction, Truth, read_json, read_truth
 from pseudolabel.pipelines.calibrate import held_out_scores
+from pseudolabel.pipelines.chain import parse_chain, run_chain
 from pseudolabel.pipelines.commit import read_part
+from pseudolabel.pipelines.demo import make_demo_data, train_demo_segmenter
+from pseudolabel.pipelines.demo_chain import label_sections
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseConfig, FuseStage
 
@@ -34,12 +42,14 @@ VOC = (
 )  # fmt: skip
 CASES = {"all": Selection(), "voc": Selection(VOC), "voc32": Selection(VOC, 32 * 32)}
 SEED = 0
+ENCODER = "mobilenetv2_imagenet_fp16.safetensors"
+TEACHER = {"precision": "bf16", "threads": 1}
 Row = dict[str, Any]
 
 
 def settings(sources: list[str]) -> dict[str, Row]:
     """Options of `fuse` by the name of the row; what a row does not say is the default."""
-    rules = itertools.product(("bqr", "bpma"), ("qmf", "vote", "best"), ("mqs", "mcs", "code"))
+    rules = itertools.product(("bqr", "bpma"), ("qmf", "vote", "best"), ("expected", "mqs", "mcs", "code"))
     return {
         **{source: {"sources": [source]} for source in sources},
         "fused": {},
@@ -111,14 +121,78 @@ def table(run: RunPaths, ground_truth: Path, cases: list[str], only: str) -> Ite
                 yield {"setting": name, "case": case} | measured(rows, truth, CASES[case])
 
 
+@dataclass(frozen=True)
+class Case:
+    """A finished run with its truth, and the selections that its figures are taken over."""
+
+    run: RunPaths
+    truth: Path
+    selections: tuple[str, ...]
+
+
+def coco(folder: Path) -> Case:
+    """142 photographs: a pretrained segmenter of 21 classes, and a teacher that learned from it and from the boxes."""
+    data, weights = shared_folder() / "data" / "coco-dev", shared_folder() / "weights"
+    sections = {
+        "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 8},
+        "infer-semantic": {"model": f"onnx:{weights / 'deeplabv3_mobilenetv2_voc21.onnx'}"},
+        "train-teacher": {"backbone_weights": str(weights / ENCODER), "guides": ["semantic"], **TEACHER},
+        "infer-teacher": {},
+    }
+    return Case(finished(folder / "coco", sections), data / "instances.json", ("all", "voc32"))
+
+
+def nuclei(folder: Path) -> Case:
+    """110 microscopic images, for which there is no segmenter: a teacher that learned from their boxes."""
+    data, weights = shared_folder() / "data" / "nuclei-dev", shared_folder() / "weights"
+    sections = {
+        "shard": {"images": str(data / "images"), "annotations": str(data / "boxes_train.json"), "shards": 8},
+        "train-teacher": {"backbone_weights": str(weights / ENCODER), **TEACHER},
+        "infer-teacher": {},
+    }
+    return Case(finished(folder / "nuclei", sections), data / "instances_train.json", ("all",))
+
+
+def drawn(folder: Path) -> Case:
+    """The demo's scenes, with the demo's sources."""
+    data = make_demo_data(folder / "drawn" / "data")
+    models = folder / "drawn" / "models"
+    if not (models / "segmenter").is_dir():
+        train_demo_segmenter(data, models)
+    sections = label_sections(data.scenes, models / "segmenter")
+    del sections["fuse"]
+    return Case(finished(folder / "drawn" / "run", sections), data.scenes / "instances.json", ("all",))
+
+
+def finished(folder: Path, sections: Row) -> RunPaths:
+    """The run of these sections, complete."""
+    chain = parse_chain({"run": str(folder), **sections}, where="fusion_ablation")
+    for _ in run_chain(chain, RunOptions()):
+        pass
+    return chain.run
+
+
+SETS = {"coco": coco, "nuclei": nuclei, "drawn": drawn}
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--ground-truth", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("--ground-truth", type=Path)
     parser.add_argument("--case", action="append", choices=list(CASES), help="all and voc32 if not given")
+    parser.add_argument("--set", choices=list(SETS), help="make the run, too")
+    parser.add_argument("--folder", type=Path, help="where the runs of --set are made and kept")
     parser.add_argument("--only", default="", help="settings whose name contains this")
     given, _ = parser.parse_known_args()
+    if given.set:
+        with tempfile.TemporaryDirectory() as scratch:
+            case = SETS[given.set](given.folder or Path(scratch))
+            rows = list(table(case.run, case.truth, list(case.selections), given.only))
+        report(f"fusion_ablation_{given.set}", rows, on=f"{given.set}: {SETS[given.set].__doc__}", seeds=[SEED])
+        return
+    if not (given.run and given.ground_truth):
+        parser.error("name a RUN and --ground-truth, or a --set")
     rows = list(table(RunPaths(given.run), given.ground_truth, given.case or ["all", "voc32"], given.only))
     report("fusion_ablation", rows, on=read_plan(RunPaths(given.run)).source.rsplit("/", 1)[-1], seeds=[SEED])
 
