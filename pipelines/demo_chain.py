@@ -20,7 +20,7 @@ OnSummary = Callable[[dict[str, Any]], None]
 # heads on the features of the demo's own segmenter; one thread, as with the segmenter's own training
 _SISEG = {"head_width": 64, "crop": 192, "steps": 60, "learning_rate": 4e-3, "threads": 1, "device": "cpu"}
 # a CondInst that starts from the segmenter's encoder; about 400 steps
-_STUDENT: dict[str, Any] = {
+STUDENT: dict[str, Any] = {
     "model": "condinst", "backbone": ENCODER, "width": 64, "convs": 2,
     "image_px": 256, "predict_px": 320, "smallest_scale": 0.7, "largest_scale": 1.4, "views": "weak",
     "epochs": 40, "batch_size": 4, "learning_rate": 2e-3, "encoder_learning_rate": 1e-3, "ema": 0.98,
@@ -127,7 +127,7 @@ def _labelled(data: DemoData, folder: Path, models: Path, on_summary: OnSummary)
 def _student(data: DemoData, folder: Path, models: Path, name: str, on_summary: OnSummary) -> dict[str, float]:
     """A student's figures on scenes that nothing was trained on; `full` learns from true masks, in a run of its own."""
     options = {
-        **_STUDENT,
+        **STUDENT,
         "backbone_weights": str(models / "encoder.safetensors"),
         "validation": str(data.test / "instances.json"),
         "validation_images": str(data.test / "images"),

@@ -1,17 +1,18 @@
-"""A whole run over drawn scenes that needs no network: label maps from files, candidates, fused labels, COCO files."""
+"""Whole runs over drawn scenes: one that needs no network, and the demo's own with all its trainings, made short."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pseudolabel.pipelines.chain import parse_chain, run_chain
-from pseudolabel.pipelines.demo import make_demo_data
+from pseudolabel.pipelines.demo import Recipe, make_demo_data, train_demo_segmenter
+from pseudolabel.pipelines.demo_chain import STUDENT, label_sections
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions
-
-TABLES = ("plan", "manifest", "semantic", "candidates/semantic", "pseudo")
 
 
 def draw_scenes(folder: Path, count: int = 12) -> Path:
@@ -34,9 +35,38 @@ def run_scenes(scenes: Path, run: Path, engine: str | EngineOptions = "inline", 
     return RunPaths(run)
 
 
+def run_demo_chain(
+    folder: Path, run: Path, engine: str | EngineOptions = "inline"
+) -> tuple[RunPaths, list[dict[str, Any]]]:
+    """Every step of `pseudolabel demo` over four scenes, trainings of a few steps; the run and its summaries.
+
+    Args:
+        folder: takes scenes and segmenter, or holds them from an earlier call.
+    """
+    data = make_demo_data(folder / "data", train=4, scenes=4, test=1)
+    models = folder / "models"
+    if not models.exists():
+        train_demo_segmenter(data, models, Recipe(steps=3, batch=2, threads=1))
+    sections = label_sections(data.scenes, models / "segmenter")
+    sections["shard"]["shards"] = 2
+    sections["train-siseg"] |= {"steps": 2}
+    student = {"epochs": 2, "image_px": 96, "predict_px": 96, "backbone_weights": str(models / "encoder.safetensors")}
+    values = {
+        "run": str(run),
+        **sections,
+        "train-student": {**STUDENT, **student},
+        "evaluate": {"ground_truth": str(data.scenes / "instances.json")},
+    }
+    torch.set_num_threads(1)
+    summaries = list(run_chain(parse_chain(values, where="demo"), RunOptions(engine)))
+    return RunPaths(run), summaries
+
+
 def digests(run: RunPaths) -> dict[str, str]:
-    """sha256 of every part and export of a run, by its path."""
-    paths = [path for table in TABLES for path in run.table(table).iterdir()]
+    """sha256 of every part, export and model of a run, by its path."""
+    exports = [run.table("pseudo") / name for name in ("instances.json", "results.json")]
+    models = (run.root / "models").glob("*.safetensors")
+    paths = [*run.root.rglob("part-*.parquet"), *exports, *models]
     return {str(path.relative_to(run.root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
 
 
