@@ -3,20 +3,23 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudolabel.config import parse_config, result_relevant
-from pseudolabel.errors import InputError, RejectError
-from pseudolabel.pipelines.commit import read_footer, read_part
+from pseudolabel.errors import ConfigError, InputError, RejectError
+from pseudolabel.pipelines.boxed_images import BoxedImage, boxed_images
+from pseudolabel.pipelines.commit import read_footer
 from pseudolabel.pipelines.fingerprint import file_sha256
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, read_plan
-from pseudolabel.pipelines.train_teacher import TrainTeacherConfig
-from pseudolabel.registry import Registry
+from pseudolabel.pipelines.train_teacher import TrainTeacherConfig, methods_of
+from pseudolabel.registry import Registry, did_you_mean
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pseudolabel.condinst.batch import Batch, Targets
     from pseudolabel.teachers.condinst_infer import InputSize
 
@@ -38,14 +41,13 @@ _CONFIGS = Registry(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BoxedImage:
-    """An image of the run with its boxes and their classes' indices."""
-
-    file_name: str
-    height: int
-    boxes_xyxy: list[list[float]]
-    labels: list[int]
+# options that say how the loop runs or what is fed to it, and nothing of network or losses
+_OF_THE_LOOP = (
+    *("method", "epochs", "batch_size", "image_px", "mask_classes", "seed", "precision", "devices", "nodes", "device"),
+    *("loader_workers", "threads", "checkpoint_every", "backbone", "backbone_weights"),
+)
+_OPTIONS = tuple(name for name in TrainTeacherConfig.model_fields if name not in _OF_THE_LOOP)
+_OWN_NAMES = {"learning_rate": "lr", "encoder_learning_rate": "encoder_lr", "pairwise_warmup": "warmup"}
 
 
 def train_boxes(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
@@ -53,20 +55,25 @@ def train_boxes(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
 
     Raises:
         ConfigError: options that do not go together.
-        InputError: no box to learn from, or a degenerate one.
+        InputError: no box to learn from, or a degenerate one; or no mask where masks are to be learned from.
     """
     from pseudolabel.condinst.network import CondInst
     from pseudolabel.teachers.condinst_infer import InputSize
     from pseudolabel.training.checkpoint import save_model
     from pseudolabel.training.fit import fit
 
+    if config.supervision == "masks" and (config.method != "boxinst" or config.copy_paste):
+        raise ConfigError("train-teacher: supervision masks is the reference without a teacher: --method boxinst alone")
     plan = read_plan(run)
     classes = [category["id"] for category in plan.categories]
     images = boxed_images(run, plan, classes)
+    masked = _masked_objects(images, plan, config)
     size = InputSize(short_px=config.image_px, long_px=2 * config.image_px)
-    model = parse_config(_CONFIGS.load(config.method), _model_values(config), where="train-teacher")
-    method = _CLASSES.load(config.method)(CondInst(model, len(classes)), model)
-    loader = Images(plan, images, size, num_classes=len(classes))
+    # copy-paste needs a moving average that finds tutors, also where nothing else is learned from it
+    kind = "boxteacher" if config.method == "boxinst" and config.copy_paste else config.method
+    model = parse_config(_CONFIGS.load(kind), model_values(config), where="train-teacher")
+    method = _CLASSES.load(kind)(CondInst(model, len(classes)), model)
+    loader = Images(plan, images, size, num_classes=len(classes), masked=masked)
     fit(
         method,
         loader.load,
@@ -78,7 +85,7 @@ def train_boxes(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
         "method": config.method,
         "model": model.model_dump(mode="json"),
         "input": size.model_dump(mode="json"),
-        "classes": classes,
+        "categories": [{"id": int(row["id"]), "name": str(row["name"])} for row in plan.categories],
         "trained": config.model_dump(mode="json"),
         "images": len(images),
     }
@@ -86,34 +93,52 @@ def train_boxes(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
     return run.model("teacher")
 
 
-def boxed_images(run: RunPaths, plan: Plan, classes: Sequence[int]) -> list[BoxedImage]:
-    """Usable images with at least one box that is no crowd, in the order of shards and keys.
+def _masked_objects(images: Sequence[BoxedImage], plan: Plan, config: TrainTeacherConfig) -> list[list[bool]] | None:
+    """Of every image's objects those whose true masks are learned from; None where no mask is looked at.
 
     Raises:
-        InputError: there is none.
+        ConfigError: an unknown class.
+        InputError: masks are asked for, and there is none; or with `masks` not one for every object.
     """
-    index = {category: place for place, category in enumerate(classes)}
-    found = []
-    for shard in range(plan.num_shards):
-        rows = read_part(run.part("manifest", shard, plan.num_shards)).to_pylist()
-        for row in sorted(rows, key=lambda row: str(row["image_key"])):
-            if row["status"] != "ok" or row["annotation_id"] is not None:
-                continue
-            objects = [one for one in row["objects"] or () if not one["iscrowd"]]
-            if objects:
-                boxes = [_xyxy(one["bbox_xywh"]) for one in objects]
-                labels = [index[one["category_id"]] for one in objects]
-                found.append(BoxedImage(row["file_name"], row["height"], boxes, labels))
-    if not found:
-        raise InputError(f"{plan.source}: no box to learn from")
-    return found
+    if config.supervision == "boxes":
+        return None
+    wanted = _class_indices(config.mask_classes, plan)
+    masked = [
+        [mask is not None and label in wanted for mask, label in zip(image.segmentations, image.labels, strict=True)]
+        for image in images
+    ]
+    without = sum(row.count(False) for row in masked)
+    if without and (config.supervision == "masks" or not any(any(row) for row in masked)):
+        raise InputError(
+            f"{plan.source}: {without} objects have no mask, and --supervision {config.supervision} needs "
+            f"{'one for each' if config.supervision == 'masks' else 'some'}; --supervision boxes needs none"
+        )
+    return masked
+
+
+def _class_indices(names: Sequence[str], plan: Plan) -> set[int]:
+    """Indices of these classes; of all where none is named."""
+    known = {category["name"]: place for place, category in enumerate(plan.categories)}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"train-teacher: mask_classes: no class {name!r}{did_you_mean(name, known)}")
+    return {known[name] for name in names} or set(known.values())
 
 
 class Images:
-    """Batches of resized images with their boxes."""
+    """Batches of resized images with their boxes and, of the objects of `masked`, their true masks."""
 
-    def __init__(self, plan: Plan, images: Sequence[BoxedImage], size: "InputSize", *, num_classes: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        images: Sequence[BoxedImage],
+        size: "InputSize",
+        *,
+        num_classes: int,
+        masked: Sequence[Sequence[bool]] | None = None,
+    ) -> None:
         self._plan, self._images, self._size, self._num_classes = plan, images, size, num_classes
+        self._masked = masked
 
     def load(self, places: Sequence[int]) -> "Batch":
         """The padded batch of these images.
@@ -124,46 +149,63 @@ class Images:
         from pseudolabel.condinst.batch import collate
 
         chosen = [self._images[place] for place in places]
-        read = [self._read(image) for image in chosen]
+        read = [self._read(place) for place in places]
         heights, names = [image.height for image in chosen], [image.file_name for image in chosen]
         return collate([one for one, _ in read], [two for _, two in read], original_heights=heights, names=names)
 
-    def _read(self, image: BoxedImage) -> "tuple[Any, Targets]":
+    def _read(self, place: int) -> "tuple[Any, Targets]":
         import torch
 
         from pseudolabel.condinst.batch import Targets, check_targets
         from pseudolabel.images import load_image
         from pseudolabel.teachers.condinst_infer import resize_image
 
+        image = self._images[place]
         try:
             pixels = load_image(self._plan.images_root, image.file_name, exif=self._plan.exif)
         except RejectError as error:
             raise InputError(f"{image.file_name}: {error}; it was sound when `shard` read it") from None
         resized = resize_image(pixels, self._size)
         boxes = torch.tensor(image.boxes_xyxy) * torch.tensor([*resized.factor_xy, *resized.factor_xy])
+        size_hw = (resized.image.shape[1], resized.image.shape[2])
         targets = Targets(boxes, torch.tensor(image.labels))
-        check_targets(
-            targets, (resized.image.shape[1], resized.image.shape[2]), self._num_classes, name=image.file_name
-        )
+        check_targets(targets, size_hw, self._num_classes, name=image.file_name)
+        if self._masked is not None:
+            has_mask = self._masked[place]
+            targets = replace(targets, masks=true_masks(image, has_mask, size_hw), has_mask=torch.tensor(has_mask))
         return resized.image, targets
 
 
-def _model_values(config: TrainTeacherConfig) -> dict[str, Any]:
-    """What the command's options say about network and losses; a method takes those that it knows."""
-    known = _CONFIGS.load(config.method).model_fields
+def true_masks(image: BoxedImage, has_mask: Sequence[bool], size_hw: tuple[int, int]) -> "Tensor":
+    """(n, h, w) masks on the grid of the image at the network's size; empty for objects whose mask is not used."""
+    import numpy as np
+    import torch
+
+    from pseudolabel.condinst.batch import resized_masks
+    from pseudolabel.rle import decode, from_segmentation
+
+    full = np.zeros((len(has_mask), image.height, image.width), dtype=bool)
+    for place, (text, used) in enumerate(zip(image.segmentations, has_mask, strict=True)):
+        if used and text is not None:
+            full[place] = decode(from_segmentation(json.loads(text), (image.height, image.width)))
+    return resized_masks(torch.from_numpy(full), size_hw)
+
+
+def model_values(config: TrainTeacherConfig) -> dict[str, Any]:
+    """What the command's options say about network and losses, by the names of the method's own config."""
     values = {
-        "backbone": config.backbone,
-        "backbone_weights": config.backbone_weights,
-        "channels": config.channels,
-        "lr": config.learning_rate,
-        "encoder_lr": config.encoder_learning_rate,
-        "tau": config.tau,
-        "pairwise_weight": config.pairwise_weight,
-        "pixel_weight": config.pixel_weight,
-        "affinity_weight": config.affinity_weight,
-        "ema": config.ema,
+        _OWN_NAMES.get(name, name): getattr(config, name)
+        for name in ("backbone", "backbone_weights", *_OPTIONS)
+        if not methods_of(name) or _looks_at(config, name)
     }
-    return {name: value for name, value in values.items() if name in known}
+    if config.method == "boxinst" and config.copy_paste:
+        return values | {"pixel_weight": 0.0, "affinity_weight": 0.0, "strong": False, "result": "student"}
+    return values
+
+
+def _looks_at(config: TrainTeacherConfig, name: str) -> bool:
+    methods = methods_of(name)
+    return config.method in methods or (config.copy_paste and f"{config.method}+" in methods)
 
 
 def _settings(config: TrainTeacherConfig, count: int, device: str) -> Any:
@@ -192,8 +234,3 @@ def _digest(run: RunPaths, config: TrainTeacherConfig) -> str:
         "manifest": [read_footer(path).fingerprint for path in parts],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _xyxy(bbox: Sequence[float]) -> list[float]:
-    x, y, width, height = bbox
-    return [float(x), float(y), float(x + width), float(y + height)]

@@ -47,7 +47,9 @@ class InferTeacherStage:
         self._config, self._run = config, run
         self.writes = f"candidates/{config.name}"
         self._teacher: Teacher | None = None
-        self._categories: list[int] = []
+        self._category_ids: list[int | None] = []
+        self._classes: dict[int, int] = {}
+        self._has_boxes = False
 
     def reads(self) -> tuple[str, ...]:
         return ("manifest",)
@@ -82,7 +84,10 @@ class InferTeacherStage:
             raise InputError(f"{weights}: its config names no method; this is no teacher that train-teacher wrote")
         load = TEACHERS.load(config["method"])
         self._teacher = load(weights, config, device=device, candidates=self._config.candidates)
-        self._categories = [category["id"] for category in read_plan(self._run).categories]
+        plan = read_plan(self._run)
+        self._has_boxes = plan.n_objects > 0
+        self._category_ids = category_ids(config.get("categories") or [], plan.categories)
+        self._classes = {number: index for index, number in enumerate(self._category_ids) if number is not None}
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         manifest: list[Row] = inputs["manifest"].to_pylist()
@@ -97,15 +102,18 @@ class InferTeacherStage:
         """Candidates are not exported."""
 
     def _rows(self, images: Sequence[Row], shard: Shard) -> list[Row]:
+        from pseudolabel.teachers.base import TeacherInput
+
         read = [self._read(image, shard) for image in images]
         assert self._teacher is not None, "setup comes first"
-        found = iter(self._teacher.predict([one for one in read if not isinstance(one, RejectError)]))
+        found = iter(self._teacher.predict([one for one in read if isinstance(one, TeacherInput)]))
         rows: list[Row] = []
         for image, one in zip(images, read, strict=True):
-            rows += self._image_rows(image, one if isinstance(one, RejectError) else next(found))
+            rows += self._image_rows(image, next(found) if isinstance(one, TeacherInput) else one or [])
         return rows
 
-    def _read(self, image: Row, shard: Shard) -> "TeacherInput | RejectError":
+    def _read(self, image: Row, shard: Shard) -> "TeacherInput | RejectError | None":
+        """What the teacher is asked: nothing of an image without objects, where others of the run have boxes."""
         import numpy as np
 
         from pseudolabel.images import load_image
@@ -118,8 +126,12 @@ class InferTeacherStage:
             return reject
         if pixels.shape[:2] != (image["height"], image["width"]):
             return RejectError("changed_since_plan", f"{pixels.shape[1]}x{pixels.shape[0]} px now")
-        boxes = [_xyxy(one["bbox_xywh"]) for one in _objects(image)]
-        return TeacherInput(pixels, np.array(boxes, dtype=np.float32).reshape(-1, 4))
+        objects = _objects(image)
+        if self._has_boxes and not objects:
+            return None
+        boxes = np.array([_xyxy(one["bbox_xywh"]) for one in objects], dtype=np.float32).reshape(-1, 4)
+        labels = np.array([self._classes.get(one["category_id"], -1) for one in objects], dtype=np.int64)
+        return TeacherInput(pixels, boxes, labels)
 
     def _image_rows(self, image: Row, found: "list[TeacherCandidate] | RejectError") -> list[Row]:
         import math
@@ -134,7 +146,7 @@ class InferTeacherStage:
 
     def _columns(self, image: Row, one: "TeacherCandidate") -> Row:
         target = _objects(image)[one.given] if one.given is not None else None
-        own = self._categories[one.category] if one.category is not None else None
+        own = self._category_ids[one.category] if one.category is not None else None
         return {
             "annotation_id": target["annotation_id"] if target else None,
             "source": self._config.name,
@@ -144,6 +156,15 @@ class InferTeacherStage:
             "box_iou": one.box_iou,
             "mask": records.soft_mask_to_struct(one.mask),
         }
+
+
+def category_ids(of_teacher: Sequence[Mapping[str, Any]], of_run: Sequence[Mapping[str, Any]]) -> list[int | None]:
+    """The run's category of each class of the teacher: the one of its name, or none.
+
+    A run of bare images names no categories; there a teacher's classes keep the ids that they were trained with.
+    """
+    known = {row["name"]: int(row["id"]) for row in of_run}
+    return [known.get(row["name"]) if known else int(row["id"]) for row in of_teacher]
 
 
 def _objects(image: Row) -> list[Row]:

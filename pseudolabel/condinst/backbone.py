@@ -6,11 +6,15 @@ this file (`tiny`), for sets of drawn or microscopic scenes where no pretrained 
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from math import gcd
 from pathlib import Path
 
 import timm
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -28,7 +32,10 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class Encoder(nn.Module):
-    """C3, C4, C5 of an encoder that normalises its own input; pretrained BatchNorm stays as it was trained."""
+    """C3, C4, C5 of an encoder that normalises its own input; pretrained BatchNorm stays as it was trained.
+
+    Mean and standard deviation are of pixels from 0 to 255 and are saved with the weights, to which they belong.
+    """
 
     mean: Tensor
     std: Tensor
@@ -39,8 +46,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.body = body
         self.channels = channels
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
         for module in self.modules():
             if isinstance(module, BATCH_NORMS):
                 module.requires_grad_(False)
@@ -86,30 +93,46 @@ def build_encoder(name: str, weights: str) -> Encoder:
     """The encoder of that name with its weights.
 
     Args:
-        weights: a file (.safetensors, or .pt read without code), `hub` for timm's own, or `none` to start from chance.
+        weights: a file (.safetensors, or .pt read without code), `hub` for the encoder's own ImageNet weights out of
+            the hub's cache or, where that lacks them, from the hub; or `none` to start from chance.
 
     Raises:
-        ConfigError: no such encoder, or one without stages at strides 8, 16 and 32, or `hub` where there is none.
-        InputError: the file lacks parameters, has others, or cannot be read.
+        ConfigError: no such encoder, or one without stages at strides 8, 16 and 32, or `hub` for `tiny`.
+        InputError: the file lacks parameters, has others, or cannot be read; or the hub cannot be had.
     """
-    if name == "tiny" or name == "mobilenet_v2":
+    if name == "tiny":
         if weights == "hub":
-            raise ConfigError(
-                f"backbone {name!r} has no weights on the hub: give a file, or say 'none' to train it all"
-            )
-        encoder = Encoder(TinyBody(), (48, 64, 64), HALF, HALF) if name == "tiny" else _mobilenet()
+            raise ConfigError("backbone 'tiny' has no weights on the hub: give a file, or say 'none' to train it all")
+        encoder = Encoder(TinyBody(), (48, 64, 64), HALF, HALF)
     else:
-        encoder = _timm_encoder(name, pretrained=weights == "hub")
+        build = _mobilenet if name == "mobilenet_v2" else partial(_timm_encoder, name)
+        with _hub_says_why(name):
+            encoder = build(pretrained=weights == "hub")
     if weights not in ("hub", "none"):
         load_encoder_weights(encoder, Path(weights))
     return encoder
 
 
-def _mobilenet() -> Encoder:
+@contextmanager
+def _hub_says_why(name: str) -> Iterator[None]:
+    """An InputError that says what to type, where the hub has no weights for us."""
+    try:
+        yield
+    except (OSError, LocalEntryNotFoundError) as error:
+        raise InputError(
+            f"backbone {name!r}: its weights are not in the hub's cache and cannot be fetched "
+            f"({str(error).splitlines()[0][:160]}); give a file with --backbone-weights FILE, or say "
+            "--backbone-weights none to start from chance"
+        ) from error
+
+
+def _mobilenet(*, pretrained: bool) -> Encoder:
+    """The hub's weights take ImageNet's mean and deviation; of a file in torchvision's names ours are x / 127.5 - 1."""
     import segmentation_models_pytorch as smp
 
-    body = smp.encoders.get_encoder("mobilenet_v2", weights=None)
-    return Encoder(body, tuple(body.out_channels[-3:]), HALF, HALF)
+    body = smp.encoders.get_encoder("mobilenet_v2", weights="imagenet" if pretrained else None)
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else (HALF, HALF)
+    return Encoder(body, tuple(body.out_channels[-3:]), mean, std)
 
 
 def _timm_encoder(name: str, *, pretrained: bool) -> Encoder:

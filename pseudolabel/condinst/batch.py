@@ -96,6 +96,12 @@ def masks_to_grid(masks: Bool[Tensor, "n H W"]) -> Bool[Tensor, "n h w"]:
     return masks[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
 
 
+def resized_masks(masks: Bool[Tensor, "n H W"], size_hw: tuple[int, int]) -> Bool[Tensor, "n h w"]:
+    """Masks of an image as they are on the grid of the image resized to `size_hw`, whole cells only."""
+    at_size = F.interpolate(masks[None].float(), size_hw, mode="bilinear", align_corners=False)[0] > 0.5
+    return masks_to_grid(at_size)[:, : size_hw[0] // STRIDE, : size_hw[1] // STRIDE]
+
+
 def check_targets(targets: Targets, size_hw: tuple[int, int], num_classes: int, *, name: str = "") -> None:
     """Refuse what cannot be trained on, before training begins.
 

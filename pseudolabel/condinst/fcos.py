@@ -6,7 +6,6 @@ Source: FCOS (arXiv 1904.01355) with CondInst's controller (arXiv 2003.05664).
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from math import gcd
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +15,7 @@ from pseudolabel.condinst.backbone import STRIDES
 
 SIZES_OF_INTEREST = (64.0, 128.0, 256.0, 512.0, 1024.0)
 PRIOR = 0.01  # of a location to hold an object, before training
+FIRST_DISTANCE = 2.0  # of every side, in strides, before training: the ReLU that follows is dead below 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class FcosHead(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.constant_(_bias(self.classes), -math.log((1 - PRIOR) / PRIOR))
+        nn.init.constant_(_bias(self.box), FIRST_DISTANCE)
 
     def forward(self, pyramid: list[Float[Tensor, "b c h w"]]) -> Dense:
         towers = tuple(self.box_tower(level) for level in pyramid)
@@ -133,8 +134,13 @@ def _patches(
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Groups of eight channels, which for the published 256 channels are the published 32 groups."""
-    return nn.GroupNorm(channels // gcd(8, channels), channels)
+    """Groups of eight channels, which for the published 256 channels are the published 32 groups.
+
+    Where eight does not divide the width, of four or two, else one group of all: never of a single channel, which on
+    a level of one cell would have nothing to normalise over.
+    """
+    per_group = next((size for size in (8, 4, 2) if channels % size == 0), channels)
+    return nn.GroupNorm(channels // per_group, channels)
 
 
 def _tower(channels: int, convs: int) -> nn.Sequential:

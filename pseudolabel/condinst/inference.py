@@ -91,7 +91,7 @@ def candidates_for_boxes(
     """Box-Quality Ranking over all locations of one image, without NMS.
 
     Args:
-        labels: class of each box, whose score counts; the best class where not given.
+        labels: class of each box, whose score counts; the best class where not given or -1.
 
     Source: BoxSeg (arXiv 2504.05137), section 3.3.
     """
@@ -99,6 +99,8 @@ def candidates_for_boxes(
     overlap = box_iou(boxes, predicted)
     ranking = box_quality_ranking(overlap, k, min_iou=min_iou)
     scores = class_scores(dense, image, kind)
-    own = scores.amax(dim=1).expand(len(boxes), -1) if labels is None else scores.T[labels]
+    own = scores.amax(dim=1).expand(len(boxes), -1)
+    if labels is not None:
+        own = torch.where(labels[:, None] < 0, own, scores.T[labels.clamp(min=0)])
     index = ranking.index
     return Candidates(index, predicted[index], own.gather(1, index), overlap.gather(1, index), ranking)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from pseudolabel.masks import SoftMask
 from pseudolabel.registry import Registry
@@ -25,10 +25,11 @@ TEACHERS = Registry(
 
 @dataclass(frozen=True, slots=True)
 class TeacherInput:
-    """An image with the boxes that are given for it."""
+    """An image with the boxes that are given for it and, where they are known, their classes."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     boxes_xyxy: Float[np.ndarray, "n 4"]
+    labels: Int[np.ndarray, "n"] | None = None  # indices of the teacher's classes; -1 where it has no such class
 
 
 @dataclass(frozen=True, slots=True)

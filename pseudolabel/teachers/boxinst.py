@@ -190,7 +190,9 @@ class BoxInst(Method):
 
 
 def risen(progress: float, share: float) -> float:
-    """Linear from 0 to 1 over the first `share` of the training."""
+    """Linear from 0 to 1 over the first `share` of the training; 0 before it."""
+    if progress < 0:
+        return 0.0
     return min(progress / share, 1.0) if share > 0 else 1.0
 
 

@@ -28,14 +28,19 @@ class BoxTeacherConfig(BoxInstConfig):
 
     pixel_weight: float = option(0.5, "of the dice with pseudo masks", ge=0)
     affinity_weight: float = option(0.1, "of the noise-reduced affinity loss", ge=0)
+    teacher_from: float = option(0.0, "share of the training before the moving average teaches", ge=0, le=1)
     teacher_warmup: float = option(0.11, "share of the training over which the pseudo masks' losses rise", ge=0, le=1)
-    ema: float = option(0.999, "momentum of the moving average", ge=0, lt=1)
+    ema: float = option(0.999, "largest momentum of the moving average", ge=0, lt=1)
+    ema_ramp: float = option(
+        10.0, "until its momentum is reached, the average goes back over one part in so many of all steps", ge=1
+    )
     ema_buffers: bool = option(True, "average BatchNorm's statistics too (the released code does not)")
     mcs: Literal["code", "paper"] = option("code", "which confidence weighs a pseudo mask")
     min_iou: float = option(0.5, "a candidate's box overlaps the given one by this IoU", ge=0, le=1)
     detections: int = option(100, "detections of the teacher per image", ge=1)
     strong: bool = option(True, "the student sees other colours than the teacher")
     blur: bool = option(False, "the student's view is blurred half of the time (the long schedules)")
+    result: Literal["average", "student"] = option("average", "which network the training gives")
     copy_paste: bool = option(False, "paste objects with good pseudo masks over their peers")
     copy_paste_probability: float = option(0.5, "of a paste per image", ge=0, le=1)
     min_tutor_px: int = option(300, "least area of a pasted object", ge=1)
@@ -105,13 +110,13 @@ class BoxTeacher(BoxInst):
         self, instances: Instances, batch: Batch, pseudo: list[PseudoMasks], progress: float
     ) -> dict[str, Tensor]:
         """Losses with the pseudo masks, each instance weighted by its mask's quality."""
-        config = self.config
+        config, losses = self.config, {}
         masks = torch.cat([one.masks for one in pseudo])[instances.owner]
         quality = torch.cat([one.quality for one in pseudo])[instances.owner]
-        valid = (quality > 0).sum().clamp(min=1)
-        rise = risen(progress, config.teacher_warmup)
-        dice = dice_loss(instances.logits.sigmoid(), masks.float())
-        losses = {"pixel": config.pixel_weight * rise * (quality * dice).sum() / valid}
+        rise = risen(progress - config.teacher_from, config.teacher_warmup)
+        if config.pixel_weight > 0:
+            dice = dice_loss(instances.logits.sigmoid(), masks.float())
+            losses["pixel"] = config.pixel_weight * rise * (quality * dice).sum() / (quality > 0).sum().clamp(min=1)
         if config.affinity_weight > 0:
             windows = self._windows(instances, batch)
             affinity = affinity_loss(instances.logits, windows, masks.float(), self._valid(batch), quality)
@@ -119,11 +124,12 @@ class BoxTeacher(BoxInst):
         return losses
 
     def after_step(self, step: int) -> None:
-        update_average(self.teacher, self.network, momentum_at(step, self.config.ema), buffers=self.config.ema_buffers)
+        keep = momentum_at(step, self.config.ema, ramp=self.config.ema_ramp)
+        update_average(self.teacher, self.network, keep, buffers=self.config.ema_buffers)
 
     def trained_network(self) -> CondInst:
-        """The moving average."""
-        return self.teacher
+        """The moving average, unless the student is asked for."""
+        return self.teacher if self.config.result == "average" else self.network
 
     def get_extra_state(self) -> dict[str, Any]:
         """The memory bank, so that a resumed training pastes what the stopped one would have pasted."""

@@ -75,11 +75,13 @@ class CondInstTeacher:
         size_hw = (resized.image.shape[1], resized.image.shape[2])
         if not len(given.boxes_xyxy):
             return self._detections(features, resized, size_hw)
-        return self._for_boxes(features, torch.as_tensor(given.boxes_xyxy), resized, size_hw)
+        return self._for_boxes(features, given, resized, size_hw)
 
     def _for_boxes(
-        self, features: Features, boxes: Float[Tensor, "n 4"], resized: Resized, size_hw: tuple[int, int]
+        self, features: Features, given: TeacherInput, resized: Resized, size_hw: tuple[int, int]
     ) -> list[TeacherCandidate]:
+        boxes = torch.as_tensor(given.boxes_xyxy)
+        labels = None if given.labels is None else torch.as_tensor(given.labels, device=self.device)
         scale = torch.tensor([*resized.factor_xy, *resized.factor_xy])
         found = candidates_for_boxes(
             features.dense,
@@ -87,6 +89,7 @@ class CondInstTeacher:
             (boxes * scale).to(self.device),
             size_hw,
             k=self.candidates,
+            labels=labels,
             kind=self.score,
             min_iou=0.0,
         )
@@ -163,7 +166,7 @@ def load_condinst(weights: Path, config: Mapping[str, Any], *, device: str, cand
     shape = {name: config["model"][name] for name in CondInstConfig.model_fields if name in config["model"]}
     model = parse_config(CondInstConfig, shape | {"backbone_weights": "none"}, where=str(weights))
     size = parse_config(InputSize, config["input"], where=str(weights))
-    network = CondInst(model, len(config["classes"]))
+    network = CondInst(model, len(config["categories"]))
     load_weights(network, weights)
     varifocal = config["model"].get("classification") == "varifocal"
     kind: ScoreKind = "class" if varifocal else "sqrt_class_centerness"

@@ -176,13 +176,26 @@ def _pasted(
     grid = masks_to_grid(covered[None])
     return (
         image,
-        Targets(torch.cat([boxes[keep], new_box]), torch.cat([targets.labels[keep], label])),
+        Targets(
+            torch.cat([boxes[keep], new_box]), torch.cat([targets.labels[keep], label]), *_masks(targets, grid, keep)
+        ),
         PseudoMasks(
             torch.cat([(pseudo.masks & ~grid)[keep], grid]),
             torch.cat([pseudo.quality[keep], pseudo.quality.new_tensor([tutor.quality])]),
             torch.cat([pseudo.box_score[keep], pseudo.box_score.new_tensor([tutor.box_score])]),
         ),
     )
+
+
+def _masks(
+    targets: Targets, covered: Bool[Tensor, "1 h w"], keep: Bool[Tensor, "n"]
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """True masks where there are some, and which are to be used: never the tutor's, which a teacher made."""
+    if targets.masks is None:
+        return None, None
+    has_mask = torch.ones_like(keep) if targets.has_mask is None else targets.has_mask
+    masks = torch.cat([(targets.masks & ~covered)[keep], covered])
+    return masks, torch.cat([has_mask[keep], has_mask.new_zeros(1)])
 
 
 def _uncovered(

@@ -11,9 +11,14 @@ def average_of(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).requires_grad_(False)
 
 
-def momentum_at(step: int, momentum: float = 0.999) -> float:
-    """min(momentum, 1 - 1 / (step + 1)): 0 at the first step, which copies the student."""
-    return min(momentum, 1 - 1 / (step + 1))
+def momentum_at(step: int, momentum: float = 0.999, *, ramp: float = 10.0) -> float:
+    """min(momentum, 1 - ramp / (step + ramp)): 0 at the first step, which copies the student.
+
+    While the second part is the smaller one, the average reaches back over one `ramp`-th of the steps so far. The
+    released code of BoxTeacher has a ramp of 1: then a training that is shorter than 1 / (1 - momentum) steps ends with
+    the plain mean of all its weights, those of its very beginning included.
+    """
+    return min(momentum, 1 - ramp / (step + ramp))
 
 
 @torch.no_grad()

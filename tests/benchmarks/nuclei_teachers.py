@@ -3,11 +3,16 @@
 Trains on the boxes of 110 images and measures masks on 40 others: `mean_iou` of the best-fitting candidate for each
 given box, cut to it, and `ap` of the network's own detections.
 
-    python tests/benchmarks/nuclei_teachers.py --settings box,boxinst,boxseg,full            # CPU, short
-    python tests/benchmarks/nuclei_teachers.py --settings all --gpu --seeds 0,1,2            # the whole table
+    python tests/benchmarks/nuclei_teachers.py --out docs/results/nuclei_teachers.json       # CPU, the main rows
+    python tests/benchmarks/nuclei_teachers.py --settings all --gpu --steps 3000 --batch-size 8 --short-px 512 \
+        --seeds 0,1,2                                                                        # the whole table
+
+With `--out` every row is kept as soon as it is there, and rows of other settings that the file has already stay, so
+that the table can be made one setting at a time.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,7 +24,7 @@ import numpy as np
 import torch
 from harness import report, shared_folder
 
-from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, masks_to_grid
+from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, resized_masks
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.images import load_image
 from pseudolabel.masks import PixelMask, pixel_window, resample
@@ -47,8 +52,17 @@ SETTINGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "boxseg": (BoxSeg, BoxSegConfig, {}),
     "full": (BoxInst, BoxInstConfig, {"supervision": "masks"}),
 }
-CPU = {"channels": 64, "convs": 2, "mask_branch_channels": 64, "mask_branch_norm": "group", "ema": 0.99}
+CPU = {
+    "channels": 64,
+    "convs": 2,
+    "mask_branch_channels": 64,
+    "mask_branch_norm": "group",
+    "lr": 2e-3,
+    "encoder_lr": 4e-4,
+    "ema": 0.99,
+}
 GPU = {"channels": 256, "convs": 4, "mask_branch_channels": 128, "ema": 0.999}
+MAIN_ROWS = "box,projection,boxinst,boxteacher,boxseg,full"
 COMMON = {"bottom_px": 0, "detections": 300, "min_tutor_px": 80, "warmup": 0.3, "teacher_warmup": 0.3}
 
 
@@ -98,11 +112,8 @@ class Loader:
         height, width = resized.image.shape[1:]
         masks = None
         if with_masks:
-            full = torch.from_numpy(np.stack([decode(row.mask) for row in picture.objects])).float()
-            at = torch.nn.functional.interpolate(full[None], (height, width), mode="bilinear", align_corners=False)[0]
-            masks = masks_to_grid(at > 0.5)
-            # collate pads at the right and bottom; a size that is no multiple of 4 leaves a cell without its pixel
-            masks = torch.nn.functional.pad(masks, (0, width // 4 - masks.shape[2], 0, height // 4 - masks.shape[1]))
+            full = torch.from_numpy(np.stack([decode(row.mask) for row in picture.objects]))
+            masks = resized_masks(full, (height, width))
         targets = Targets(boxes, torch.zeros(len(boxes), dtype=torch.int64), masks)
         check_targets(targets, (height, width), 1, name=picture.name)
         return resized.image.to(torch.uint8), targets
@@ -113,7 +124,8 @@ def trained(setting: str, seed: int, arguments: argparse.Namespace, size: InputS
     weights = str(shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors")
     shape = (GPU if arguments.gpu else CPU) | COMMON
     values = {key: value for key, value in shape.items() if key in config_class.model_fields}
-    config = config_class(backbone="mobilenet_v2", backbone_weights=weights, **(values | changes))
+    tried = {key: value for key, value in json.loads(arguments.change).items() if key in config_class.model_fields}
+    config = config_class(backbone="mobilenet_v2", backbone_weights=weights, **(values | changes | tried))
     torch.manual_seed(seed)
     method = method_class(CondInst(config, 1), config)
     loader = Loader(pictures("train"), size, with_masks=setting == "full")
@@ -187,29 +199,61 @@ def box_row(found: list[Picture]) -> dict[str, Any]:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--settings", default="box,boxinst,boxseg,full", help=f"all, or of box,{','.join(SETTINGS)}")
+    parser.add_argument("--settings", default=MAIN_ROWS, help=f"all, or of box,{','.join(SETTINGS)}")
     parser.add_argument("--gpu", action="store_true", help="the large network, on CUDA")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--short-px", type=int, default=320, help="short side of the network's input")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--short-px", type=int, default=256, help="short side of the network's input")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--change", default="{}", help="JSON of options to train every setting with, to try them")
+    parser.add_argument("--out", type=Path)
     return parser.parse_known_args()[0]
 
 
 def main() -> None:
     arguments = parsed()
     torch.set_flush_denormal(True)
+    torch.set_num_threads(arguments.threads)
     size = InputSize(short_px=arguments.short_px, long_px=2 * arguments.short_px)
     wanted = ["box", *SETTINGS] if arguments.settings == "all" else arguments.settings.split(",")
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    found = pictures("val")
-    rows = [box_row(found)] if "box" in wanted else []
+    found, table = pictures("val"), Table(arguments)
+    if "box" in wanted:
+        table.add(box_row(found))
     for setting in (name for name in wanted if name != "box"):
         for seed in seeds:
             teacher, seconds = trained(setting, seed, arguments, size)
-            rows.append({"setting": setting, "seed": seed, **figures(teacher, found), "train_cpu_s": seconds})
-    on = f"nuclei-dev, {arguments.steps} steps of {arguments.batch_size} at {arguments.short_px} px"
-    report("nuclei_teachers", rows, on=on, seeds=seeds)
+            table.add({"setting": setting, "seed": seed, **figures(teacher, found), "train_cpu_s": seconds})
+
+
+class Table:
+    """The rows so far, reported anew with each that comes; rows of a file that was begun the same way stay in it."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        network = "large network on a GPU" if arguments.gpu else "small network on a CPU"
+        self.on = f"nuclei-dev, {arguments.steps} steps of {arguments.batch_size} at {arguments.short_px} px, {network}"
+        if arguments.change != "{}":
+            self.on += f", with {arguments.change}"
+        self.rows: list[dict[str, Any]] = []
+        if arguments.out and arguments.out.exists():
+            before = json.loads(arguments.out.read_text())
+            if before["on"] != self.on:
+                raise SystemExit(f"{arguments.out} is of another setting ({before['on']}): name another file")
+            self.rows = before["rows"]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Put the row in the place of its setting and seed, and report all rows."""
+        order = ["box", *SETTINGS]
+        self.rows = [one for one in self.rows if _key(one) != _key(row)] + [row]
+        self.rows.sort(key=lambda one: (order.index(one["setting"]), one.get("seed", 0)))
+        report(
+            "nuclei_teachers", self.rows, on=self.on, seeds=sorted({one["seed"] for one in self.rows if "seed" in one})
+        )
+
+
+def _key(row: dict[str, Any]) -> tuple[str, int | None]:
+    return row["setting"], row.get("seed")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,15 @@ from pseudolabel.teachers.ema import average_of, momentum_at, update_average
 
 def test_momentum_starts_at_zero_and_reaches_its_limit():
     assert momentum_at(0) == 0
-    assert momentum_at(1) == 0.5
-    assert momentum_at(999) == pytest.approx(0.999)
+    assert momentum_at(10) == 0.5
+    assert momentum_at(9990) == pytest.approx(0.999)
     assert momentum_at(10**6) == 0.999
+
+
+def test_a_ramp_of_one_is_the_published_momentum():
+    assert momentum_at(0, ramp=1) == 0
+    assert momentum_at(1, ramp=1) == 0.5
+    assert momentum_at(999, ramp=1) == pytest.approx(0.999)
 
 
 def test_an_average_is_the_weighted_sum_and_is_not_trained():
