@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from pseudolabel.errors import MachineError
 from pseudolabel.pipelines.demo import (
@@ -29,7 +30,7 @@ SHORT = Recipe(steps=3, batch=2, threads=1)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DemoData:
-    return make_demo_data(tmp_path_factory.mktemp("demo"), train=4, scenes=2)
+    return make_demo_data(tmp_path_factory.mktemp("demo"), train=4, scenes=2, test=2)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,12 @@ def pictures(data: DemoData) -> np.ndarray:
     return np.stack([np.array(Image.open(path)) for path in sorted((data.scenes / "images").iterdir())])
 
 
-def test_training_and_labelled_scenes_are_different_ones(data: DemoData) -> None:
-    train = {path.read_bytes() for path in (data.train / "images").iterdir()}
-    scenes = {path.read_bytes() for path in (data.scenes / "images").iterdir()}
-    assert (len(train), len(scenes)) == (4, 2)
-    assert not train & scenes
+def test_scenes_to_train_on_to_label_and_to_measure_on_are_different_ones(data: DemoData) -> None:
+    parts = [
+        {path.read_bytes() for path in (folder / "images").iterdir()} for folder in (data.train, data.scenes, data.test)
+    ]
+    assert [len(part) for part in parts] == [4, 2, 2]
+    assert len(set.union(*parts)) == 8
 
 
 def test_both_copies_open_by_their_cards_and_agree_on_every_pixel(data: DemoData, trained: DemoSegmenter) -> None:
@@ -108,3 +110,49 @@ def test_class_iou_is_one_for_true_labels_and_counts_confusions_of_both_sides() 
     assert mean_class_iou(Oracle(), images, labels) == 1.0
     images[0, 0, :2] = 0  # two of eight pixels of class 1 are taken for ground
     assert mean_class_iou(Oracle(), images, labels) == pytest.approx((6 / 8 + 8 / 10) / 2)
+
+
+def test_the_encoder_s_file_is_what_a_student_starts_from(trained: DemoSegmenter) -> None:
+    from pseudolabel.condinst.backbone import build_encoder
+    from pseudolabel.pipelines.demo import ENCODER, MEAN, STD
+
+    encoder = build_encoder(ENCODER, str(trained.encoder_file))
+    whole = load_file(trained.smp_folder / "model.safetensors")
+    assert all(torch.equal(value, whole[f"encoder.model.{name}"]) for name, value in encoder.body.state_dict().items())
+    assert encoder.mean.flatten().tolist() == pytest.approx([255 * value for value in MEAN])
+    assert encoder.std.flatten().tolist() == pytest.approx([255 * value for value in STD])
+
+
+def test_the_table_of_students_says_what_is_left() -> None:
+    from pseudolabel.pipelines.demo_chain import student_table
+
+    full = {"validation_ap": 0.4, "validation_ap50": 0.7, "validation_ap75": 0.35}
+    pseudo = {"validation_ap": 0.38, "validation_ap50": 0.69, "validation_ap75": 0.3}
+    assert student_table({"full": full, "pseudo": pseudo}).splitlines() == [
+        "a student trained on       AP   AP50   AP75",
+        "true masks              0.400  0.700  0.350",
+        "pseudo labels           0.380  0.690  0.300",
+        "95.0% of the AP is left",
+    ]
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_two_students_and_does_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pseudolabel.pipelines import demo_chain
+
+    monkeypatch.setattr(demo_chain, "make_demo_data", lambda folder: make_demo_data(folder, train=4, scenes=2, test=2))
+    monkeypatch.setattr(
+        demo_chain, "train_demo_segmenter", lambda data, folder: train_demo_segmenter(data, folder, SHORT)
+    )
+    monkeypatch.setitem(demo_chain._STUDENT, "epochs", 2)
+    monkeypatch.setitem(demo_chain._SISEG, "steps", 2)
+    first = demo_chain.run_demo(tmp_path, lambda line: None, lambda summary: None)
+    assert set(first.students) == {"full", "pseudo"}
+    assert all("validation_ap" in figures for figures in first.students.values())
+    assert all(path.exists() for path in first.pictures)
+    said: list[dict[str, object]] = []
+    second = demo_chain.run_demo(tmp_path, lambda line: None, said.append)
+    assert second.students == first.students
+    assert not any(summary.get("trained") or summary.get("attempted") for summary in said)

@@ -7,14 +7,14 @@ import torch
 
 from pseudolabel.errors import ConfigError
 from pseudolabel.students.base import StudentConfig, ignored_share, make_student
-from pseudolabel.students.data import Sample, collate
+from pseudolabel.students.data import Sample, StudentBatch, collate
 from pseudolabel.students.names import STUDENTS
 from pseudolabel.students.pictures import as_predictions, coco_rows
 
 from .scenes import drawn, mean_best_iou, sample
 
 NAMES = tuple(STUDENTS)
-STEPS = {"condinst": 160, "mask_rcnn": 80, "query": 160}
+STEPS = {"condinst": 300, "mask_rcnn": 160, "query": 300}  # for ten images
 RATES = {"condinst": 3e-3, "mask_rcnn": 3e-3, "query": 1e-3}
 MASK_LOSSES = {"condinst": ("mask",), "mask_rcnn": ("mask",), "query": ("mask", "dice")}
 BOX_LOSSES = {"condinst": ("class", "box", "centerness"), "mask_rcnn": ("class", "box"), "query": ("class",)}
@@ -33,26 +33,43 @@ def losses(model, *samples: Sample, seed: int = 5) -> dict[str, float]:
         return {name: float(value) for name, value in model.losses(collate(samples)).items()}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_a_student_overfits_drawn_scenes(name):
+def overfitted(name: str, batches: list[StudentBatch], steps: int):
+    """A student after so many steps over the batches in turns, and its total loss at each."""
     torch.set_flush_denormal(True)
-    model, batch = student(name), collate([sample(0), sample(1)])
+    model, totals = student(name), []
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATES[name])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATES[name], total_steps=STEPS[name], pct_start=0.1)
-    for _ in range(STEPS[name]):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATES[name], total_steps=steps, pct_start=0.1)
+    for step in range(steps):
         optimiser.zero_grad()
-        torch.stack(list(model.losses(batch).values())).sum().backward()
+        total = torch.stack(list(model.losses(batches[step % len(batches)]).values())).sum()
+        total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         schedule.step()
-    model.eval()
-    for seed in (0, 1):
-        scene, found = drawn(seed), model.predict([sample(seed).image])[0]
+        totals.append(float(total.detach()))
+    return model.eval(), totals
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_student_s_losses_fall_on_one_image(name):
+    _, totals = overfitted(name, [collate([sample(0)])], 24)
+    assert sum(totals[-3:]) < 0.7 * sum(totals[:3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_student_overfits_ten_images(name):
+    samples = [sample(seed) for seed in range(10)]
+    model, _ = overfitted(name, [collate(samples[:5]), collate(samples[5:])], STEPS[name])
+    found_objects, all_objects, overlaps = 0, 0, []
+    for seed, one in enumerate(samples):
+        scene, found = drawn(seed), model.predict([one.image])[0]
         sure = found.scores > 0.5
-        assert int(sure.sum()) == len(scene.masks)
-        assert mean_best_iou(found.masks[sure].numpy(), scene.masks) > 0.7
-        assert sorted(found.labels[sure].tolist()) == sorted(sample(seed).labels.tolist())
+        found_objects += int(sure.sum())
+        all_objects += len(scene.masks)
+        overlaps.append(mean_best_iou(found.masks[sure].numpy(), scene.masks))
+    assert abs(found_objects - all_objects) <= 0.1 * all_objects
+    assert sum(overlaps) / len(overlaps) > 0.7
 
 
 @pytest.mark.parametrize("name", NAMES)

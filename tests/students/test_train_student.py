@@ -35,11 +35,13 @@ def run(tmp_path_factory) -> RunPaths:
     folder = tmp_path_factory.mktemp("run")
     write_dataset(folder / "data", 4, 0, size_hw=(96, 96))
     run = RunPaths(folder / "run")
-    make_plan(run, PlanConfig(images=folder / "data" / "images", annotations=folder / "data" / "boxes.json", shards=1))
+    make_plan(
+        run, PlanConfig(images=str(folder / "data" / "images"), annotations=folder / "data" / "boxes.json", shards=1)
+    )
     from pseudolabel.pipelines.engines.base import EngineOptions
 
     run_stage(run, "shard", ShardConfig(), RunOptions(EngineOptions(name="inline")))
-    content = json.loads((folder / "data" / "instances.json").read_text())
+    content = json.loads((data / "instances.json").read_text())
     keys = {row["id"]: row["file_name"] for row in content["images"]}
     rows = [
         {
