@@ -11,6 +11,7 @@ from pseudolabel import records
 from pseudolabel.config import option, result_relevant
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.pipelines.commit import read_footer, read_part, write_text_atomically
+from pseudolabel.pipelines.made_categories import made_categories
 from pseudolabel.pipelines.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
@@ -114,7 +115,8 @@ class FuseStage:
 
         plan = read_plan(self.run_paths)
         made = {} if plan.n_objects else {"pseudolabel": {"annotation_ids": "made"}}  # no ids were given
-        header = {"info": plan.info | made, "licenses": plan.licenses, "categories": plan.categories}
+        categories = plan.categories or made_categories(self.run_paths, paths)
+        header = {"info": plan.info | made, "licenses": plan.licenses, "categories": categories}
         folder = self.run_paths.table(self.writes)
         write_coco(self._shards(paths), header, folder / "instances.json", folder / "results.json")
         text = json.dumps(self._provenance(paths), sort_keys=True, indent=1)
