@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pseudolabel.config import Config, option
 from pseudolabel.errors import InputError
 from pseudolabel.pipelines.commit import atomic_path, read_part
+from pseudolabel.pipelines.made_categories import made_categories
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, read_plan
 
@@ -46,7 +47,9 @@ def draw_pictures(run: RunPaths, config: PictureConfig) -> list[Path]:
     if not labelled:
         raise InputError(f"{run.root} has no pseudo labels yet; make them with  pseudolabel fuse {run.root}")
     truth = _truth(config.ground_truth)
-    names = {category["id"]: str(category["name"]) for category in plan.categories}
+    parts = sorted(run.table("pseudo").glob("part-*.parquet"))
+    categories = plan.categories or made_categories(run, parts)
+    names = {category["id"]: str(category["name"]) for category in categories}
     folder = run.pictures("fuse")
     paths = [
         _save(folder / f"{place:03d}.png", _whole_image(plan, image, names, truth))
