@@ -146,7 +146,7 @@ def test_the_demo_ends_with_two_students_and_does_nothing_twice(
     monkeypatch.setattr(
         demo_chain, "train_demo_segmenter", lambda data, folder: train_demo_segmenter(data, folder, SHORT)
     )
-    monkeypatch.setitem(demo_chain._STUDENT, "epochs", 2)
+    monkeypatch.setitem(demo_chain.STUDENT, "epochs", 2)
     monkeypatch.setitem(demo_chain._SISEG, "steps", 2)
     first = demo_chain.run_demo(tmp_path, lambda line: None, lambda summary: None)
     assert set(first.students) == {"full", "pseudo"}
