@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -108,7 +109,7 @@ class StudentMethod(Method):
         better = ap > float(self.best_ap)
         self.best_ap.fill_(max(ap, float(self.best_ap)))
         self.waited.copy_(torch.zeros_like(self.waited) if better else self.waited + 1)
-        if self._journal is not None:
+        if self._journal is not None and is_first_process():
             with self._journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step + 1, "ap": ap}) + "\n")
 
@@ -130,3 +131,8 @@ class StudentMethod(Method):
             picture = instances_picture(pixels, instances, [""] * self.student.num_classes)
             shown[f"example_{place}"] = torch.from_numpy(picture.transpose(2, 0, 1).copy())
         return shown
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a training that writes for all."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0

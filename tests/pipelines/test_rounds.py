@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 
+from pseudolabel.cli.run import run as run_command
 from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.chain import parse_chain, plan_lines, run_chain
 from pseudolabel.pipelines.commit import read_part
@@ -13,6 +16,7 @@ from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.rounds import begin_round, format_rounds, with_gains
 from pseudolabel.pipelines.runner import RunOptions
+from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage
 from pseudolabel.synthetic import write_dataset
 
 TEACHER = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu"}
@@ -140,6 +144,22 @@ def test_a_dry_run_names_the_folder_of_every_further_round(folder: Path) -> None
         f"round 2: in {folder / 'run' / 'rounds' / '2'}",
         f"round 3: in {folder / 'run' / 'rounds' / '3'}",
     ]
+
+
+def test_the_option_of_run_stands_above_the_file(folder: Path) -> None:
+    file = folder / "rounds.yaml"
+    file.write_text(yaml.safe_dump(run_file(folder, run=str(folder / "other"), rounds=5)))
+    result = CliRunner().invoke(run_command, [str(file), "--rounds", "2", "--dry-run"], catch_exceptions=False)
+    assert result.output.count("round ") == 1
+    assert f"round 2: in {folder / 'other' / 'rounds' / '2'}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("given", "model"), [(None, "teacher"), (Path("student"), "student")], ids=["nothing said", "student"]
+)
+def test_infer_teacher_finds_the_run_s_own_models(tmp_path: Path, given: Path | None, model: str) -> None:
+    run = RunPaths(tmp_path)
+    assert InferTeacherStage(InferTeacherConfig(weights=given), run).weights()["teacher"] == run.model(model)
 
 
 def test_gains_are_shown_with_their_sign() -> None:
