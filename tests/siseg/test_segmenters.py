@@ -1,0 +1,91 @@
+"""Instances behind a user's own segmenter (a PSPNet of SMP), on pictures that nobody has annotated."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+import yaml
+
+from pseudolabel.pipelines.commit import read_part
+from pseudolabel.pipelines.demo import card, class_names, normalised
+from pseudolabel.pipelines.job import ShardWorker, make_job
+from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.stage import StageConfig
+from pseudolabel.pipelines.stages.fuse import FuseConfig
+from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
+from pseudolabel.pipelines.stages.infer_siseg import InferSisegConfig
+from pseudolabel.pipelines.stages.shard import ShardConfig
+from pseudolabel.pipelines.train_siseg import TrainSisegConfig, train_siseg
+from pseudolabel.rle import area, decode
+from pseudolabel.synthetic import draw_scene, write_dataset
+
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def pspnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PSPNet that knows objects from ground, as `save_pretrained` writes it, with a card beside it."""
+    torch.manual_seed(0)
+    network = smp.PSPNet("tu-test_resnet", encoder_weights=None, classes=len(class_names()), psp_out_channels=64)
+    scenes = [draw_scene(1_000_003 * 3 + index, (SIZE, SIZE)) for index in range(2)]
+    images = normalised(np.stack([scene.image for scene in scenes]))
+    labels = torch.from_numpy(np.stack([scene.semantic for scene in scenes]).astype(np.int64))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    for _ in range(60):
+        loss = torch.nn.functional.cross_entropy(network(images), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    folder = tmp_path_factory.mktemp("pspnet")
+    network.eval().save_pretrained(folder)
+    (folder / "model.yaml").write_text(yaml.safe_dump(card()), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bare(pspnet: Path, tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
+    """A run over a bare folder, up to fused labels."""
+    folder = tmp_path_factory.mktemp("bare")
+    write_dataset(folder / "data", 2, 3, size_hw=(SIZE, SIZE))  # the same two scenes
+    run = RunPaths(folder / "run")
+    make_plan(run, PlanConfig(images=str(folder / "data" / "images"), shards=1))
+    _work(run, "shard", ShardConfig())
+    _work(run, "infer-semantic", InferSemanticConfig(model=f"smp:{pspnet}"))
+    small: dict[str, Any] = {"head_width": 64, "crop": 96, "radius": 5, "steps": 2, "batch_size": 2, "device": "cpu"}
+    train_siseg(run, TrainSisegConfig(backbone="tiny", backbone_weights="none", **small))
+    _work(run, "infer-siseg", InferSisegConfig())
+    _work(run, "fuse", FuseConfig())
+    return run
+
+
+def _work(run: RunPaths, stage: str, config: StageConfig) -> None:
+    worker = ShardWorker(make_job(run, stage, config, "cpu"))
+    assert worker.attempt(0), run.failure(stage, 0).read_text()
+    worker.stage.finish([run.part(worker.stage.writes, 0, 1)])
+
+
+def test_instances_come_out_of_a_pspnet_of_smp(bare: RunPaths) -> None:
+    rows = read_part(run_part := bare.part("candidates/siseg", 0, 1)).to_pylist()
+    assert run_part.is_file()
+    found = [row for row in rows if row["status"] == "ok"]
+    assert {row["category_id"] for row in found} <= set(range(1, len(class_names())))
+    assert {row["annotation_id"] for row in found} == {None}
+
+
+def test_pictures_without_annotations_get_scored_masks_on_their_objects(bare: RunPaths) -> None:
+    content = json.loads((bare.table("pseudo") / "instances.json").read_text())
+    assert content["annotations"]
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    inside, total = 0, 0
+    for row in content["annotations"]:
+        scene = draw_scene(1_000_003 * 3 + sorted(names.values()).index(names[row["image_id"]]), (SIZE, SIZE))
+        mask = decode(row["segmentation"])
+        assert area(row["segmentation"]) == row["area"] > 0
+        assert 0 < row["score"] <= 1
+        inside, total = inside + int((scene.semantic[mask] > 0).sum()), total + int(mask.sum())
+    assert inside / total > 0.7
