@@ -45,6 +45,10 @@ class RunPaths:
         """Folder of notes about who works on which shard now."""
         return self.root / "_running" / stage
 
+    def known(self, table: str) -> Path:
+        """Which parts of a table were found whole, as JSON; see `known_parts.py`."""
+        return self.root / "_known" / f"{table}.json"
+
     def crashes(self, stage: str, shard: int) -> Path:
         """Which images of a shard killed a decoder, as JSON."""
         return self.root / "_crashes" / stage / f"{shard:05d}.json"

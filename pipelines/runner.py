@@ -1,13 +1,10 @@
 """Run what is missing of a stage, for a bounded number of rounds; done is what the shard's own file says."""
 
 import json
-import os
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,23 +12,21 @@ import yaml
 from pseudolabel.errors import IncompleteError, MachineError, PseudolabelError, StaleOutputError
 from pseudolabel.pipelines.attempts import clear_failures, may_retry, read_failure, running, sweep_running
 from pseudolabel.pipelines.commit import (
-    DamagedPartError,
     Footer,
     read_footer,
     sweep_temporaries,
-    verify_part,
     write_text_atomically,
 )
 from pseudolabel.pipelines.device import resolve_device
 from pseudolabel.pipelines.engines.base import Engine, EngineOptions, HandedOver, make_engine
 from pseudolabel.pipelines.graph import load_stage
 from pseudolabel.pipelines.job import Job, SetupError, expected_fingerprint, expected_footer, make_job
-from pseudolabel.pipelines.paths import RunPaths, parse_part_name
+from pseudolabel.pipelines.known_parts import KnownParts, Look
+from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.progress import ShardProgress
 from pseudolabel.pipelines.stage import Stage, StageConfig
 
 ROUNDS = 3
-_SCAN_THREADS = 8
 _LOOKS = 3  # at a folder of another machine, whose caches may hide a new file for a moment
 _LOOK_AGAIN_S = 1.0
 
@@ -92,7 +87,8 @@ def run_stage(run: RunPaths, name: str, config: StageConfig, options: RunOptions
     stage = job.make_stage()
     wanted = list(options.shards) if options.shards is not None else list(range(job.plan.num_shards))
     expected = _expected(job, stage, wanted)
-    states = _states(job, stage, expected)
+    known = KnownParts(run, stage.writes, job.plan.num_shards)
+    states = _states(known.verified(expected), expected)
     _refuse_stale(job, stage, states, overwrite=options.overwrite)
     missing = [shard for shard in wanted if states[shard] is not ShardState.DONE]
     _save_config(job)
@@ -100,32 +96,39 @@ def run_stage(run: RunPaths, name: str, config: StageConfig, options: RunOptions
     failed: list[int] = []
     with ShardProgress(name, total=len(wanted), done=len(wanted) - len(missing)) as progress:
         try:
-            failed = _rounds(job, stage, missing, expected, engine, progress)
+            failed = _rounds(job, known, missing, expected, engine, progress)
         except HandedOver as ids:
             handed_over = ids.where
         seconds = progress.seconds
+    known.look_again()
+    known.remember()
     _refuse_failed(job, failed)
     if not handed_over:
-        _finish(job, stage)
-    return _summary(job, stage, wanted, len(missing), seconds, handed_over)
+        _finish(job, stage, known)
+    return _summary(job, known, wanted, len(missing), seconds, handed_over)
 
 
 def shard_states(job: Job) -> dict[int, ShardState]:
     """The state of every shard of a job; a shard whose input is not there is missing."""
     stage = job.make_stage()
     shards = range(job.plan.num_shards)
-    prints = dict(zip(shards, _in_threads(lambda shard: _expected_one(job, stage, shard), shards), strict=True))
-    known = {shard: found for shard, found in prints.items() if isinstance(found, str)}
-    return dict.fromkeys(shards, ShardState.MISSING) | _states(job, stage, known)
+    prints = {shard: found for shard, found in _prints(job, stage, shards).items() if isinstance(found, str)}
+    looks = KnownParts(job.run, stage.writes, job.plan.num_shards).verified(prints)
+    return dict.fromkeys(shards, ShardState.MISSING) | _states(looks, prints)
 
 
 def _rounds(
-    job: Job, stage: Stage, missing: list[int], expected: Mapping[int, str], engine: Engine, progress: ShardProgress
+    job: Job,
+    known: KnownParts,
+    missing: list[int],
+    expected: Mapping[int, str],
+    engine: Engine,
+    progress: ShardProgress,
 ) -> list[int]:
     """The shards that are still not done after the last round."""
     if not missing:
         return []
-    sweep_temporaries(job.run.table(stage.writes))
+    sweep_temporaries(known.folder)
     sweep_running(job.run, job.stage)
     clear_failures(job.run, job.stage, missing)
     hopeless: list[int] = []
@@ -134,7 +137,7 @@ def _rounds(
             engine.run(job, missing, progress.ended)
         except SetupError as error:
             raise error.cause from None
-        missing = _still_missing(job, stage, {shard: expected[shard] for shard in missing}, engine)
+        missing = _still_missing(job, known, {shard: expected[shard] for shard in missing}, engine)
         again = [shard for shard in missing if may_retry(job.run, job.stage, shard)]
         hopeless += sorted(set(missing) - set(again))
         missing = again
@@ -144,11 +147,12 @@ def _rounds(
     return sorted(missing + hopeless)
 
 
-def _still_missing(job: Job, stage: Stage, expected: Mapping[int, str], engine: Engine) -> list[int]:
+def _still_missing(job: Job, known: KnownParts, expected: Mapping[int, str], engine: Engine) -> list[int]:
     """Shards without a part of theirs; pages are not read again, the commit has just done it."""
     missing = list(expected)
     for look in range(_LOOKS if engine.elsewhere else 1):
-        states = _states(job, stage, {shard: expected[shard] for shard in missing}, read_pages=False)
+        known.look_again()
+        states = _states(known.committed(missing), expected)
         missing = [shard for shard in missing if states[shard] is not ShardState.DONE]
         if all(read_failure(job.run, job.stage, shard) for shard in missing):
             break
@@ -161,7 +165,7 @@ def _expected(job: Job, stage: Stage, shards: list[int]) -> dict[int, str]:
     """The fingerprint that each shard's part must carry."""
     prints: dict[int, str] = {}
     absent: dict[str, list[int]] = {}
-    for shard, found in zip(shards, _in_threads(lambda shard: _expected_one(job, stage, shard), shards), strict=True):
+    for shard, found in _prints(job, stage, shards).items():
         if isinstance(found, str):
             prints[shard] = found
         else:
@@ -180,56 +184,40 @@ class _Absent:
     table: str
 
 
-def _expected_one(job: Job, stage: Stage, shard: int) -> str | _Absent:
-    inputs: dict[str, str] = {}
-    for table in stage.reads():
-        try:
-            inputs[table] = read_footer(job.run.part(table, shard, job.plan.num_shards)).fingerprint
-        except (FileNotFoundError, DamagedPartError):
+def _prints(job: Job, stage: Stage, shards: Iterable[int]) -> dict[int, str | _Absent]:
+    """The expected fingerprint of each shard, or which of its input tables is not there."""
+    shards = list(shards)
+    inputs = {table: KnownParts(job.run, table, job.plan.num_shards).footers(shards) for table in stage.reads()}
+    return {shard: _print(job, stage, {table: looks[shard] for table, looks in inputs.items()}) for shard in shards}
+
+
+def _print(job: Job, stage: Stage, inputs: Mapping[str, Look]) -> str | _Absent:
+    prints: dict[str, str] = {}
+    for table, look in inputs.items():
+        if not isinstance(look, Footer):
             return _Absent(table)
-    return expected_fingerprint(job, stage, inputs)
+        prints[table] = look.fingerprint
+    return expected_fingerprint(job, stage, prints)
 
 
-def _states(job: Job, stage: Stage, expected: Mapping[int, str], *, read_pages: bool = True) -> dict[int, ShardState]:
-    present = parts_present(job.run.table(stage.writes), job.plan.num_shards)
-    look_at = verify_part if read_pages else read_footer
-
-    def look(shard: int) -> ShardState:
-        if shard not in present:
-            return ShardState.MISSING
-        try:
-            found = look_at(job.run.part(stage.writes, shard, job.plan.num_shards))
-        except FileNotFoundError:
-            return ShardState.MISSING
-        except DamagedPartError:
-            return ShardState.DAMAGED
-        return ShardState.DONE if found.fingerprint == expected[shard] else ShardState.STALE
-
-    return dict(zip(expected, _in_threads(look, expected), strict=True))
+def _states(looks: Mapping[int, Look], expected: Mapping[int, str]) -> dict[int, ShardState]:
+    return {shard: _state(look, expected[shard]) for shard, look in looks.items()}
 
 
-def parts_present(folder: Path, num_shards: int) -> set[int]:
-    """Shards that have a file in a table's folder, from one listing, which also refreshes a network mount's cache."""
-    try:
-        names = [parse_part_name(entry.name) for entry in os.scandir(folder)]
-    except FileNotFoundError:
-        return set()
-    return {name[0] for name in names if name and name[1] == num_shards}
+def _state(look: Look, expected: str) -> ShardState:
+    if look is None:
+        return ShardState.MISSING
+    if not isinstance(look, Footer):
+        return ShardState.DAMAGED
+    return ShardState.DONE if look.fingerprint == expected else ShardState.STALE
 
 
-def _in_threads(function: Any, shards: Any) -> list[Any]:
-    with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-        return list(pool.map(function, shards))
-
-
-def _finish(job: Job, stage: Stage) -> None:
+def _finish(job: Job, stage: Stage, known: KnownParts) -> None:
     """The exports, by whichever process sees all parts of this config there."""
     num_shards = job.plan.num_shards
-    if len(parts_present(job.run.table(stage.writes), num_shards)) < num_shards:
-        return
-    parts = [job.run.part(stage.writes, shard, num_shards) for shard in range(num_shards)]
-    if all(_is_of_job(footer, job, stage) for footer in _in_threads(read_footer, parts)):
-        stage.finish(parts)
+    looks = known.footers(range(num_shards)).values()
+    if all(isinstance(look, Footer) and _is_of_job(look, job, stage) for look in looks):
+        stage.finish([job.run.part(stage.writes, shard, num_shards) for shard in range(num_shards)])
 
 
 def _is_of_job(footer: Footer, job: Job, stage: Stage) -> bool:
@@ -300,21 +288,16 @@ def failure_reason(job: Job, shard: int) -> str:
 
 
 def _summary(
-    job: Job, stage: Stage, wanted: list[int], attempted: int, seconds: float, handed_over: tuple[str, ...]
+    job: Job, known: KnownParts, wanted: list[int], attempted: int, seconds: float, handed_over: tuple[str, ...]
 ) -> StageSummary:
-    there = parts_present(job.run.table(stage.writes), job.plan.num_shards)
-    n_in = n_ok = n_rejected = 0
-    for shard in wanted:
-        if shard in there:
-            footer = read_footer(job.run.part(stage.writes, shard, job.plan.num_shards))
-            n_in, n_ok, n_rejected = n_in + footer.n_in, n_ok + footer.n_ok, n_rejected + footer.n_rejected
+    footers = [look for look in known.footers(wanted).values() if isinstance(look, Footer)]
     return StageSummary(
         stage=job.stage,
         shards=len(wanted),
         attempted=attempted,
-        n_in=n_in,
-        n_ok=n_ok,
-        n_rejected=n_rejected,
+        n_in=sum(footer.n_in for footer in footers),
+        n_ok=sum(footer.n_ok for footer in footers),
+        n_rejected=sum(footer.n_rejected for footer in footers),
         device=job.device,
         seconds=round(seconds, 2),
         handed_over=handed_over,

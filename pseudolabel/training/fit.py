@@ -74,7 +74,7 @@ def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, fold
     module = _Module(method, load, samples, config)
     last = folder / "last.ckpt"
     try:
-        with _without_chatter():
+        with _without_chatter(), _handlers_restored():
             trainer = _trainer(folder, config)
             trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
     except SIGTERMException:  # between Lightning's first look at signals and the first step
@@ -84,6 +84,20 @@ def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, fold
     if trainer.global_step < config.steps and not method.finished():
         raise SignalStopError(signal.SIGTERM)
     return module.first_step
+
+
+@contextmanager
+def _handlers_restored() -> Iterator[None]:
+    """Whoever handled signals before handles them afterwards, whatever Lightning and its callbacks leave behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: float, schedule: str = "cosine") -> float:
@@ -205,12 +219,12 @@ class _StopOnSignal(Callback):
 
     def __init__(self, path: Path) -> None:
         self._path, self._received = path, 0
-        self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         del trainer, pl_module
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _STOPS}
+            for number in _STOPS:
+                signal.signal(number, self._note)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object, **__: object
@@ -222,12 +236,6 @@ class _StopOnSignal(Callback):
             if number == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ and trainer.is_global_zero:
                 requeue_slurm_job()
             raise SignalStopError(signal.Signals(number))
-
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        del trainer, pl_module, stage
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
 
     def _note(self, number: int, _: object) -> None:
         self._received = self._received or number  # Slurm and srun may send the same one twice

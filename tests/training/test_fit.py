@@ -61,6 +61,14 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert again.stdout.split() == [resumed_at, undisturbed]
 
 
+def test_after_a_training_signals_are_handled_as_before(tmp_path: Path) -> None:
+    toy = _toy()
+    data = toy.points()
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    fit(toy.Toy(), lambda places: data[list(places)], len(data), tmp_path, FitConfig(steps=2))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
 def test_a_loss_that_is_no_number_names_the_images_of_its_batch(tmp_path: Path) -> None:
     toy = _toy()
     data = toy.points()
