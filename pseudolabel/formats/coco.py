@@ -7,7 +7,6 @@
 import json
 import shutil
 import tempfile
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pyarrow as pa
 from pseudolabel import rle
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.formats.files import atomic_sink
+from pseudolabel.formats.unique_ids import UniqueIds
 from pseudolabel.records import FORMAT_VERSION
 from pseudolabel.rle_codec import parse_counts
 from pseudolabel.sources.place import plain_name
@@ -77,42 +77,16 @@ def write_coco(
         into_instances = stack.enter_context(atomic_sink(instances))
         spool = stack.enter_context(tempfile.TemporaryFile(dir=instances.parent))
         into_results = stack.enter_context(atomic_sink(results)) if results else None
-        writer = _Writer(into_instances, spool, into_results, category_map, options)
+        ids = [
+            UniqueIds(what, stack.enter_context(tempfile.TemporaryFile(dir=instances.parent)))
+            for what in ("image", "annotation")
+        ]
+        writer = _Writer(into_instances, spool, into_results, category_map, options, *ids)
         writer.begin(header)
         for manifest, pseudo in shards:
             writer.add(manifest, pseudo)
         writer.end(header)
     return Written(writer.image_ids.count, writer.annotation_ids.count, category_map)
-
-
-class _Ids:
-    """Hands out ids: those that rows bring, or 1, 2, 3 where no row brings one. Eight bytes per id are kept."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self._brought = array("q")
-        self._made = 0
-
-    @property
-    def count(self) -> int:
-        return len(self._brought) + self._made
-
-    def next(self, brought: int | None) -> int:
-        if brought is None:
-            self._made += 1
-            return self._made
-        self._brought.append(brought)
-        return brought
-
-    def check(self) -> None:
-        """Raises InputError unless all ids are different."""
-        if self._made and self._brought:
-            raise InputError(
-                f"{self._made} {self.what}s have no id and {len(self._brought)} have one: give all or none"
-            )
-        values, counts = np.unique(np.frombuffer(self._brought, dtype=np.int64), return_counts=True)
-        if (counts > 1).any():
-            raise InputError(f"{self.what} id {values[counts > 1][0]} occurs {counts.max()} times")
 
 
 class _Writer:
@@ -125,11 +99,13 @@ class _Writer:
         results: IO[bytes] | None,
         category_map: dict[int, int],
         options: CocoOptions,
+        image_ids: UniqueIds,
+        annotation_ids: UniqueIds,
     ) -> None:
         self.images, self.annotations = _JsonList(instances), _JsonList(spool)
         self.results = _JsonList(results) if results else None
         self.category_map, self.options = category_map, options
-        self.image_ids, self.annotation_ids = _Ids("image"), _Ids("annotation")
+        self.image_ids, self.annotation_ids = image_ids, annotation_ids
 
     def begin(self, header: Mapping[str, Any]) -> None:
         self.images.sink.write(b'{"info": ' + _json(_info(header)))
