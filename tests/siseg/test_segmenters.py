@@ -1,6 +1,8 @@
 """Instances behind a user's own segmenter (a PSPNet of SMP), on pictures that nobody has annotated."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +91,40 @@ def test_pictures_without_annotations_get_scored_masks_on_their_objects(bare: Ru
         assert 0 < row["score"] <= 1
         inside, total = inside + int((scene.semantic[mask] > 0).sum()), total + int(mask.sum())
     assert inside / total > 0.7
+
+
+@pytest.mark.parametrize(
+    "model", ["deeplabv3_mobilenetv2_voc21", "deeplabv3_mobilenetv2_050_voc21_513"], ids=["full", "half-fixed-size"]
+)
+def test_instances_on_a_photograph_come_out_of_an_onnx_segmenter(model: str, bare: RunPaths, tmp_path: Path) -> None:
+    run = _photograph_run(tmp_path, _shared())
+    _work(run, "infer-semantic", InferSemanticConfig(model=f"onnx:{_shared() / 'weights' / model}.onnx"))
+    _work(run, "infer-siseg", InferSisegConfig(weights=bare.model("siseg")))
+    (semantic,) = _image_rows(run, "semantic")
+    found = [row for row in read_part(run.part("candidates/siseg", 0, 1)).to_pylist() if row["status"] == "ok"]
+    assert found
+    assert {row["category_id"] for row in found} <= set(range(1, len(semantic["classes"])))
+
+
+def _photograph_run(folder: Path, shared: Path) -> RunPaths:
+    """A run over one photograph of coco-dev, without its annotations."""
+    content = json.loads((shared / "data" / "coco-dev" / "boxes.json").read_text())
+    (folder / "images").mkdir()
+    person = next(row["image_id"] for row in content["annotations"] if row["category_id"] == 1)
+    name = next(row["file_name"] for row in content["images"] if row["id"] == person)
+    shutil.copy(shared / "data" / "coco-dev" / "images" / name, folder / "images" / Path(name).name)
+    run = RunPaths(folder / "run")
+    make_plan(run, PlanConfig(images=str(folder / "images"), shards=1))
+    _work(run, "shard", ShardConfig())
+    return run
+
+
+def _image_rows(run: RunPaths, table: str) -> list[dict[str, Any]]:
+    return [row for row in read_part(run.part(table, 0, 1)).to_pylist() if row["status"] == "ok"]
+
+
+def _shared() -> Path:
+    place = Path(os.environ.get("PSEUDOLABEL_SHARED", str(Path(__file__).resolve().parents[2].parent / "shared")))
+    if not (place / "weights").is_dir():
+        pytest.skip(f"NO SHARED WEIGHTS at {place}: the ONNX segmenters were not tried; set PSEUDOLABEL_SHARED")
+    return place
