@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pseudolabel.teachers.mal_crops import CropBatch
 
 _MIN_SIDE_PX = 1.0
+_LOOK_S = 0.5
 
 
 def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
@@ -150,25 +152,36 @@ class Canvases:
         return replace(batch, masks=torch.from_numpy(masks), scores=torch.from_numpy(scores))
 
     def close(self) -> None:
-        """Remove the file; the training is done."""
+        """Remove the file; the training is done, in every process."""
+        from pseudolabel.training.processes import is_first_process, wait_for_all
+
         del self._pixels
-        self._path.unlink(missing_ok=True)
+        wait_for_all()
+        if is_first_process():
+            self._path.unlink(missing_ok=True)
 
     def _mapped(self, plan: Plan, images: Sequence[BoxedImage], side_px: int) -> "np.ndarray":
-        """The canvases of an earlier, stopped call, or new ones."""
+        """The canvases of an earlier, stopped call, or new ones, which the first of several processes cuts for all."""
         import numpy as np
 
         from pseudolabel.pipelines.commit import atomic_path
+        from pseudolabel.training.processes import is_first_process
 
         shape = (len(self._names), 3, side_px, side_px)
         size_bytes = int(np.prod(shape, dtype=np.int64))
-        if not self._path.exists() or self._path.stat().st_size != size_bytes:
+        while not is_first_process() and not _is_there(self._path, size_bytes):
+            time.sleep(_LOOK_S)  # whoever started the processes ends all of them with the first
+        if not _is_there(self._path, size_bytes):
             with atomic_path(self._path) as temporary:
                 _check_space(temporary.parent, size_bytes)
                 file = np.memmap(temporary, np.uint8, "w+", shape=shape)
                 _fill(file, plan, images, side_px)
                 file.flush()
         return np.memmap(self._path, np.uint8, "r", shape=shape)
+
+
+def _is_there(path: Path, size_bytes: int) -> bool:
+    return path.exists() and path.stat().st_size == size_bytes
 
 
 def _fill(file: "np.ndarray", plan: Plan, images: Sequence[BoxedImage], side_px: int) -> None:

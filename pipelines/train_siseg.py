@@ -44,12 +44,14 @@ class TrainSisegConfig(Config):
     crop: int = option(512, "side of a training crop, a multiple of 16", ge=96)
     radius: int = option(10, "of the pairs, in cells", ge=2, le=20)
     steps: int = option(600, "optimiser steps", ge=1)
-    batch_size: int = option(4, "crops per step", ge=1)
+    batch_size: int = option(4, "crops per step and process", ge=1)
     learning_rate: float = option(2e-3, "of the displacement head; the boundary head's is a tenth", gt=0)
     weight_object: float = option(1.0, "of the displacement term on objects", ge=0)
     weight_background: float = option(1.0, "of the displacement term on background", ge=0)
     weight_boundary: float = option(1.0, "of the boundary term", ge=0)
     seed: int = option(0, "of weights, crops and order", ge=0)
+    devices: int = option(1, "processes, one per GPU", ge=1)
+    nodes: int = option(1, "machines", ge=1)
     cache_gib: float = option(4.0, "memory for features of a frozen backbone", changes_result=False, ge=0)
     threads: int = option(0, "CPU threads; 0 = torch's choice", changes_result=False, ge=0)
     device: str = option("auto", "auto, cpu, cuda or cuda:N", changes_result=False, pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -163,6 +165,8 @@ def _fit(method: Any, samples: Any, count: int, run: RunPaths, config: TrainSise
         batch_size=config.batch_size,
         seed=config.seed,
         device=device,
+        devices=config.devices,
+        nodes=config.nodes,
         weight_decay=1e-4,
         checkpoint_every=config.checkpoint_every,
     )

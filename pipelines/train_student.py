@@ -100,6 +100,7 @@ def train_student(run: RunPaths, config: TrainStudentConfig) -> Path:
     from pseudolabel.students.data import SampleLoader
     from pseudolabel.students.save import save_student
     from pseudolabel.training.fit import fit
+    from pseudolabel.training.processes import is_first_process
 
     device = resolve_device(config.device, stage_uses_gpu=True)
     _check(config, device)
@@ -121,7 +122,8 @@ def train_student(run: RunPaths, config: TrainStudentConfig) -> Path:
     weights = run.model("student")
     save_student(weights, method.average, student.config, labels.categories, image_px=config.used_px, about=about)
     card = _card(weights, plan, config, labels, figures | speed)
-    write_text_atomically(weights.with_suffix(".md"), card)
+    if is_first_process():
+        write_text_atomically(weights.with_suffix(".md"), card)
     return weights
 
 

@@ -49,7 +49,7 @@ def test_every_mounted_volume_is_declared_and_the_command_exists(job: dict) -> N
     assert container["args"][0] in COMMANDS
 
 
-@pytest.mark.parametrize("name", ["slurm-array.sbatch", "ray-cluster.sh"])
+@pytest.mark.parametrize("name", ["slurm-array.sbatch", "slurm-train.sbatch", "ray-cluster.sh"])
 def test_the_shell_files_parse(name: str) -> None:
     assert subprocess.run(["sh", "-n", str(DEPLOY / name)], check=False).returncode == 0
 

@@ -279,3 +279,37 @@ def test_the_deployed_sbatch_file_runs_a_stage_as_a_plain_array(
     assert done.returncode == 0, logs
     assert len(list((tmp_path / "run" / "manifest").glob("part-*"))) == 4
     assert logs.count("(from SLURM_ARRAY_TASK_ID)") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_training_of_two_tasks_is_requeued_by_usr1_and_goes_on(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deployed sbatch file, a small training in the place of the command: task 1 gets the signal at step 17."""
+    import pseudolabel.pipelines.deploy
+
+    toy = Path(__file__).parents[1] / "training" / "toy.py"
+    command = tmp_path / "bin" / "pseudolabel"
+    command.parent.mkdir()
+    command.write_text(f"#!/bin/sh\nexec {sys.executable} {toy} {tmp_path}/logs {int(signal.SIGUSR1)} 17 1\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("TOY_DEVICES", "2")
+    monkeypatch.setenv("TOY_BATCH", "2")
+    script = Path(pseudolabel.pipelines.deploy.__file__).with_name("slurm-train.sbatch")
+    submit = ["sbatch", "--parsable", "--nodes=1", "--ntasks-per-node=2", str(script), "train-student", "run"]
+    job = subprocess.check_output(submit, cwd=tmp_path, text=True).strip()
+    log = tmp_path / f"pseudolabel-train-{job}.log"
+    wait_for(lambda: "reason=begintime" in _job(job).lower(), seconds=400)
+    assert "goes back into Slurm's queue" in log.read_text()
+    subprocess.check_call(["scontrol", "update", f"jobid={job}", "StartTime=now"])
+    wait_for(lambda: "JobState=COMPLETED" in _job(job) or "JobState=FAILED" in _job(job), seconds=400)
+    assert "JobState=COMPLETED" in _job(job), log.read_text()
+    assert "Restarts=1" in _job(job)
+    ends = [line for line in log.read_text().splitlines() if line.startswith("18 ")]
+    assert len(ends) == 1, log.read_text()
+
+
+def _job(number: str) -> str:
+    return subprocess.check_output(["scontrol", "show", "job", number], text=True)

@@ -61,8 +61,10 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _is_chosen(rest: Sequence[str]) -> bool:
-    rank = rest[2] if len(rest) > 2 else "0"
-    return os.environ.get("RANK", "0") == rank and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    wanted = rest[2] if len(rest) > 2 else "0"
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")
+    restarts = (os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return rank == wanted and set(restarts) == {"0"}
 
 
 def main() -> None:
