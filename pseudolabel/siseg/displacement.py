@@ -8,7 +8,7 @@ from scipy import ndimage
 from torch import Tensor
 
 STEPS = 300
-WEAK_CELLS = 1.5  # IRNet has 2.5; chosen on drawn scenes that are not scored
+WEAK_CELLS = 1.5  # IRNet has 2.5; compared on drawn scenes, see docs/siseg.md
 
 
 def refine_centroids(field: Float32[np.ndarray, "2 h w"], *, steps: int = STEPS) -> Int32[np.ndarray, "2 h w"]:
