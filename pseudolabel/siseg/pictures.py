@@ -11,6 +11,7 @@ Rgb = UInt8[np.ndarray, "h w 3"]
 _PANEL_HEIGHT = 280
 _CAPTION_HEIGHT = 18
 _LEGEND_WIDTH = 88
+_DARK = 128  # a picture whose brightest hundredth is below this is shown brightened
 _DOT_SCALE = 4  # pixels of the picture of arrivals per cell
 _GOLDEN = 0.61803398875
 
@@ -20,6 +21,7 @@ def draw_sheet(image: UInt8[np.ndarray, "H W 3"], fields: FieldMaps, found: Foun
 
     An instance keeps its colour from before the walk to after it.
     """
+    image = _visible(image)
     reach = max(float(np.quantile(np.hypot(*fields.displacement), 0.98)), 1.0)
     before = separate_pieces(found.before_walk)
     after = named_alike(before, separate_pieces(found.after_walk))
@@ -102,6 +104,15 @@ def _arrivals(image: Rgb, found: Found) -> Rgb:
         radius = _DOT_SCALE * (0.4 + 0.25 * np.log10(counts[place]))
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill="white")
     return np.asarray(picture)
+
+
+def _visible(image: Rgb) -> Rgb:
+    """A dark picture, as microscopes make them, brightened until its brightest hundredth is white."""
+    bright = max(float(np.quantile(image, 0.99)), 1.0)
+    if bright >= _DARK:
+        return image
+    brightened: Rgb = np.minimum(image.astype(np.float32) * (255 / bright), 255).astype(np.uint8)
+    return brightened
 
 
 def _legend(caption: str) -> Rgb:
