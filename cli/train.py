@@ -41,13 +41,14 @@ def training_command(name: str, text: str) -> Any:
         run: Path, config_file: Path | None, overwrite: bool, print_config: bool, as_json: bool, **given: Any
     ) -> None:
         from pseudolabel.pipelines.training import run_training
+        from pseudolabel.training.processes import is_first_process
 
         config = config_from(config_class, name, given, config_file)
         if print_config:
             click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)
             return
         summary = run_training(RunPaths(run), name, config, overwrite=overwrite).as_dict()
-        if summary["sha256"]:  # else another process of this training tells
+        if is_first_process():
             click.echo(json.dumps(summary) if as_json else summary_line(summary))
 
     return command
