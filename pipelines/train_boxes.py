@@ -67,7 +67,7 @@ def train_boxes(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
     plan = read_plan(run)
     classes = [category["id"] for category in plan.categories]
     images = boxed_images(run, plan, classes)
-    masked = _masked_objects(images, plan, config)
+    masked = masked_objects(images, plan, config)
     size = InputSize(short_px=config.image_px, long_px=2 * config.image_px)
     # copy-paste needs a moving average that finds tutors, also where nothing else is learned from it
     kind = "boxteacher" if config.method == "boxinst" and config.copy_paste else config.method
@@ -93,7 +93,7 @@ def train_boxes(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
     return run.model("teacher")
 
 
-def _masked_objects(images: Sequence[BoxedImage], plan: Plan, config: TrainTeacherConfig) -> list[list[bool]] | None:
+def masked_objects(images: Sequence[BoxedImage], plan: Plan, config: TrainTeacherConfig) -> list[list[bool]] | None:
     """Of every image's objects those whose true masks are learned from; None where no mask is looked at.
 
     Raises:
@@ -198,7 +198,9 @@ def model_values(config: TrainTeacherConfig) -> dict[str, Any]:
         for name in ("backbone", "backbone_weights", *_OPTIONS)
         if not methods_of(name) or _looks_at(config, name)
     }
-    if config.method == "boxinst" and config.copy_paste:
+    if config.method == "boxinst" and not config.copy_paste:
+        del values["copy_paste"]
+    elif config.method == "boxinst":
         return values | {"pixel_weight": 0.0, "affinity_weight": 0.0, "strong": False, "result": "student"}
     return values
 

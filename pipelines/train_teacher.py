@@ -39,6 +39,8 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     }
     for name in FAMILY
 }
+for name in TAUGHT:
+    OWN_DEFAULTS[name] |= {"teacher_from": 0.5}
 OWN_DEFAULTS["boxseg"] |= {"copy_paste": True, "classification": "varifocal"}
 
 
@@ -70,7 +72,7 @@ class TrainTeacherConfig(Config):
     tau: float = option(0.1, "least colour similarity of neighbours that should agree (all but mal: 0.3)", ge=0, le=1)
     pairwise_weight: float = option(1.0, "of the colour loss", ge=0)
     teacher_from: float = _of(
-        ["mal", *TAUGHT], 0.4, "share of the training before the moving average teaches", ge=0, le=1
+        ["mal", *TAUGHT], 0.4, "share of the training before the moving average teaches, 0.5 but for mal", ge=0, le=1
     )
     pixel_weight: float = _of(["mal", *TAUGHT], 0.5, "of the loss with the moving average's masks", ge=0)
     affinity_weight: float = _of(["mal", *TAUGHT], 0.1, "of the affinity loss with the moving average's masks", ge=0)
@@ -109,7 +111,7 @@ class TrainTeacherConfig(Config):
         FAMILY, 10, "rows at an image's bottom whose colours are not trusted, as COCO's boxes end there", ge=0
     )
     projection_weight: float = _of(FAMILY, 1.0, "of the projection loss", ge=0)
-    pairwise_warmup: float = _of(FAMILY, 0.3, "share of the training over which the colour loss rises", ge=0, le=1)
+    pairwise_warmup: float = _of(FAMILY, 0.5, "share of the training over which the colour loss rises", ge=0, le=1)
     flip: bool = _of(FAMILY, True, "mirror half of the images")
     copy_paste_probability: float = _of(AVERAGED, 0.5, "of a paste per image", ge=0, le=1)
     min_tutor_px: int = _of(AVERAGED, 300, "least area of a pasted object, in pixels of the network's input", ge=1)

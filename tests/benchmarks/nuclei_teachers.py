@@ -63,7 +63,14 @@ CPU = {
 }
 GPU = {"channels": 256, "convs": 4, "mask_branch_channels": 128, "ema": 0.999}
 MAIN_ROWS = "box,projection,boxinst,boxteacher,boxseg,full"
-COMMON = {"bottom_px": 0, "detections": 300, "min_tutor_px": 80, "warmup": 0.3, "teacher_warmup": 0.3}
+COMMON = {
+    "bottom_px": 0,
+    "detections": 300,
+    "min_tutor_px": 80,
+    "warmup": 0.5,
+    "teacher_from": 0.5,
+    "teacher_warmup": 0.2,
+}
 
 
 @dataclass(frozen=True)

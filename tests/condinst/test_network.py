@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save_file
 
@@ -36,6 +37,50 @@ def test_encoders_give_three_maps_at_strides_8_16_32(name):
 def test_an_unknown_backbone_names_the_nearest_one():
     with pytest.raises(ConfigError, match="resnet50"):
         build_encoder("resnet5O", "none")
+
+
+@pytest.mark.parametrize("channels", [8, 9, 12, 32], ids=lambda count: f"{count} channels")
+def test_one_small_image_can_be_trained_on_whose_last_level_has_one_cell(channels):
+    config = TINY.model_copy(update={"channels": channels, "mask_branch_norm": "group"})
+    features = CondInst(config, 2).train()(torch.rand(1, 3, 32, 32) * 255)
+    assert features.dense.locations.sizes_hw[-1] == (1, 1)
+    assert features.dense.logits.isfinite().all()
+
+
+def test_a_fresh_detector_predicts_boxes_that_can_learn():
+    torch.manual_seed(0)
+    dense = CondInst(TINY, 1)(torch.rand(1, 3, 64, 64) * 255).dense
+    assert (dense.ltrb > 1).all()  # the ReLU passes a gradient everywhere
+
+
+def hub_cache(folder, monkeypatch):
+    """An empty cache of the hub, which is all that can be had."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
+def test_a_hub_that_cannot_be_had_says_what_to_type(tmp_path, monkeypatch, name):
+    hub_cache(tmp_path, monkeypatch)
+    with pytest.raises(InputError, match=f"backbone '{name}': .*--backbone-weights FILE"):
+        build_encoder(name, "hub")
+
+
+def test_mobilenet_takes_its_weights_and_their_normalisation_from_the_hubs_cache(tmp_path, monkeypatch):
+    settings = smp.encoders.encoders["mobilenet_v2"]["pretrained_settings"]["imagenet"]
+    repository = hub_cache(tmp_path, monkeypatch) / ("models--" + settings["repo_id"].replace("/", "--"))
+    snapshot = repository / "snapshots" / settings["revision"]
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    body = build_encoder("mobilenet_v2", "none").body
+    save_file(body.state_dict(), snapshot / "model.safetensors")
+    encoder = build_encoder("mobilenet_v2", "hub")
+    assert all(torch.equal(value, body.state_dict()[key]) for key, value in encoder.body.state_dict().items())
+    assert encoder.mean.flatten().tolist() == pytest.approx([0.485 * 255, 0.456 * 255, 0.406 * 255])
+    other = build_encoder("mobilenet_v2", "none")
+    other.load_state_dict(encoder.state_dict())
+    assert torch.equal(other.mean, encoder.mean)  # the normalisation goes with the weights
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 
+from pseudolabel.condinst.network import CondInst
 from pseudolabel.errors import InputError
 from pseudolabel.masks import Grid
 from pseudolabel.pipelines.commit import read_part
@@ -13,11 +15,13 @@ from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.runner import run_stage
 from pseudolabel.pipelines.stage import Shard
-from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage
+from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage, category_ids
 from pseudolabel.pipelines.stages.shard import ShardStage
 from pseudolabel.pipelines.train_teacher import TrainTeacherConfig, train_teacher
 from pseudolabel.records import soft_mask_from_struct
 from pseudolabel.synthetic import write_dataset
+from pseudolabel.teachers.boxinst import BoxInstConfig
+from pseudolabel.training.checkpoint import save_model
 
 SETTINGS = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
 
@@ -117,3 +121,62 @@ def test_a_run_without_boxes_cannot_train_a_teacher(tmp_path: Path) -> None:
     run_stage(run, "shard", ShardStage.config_class(workers=1))
     with pytest.raises(InputError, match="no box to learn from"):
         train_teacher(run, TrainTeacherConfig(**SETTINGS))
+
+
+def test_a_teachers_classes_are_met_by_name_and_keep_their_ids_where_the_run_names_none() -> None:
+    teachers = [{"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}]
+    assert category_ids(teachers, [{"id": 1, "name": "dog"}, {"id": 3, "name": "cow"}]) == [None, 1]
+    assert category_ids(teachers, []) == [3, 9]
+
+
+@pytest.fixture(scope="module")
+def detector(run: RunPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CondInst teacher of the run that is sure of everything it sees."""
+    plan = read_plan(run)
+    shape = {"backbone": "tiny", "backbone_weights": "none", "channels": 16, "convs": 1, "mask_branch_channels": 16}
+    model = BoxInstConfig(mask_branch_norm="group", **shape)
+    torch.manual_seed(0)
+    network = CondInst(model, len(plan.categories))
+    with torch.no_grad():
+        for bias in (network.head.classes.bias, network.head.centerness.bias):
+            assert bias is not None
+            bias.fill_(2.0)
+    about = {
+        "method": "boxinst",
+        "model": model.model_dump(mode="json"),
+        "input": {"short_px": 96, "long_px": 96},
+        "categories": [{"id": row["id"], "name": row["name"]} for row in plan.categories],
+    }
+    path = tmp_path_factory.mktemp("model") / "detector.safetensors"
+    save_model(path, network.state_dict(), about)
+    return path
+
+
+def test_a_detector_gives_every_box_several_masks(run: RunPaths, detector: Path) -> None:
+    rows = _table(run, weights=detector, candidates=3).to_pylist()
+    objects = [one for image in read_part(run.part("manifest", 0, 1)).to_pylist() for one in image["objects"]]
+    assert sorted(row["annotation_id"] for row in rows) == sorted([one["annotation_id"] for one in objects] * 3)
+    assert all(row["box_iou"] is not None and 0 < row["box_score"] < 1 for row in rows)
+
+
+def test_a_run_without_boxes_gets_the_detectors_own_candidates(run: RunPaths, detector: Path, tmp_path: Path) -> None:
+    bare = RunPaths(tmp_path)
+    make_plan(bare, PlanConfig(images=read_plan(run).images_root, shards=1))
+    run_stage(bare, "shard", ShardStage.config_class(workers=1))
+    rows = _table(bare, weights=detector).to_pylist()
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(row["annotation_id"] is None and row["box_iou"] is None for row in rows)
+    assert {row["category_id"] for row in rows} <= {row["id"] for row in read_plan(run).categories}
+
+
+def test_an_image_without_objects_gets_nothing_where_others_have_boxes(run: RunPaths, detector: Path) -> None:
+    stage = InferTeacherStage(InferTeacherConfig(threads=1, weights=detector), run)
+    stage.setup("cpu")
+    plan = read_plan(run)
+    rows = read_part(run.part("manifest", 0, 1)).to_pylist()
+    rows[0]["objects"] = []
+    table = pa.Table.from_pylist(rows, schema=read_part(run.part("manifest", 0, 1)).schema)
+    found = stage.run(Shard(0, 1, Path(plan.images_root), plan.exif), {"manifest": table}).to_pylist()
+    mine = [row for row in found if row["image_key"] == rows[0]["image_key"]]
+    assert [row["status"] for row in mine] == ["empty"]
+    assert any(row["status"] == "ok" for row in found)

@@ -7,9 +7,9 @@ from pseudolabel.condinst.network import CondInst
 from pseudolabel.teachers.boxseg import BoxSeg, BoxSegConfig
 
 
-def test_boxseg_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn):
-    config = BoxSegConfig(warmup=0.5, teacher_warmup=0.5, ema=0.9, strong=False, min_tutor_px=100, **tiny)
-    method, ious = overfitted(BoxSeg, config, steps=160)
+def test_boxseg_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn, seed):
+    config = BoxSegConfig(warmup=0.5, teacher_from=0.5, teacher_warmup=0.2, strong=False, min_tutor_px=100, **tiny)
+    method, ious = overfitted(BoxSeg, config, steps=160, seed=seed)
     assert ious.mean() > 0.75
     assert method.bank.tutors, "good isolated objects must have become tutors"
     quality = torch.cat([one.quality for one in method.pseudo_masks_of(drawn())])

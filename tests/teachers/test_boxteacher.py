@@ -6,9 +6,9 @@ from pseudolabel.condinst.network import CondInst
 from pseudolabel.teachers.boxteacher import BoxTeacher, BoxTeacherConfig
 
 
-def test_boxteacher_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn):
-    config = BoxTeacherConfig(warmup=0.5, teacher_warmup=0.5, ema=0.9, strong=False, **tiny)
-    method, ious = overfitted(BoxTeacher, config, steps=160)
+def test_boxteacher_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn, seed):
+    config = BoxTeacherConfig(warmup=0.5, teacher_from=0.5, teacher_warmup=0.2, strong=False, **tiny)
+    method, ious = overfitted(BoxTeacher, config, steps=160, seed=seed)
     assert ious.mean() > 0.75
     pseudo = method.pseudo_masks_of(drawn())
     quality = torch.cat([one.quality for one in pseudo])

@@ -45,6 +45,21 @@ def test_images_are_brought_to_the_short_side_within_the_long_limit(size_hw, exp
     assert resized.factor_xy == (expected[1] / size_hw[1], expected[0] / size_hw[0])
 
 
+def test_a_given_class_decides_whose_score_a_candidate_has(tiny):
+    network = small_network(tiny)
+    with torch.no_grad():
+        network.head.classes.bias.copy_(torch.tensor([-3.0, 1.0]))
+    teacher = CondInstTeacher(network, InputSize(short_px=64, long_px=64), device="cpu", candidates=2)
+    pixels, boxes = np.full((64, 64, 3), 90, dtype=np.uint8), np.array([[8, 8, 40, 40]], dtype=np.float32)
+    scores = {
+        label: [one.box_score for one in teacher.predict([TeacherInput(pixels, boxes, np.array([label], np.int64))])[0]]
+        for label in (-1, 0, 1)
+    }
+    assert max(scores[0]) < 0.2 < 0.5 < min(scores[1])
+    assert scores[-1] == scores[1]
+    assert [one.box_score for one in teacher.predict([TeacherInput(pixels, boxes)])[0]] == scores[-1]
+
+
 def test_every_given_box_gets_its_candidates_best_first(tiny):
     teacher = CondInstTeacher(small_network(tiny), InputSize(short_px=64, long_px=128), device="cpu", candidates=4)
     pixels = np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8)
@@ -97,7 +112,7 @@ def test_a_saved_teacher_comes_back_and_says_the_same(tiny, tmp_path):
         "method": "boxseg",
         "model": BoxSegConfig(**tiny).model_dump(mode="json"),
         "input": size.model_dump(mode="json"),
-        "classes": [3, 9],
+        "categories": [{"id": 3, "name": "disc"}, {"id": 9, "name": "diamond"}],
     }
     path = tmp_path / "teacher.safetensors"
     save_model(path, network.state_dict(), about)
@@ -109,4 +124,4 @@ def test_a_saved_teacher_comes_back_and_says_the_same(tiny, tmp_path):
     with pytest.raises(ConfigError, match="channels"):
         TEACHERS.load("boxseg")(path, about | {"model": {"channels": "many"}}, device="cpu", candidates=3)
     with pytest.raises(InputError, match="another model"):
-        TEACHERS.load("boxseg")(path, about | {"classes": [3]}, device="cpu", candidates=3)
+        TEACHERS.load("boxseg")(path, about | {"categories": [{"id": 3, "name": "disc"}]}, device="cpu", candidates=3)
