@@ -107,7 +107,7 @@ def _start(folder: Path) -> list[int]:
     munge.chmod(0o700)
     (munge / "key").write_bytes(os.urandom(1024))
     (munge / "key").chmod(0o600)
-    ports = _free_ports(3)
+    ports = free_ports(3)
     conf = folder / "slurm.conf"
     user, host = pwd.getpwuid(os.geteuid()).pw_name, socket.gethostname().split(".")[0]
     conf.write_text(
@@ -145,7 +145,7 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr}{done.stdout}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

@@ -296,6 +296,7 @@ def test_a_training_of_two_tasks_is_requeued_by_usr1_and_goes_on(
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # no name server knows the nodes of this cluster
+    monkeypatch.setenv("MASTER_PORT", str(_sandbox().free_ports(1)[0]))  # Lightning's own choice follows the job's id
     monkeypatch.setenv("TOY_DEVICES", "2")
     monkeypatch.setenv("TOY_BATCH", "2")
     script = Path(pseudolabel.pipelines.deploy.__file__).with_name("slurm-train.sbatch")
