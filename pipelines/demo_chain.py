@@ -21,7 +21,7 @@ OnSummary = Callable[[dict[str, Any]], None]
 _SISEG = {"head_width": 64, "crop": 192, "steps": 60, "learning_rate": 4e-3, "threads": 1, "device": "cpu"}
 # a CondInst that starts from the segmenter's encoder; about 400 steps
 STUDENT: dict[str, Any] = {
-    "model": "condinst", "backbone": ENCODER, "width": 64, "convs": 2,
+    "model": "condinst", "backbone": ENCODER, "width": 64, "convs": 2, "finest_px": 25.6,
     "image_px": 256, "predict_px": 320, "smallest_scale": 0.7, "largest_scale": 1.4, "views": "weak",
     "epochs": 40, "batch_size": 4, "learning_rate": 2e-3, "encoder_learning_rate": 1e-3, "ema": 0.98,
     "validate_every": 0, "threads": 1, "device": "cpu",

@@ -30,6 +30,7 @@ class TrainStudentConfig(Config):
     backbone_weights: str = option("hub", "a file, hub (the hub's cache), or none to start from chance")
     width: int = option(256, "channels of the pyramid and of the heads", ge=40, multiple_of=8)
     convs: int = option(4, "convolutions in each tower of the heads", ge=1)
+    finest_px: float = option(64.0, "condinst: half-size of objects up to which the finest level learns them", gt=0)
     detections: int = option(100, "most objects of an image", ge=1)
     labels: Path | None = option(None, "COCO file to learn from; default: the run's pseudo labels")
     weights: Literal["score", "none"] = option("score", "weight of a mask's loss: its score, or 1")
@@ -202,6 +203,7 @@ def student_config(config: TrainStudentConfig) -> "StudentConfig":
         backbone=config.backbone,
         width=config.width,
         convs=config.convs,
+        finest_px=config.finest_px,
         detections=config.detections,
     )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pseudolabel.condinst.fcos import Locations
 
-RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
+FINEST_PX = 64.0  # largest distance to a side that the finest level learns; each further level twice that
 RADIUS = 1.5  # in strides, of the square around an object's centre
 
 
@@ -18,8 +18,18 @@ def distances(xy: Float[Tensor, "l 2"], boxes: Float[Tensor, "n 4"]) -> Float[Te
     return torch.cat([xy[:, None] - boxes[None, :, :2], boxes[None, :, 2:] - xy[:, None]], dim=2)
 
 
+def level_ranges(finest_px: float) -> tuple[tuple[float, float], ...]:
+    """Smallest and largest distance, in pixels, from a location to its object's farthest side, for every level."""
+    ends = [finest_px * 2**level for level in range(4)]
+    return tuple(zip((-1.0, *ends), (*ends, 1e8), strict=True))
+
+
 def assign(
-    locations: Locations, boxes: Float[Tensor, "n 4"], centres: Float[Tensor, "n 2"] | None = None
+    locations: Locations,
+    boxes: Float[Tensor, "n 4"],
+    centres: Float[Tensor, "n 2"] | None = None,
+    *,
+    finest_px: float = FINEST_PX,
 ) -> Int[Tensor, "l"]:
     """Index of the object that each location learns, -1 for background.
 
@@ -28,6 +38,7 @@ def assign(
 
     Args:
         centres: of the objects, for instance of their masks; the boxes' middles where not given.
+        finest_px: see `level_ranges`; the published 64 is for images of 800 px.
     """
     if not len(boxes):
         return torch.full((len(locations.xy),), -1, dtype=torch.int64, device=locations.xy.device)
@@ -37,7 +48,7 @@ def assign(
     high = torch.minimum(middle[None] + reach, boxes[None, :, 2:])
     near = ((locations.xy[:, None] > low) & (locations.xy[:, None] < high)).all(dim=2)
     farthest = distances(locations.xy, boxes).amax(dim=2)
-    limits = torch.tensor(RANGES, device=boxes.device)[locations.level]
+    limits = torch.tensor(level_ranges(finest_px), device=boxes.device)[locations.level]
     fits = near & (farthest >= limits[:, :1]) & (farthest <= limits[:, 1:])
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     cost, chosen = torch.where(fits, area[None], torch.inf).min(dim=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from pseudolabel.condinst.assignment import assign, distances
+from pseudolabel.condinst.assignment import FINEST_PX, assign, distances
 from pseudolabel.condinst.batch import Targets
 from pseudolabel.condinst.fcos import Dense
 
@@ -28,11 +28,17 @@ class Assigned:
     ltrb: Float[Tensor, "p 4"]  # true distances in strides
 
 
-def assign_batch(dense: Dense, targets: tuple[Targets, ...], centres: list[Tensor] | None = None) -> Assigned:
+def assign_batch(
+    dense: Dense,
+    targets: tuple[Targets, ...],
+    centres: list[Tensor] | None = None,
+    *,
+    finest_px: float = FINEST_PX,
+) -> Assigned:
     """Positives of all images; objects are numbered through in the order of the targets."""
     parts, before = [], 0
     for index, one in enumerate(targets):
-        chosen = assign(dense.locations, one.boxes, None if centres is None else centres[index])
+        chosen = assign(dense.locations, one.boxes, None if centres is None else centres[index], finest_px=finest_px)
         location = (chosen >= 0).nonzero()[:, 0]
         mine = chosen[location]
         ltrb = distances(dense.locations.xy[location], one.boxes)[torch.arange(len(mine), device=mine.device), mine]

@@ -27,6 +27,7 @@ class StudentConfig(Config):
     backbone: str = option("resnet50", "encoder by name: tiny, mobilenet_v2, resnet50, swin_tiny, any timm name")
     width: int = option(256, "channels of the pyramid and of the heads", ge=40, multiple_of=8)
     convs: int = option(4, "convolutions in each tower of the heads", ge=1)
+    finest_px: float = option(64.0, "condinst: half-size of objects up to which the finest level learns them", gt=0)
     detections: int = option(100, "most objects of an image", ge=1)
     least_score: float = option(0.05, "objects with a lower score are not reported", ge=0, le=1)
 

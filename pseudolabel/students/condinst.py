@@ -52,7 +52,7 @@ class CondInstStudent(Student):
         features = self.network(batch.images)
         targets = tuple(Targets(one.boxes, one.labels) for one in batch.samples)
         centres = [mask_centres(one.masks, one.boxes, one.has_mask) for one in batch.samples]
-        assigned = assign_batch(features.dense, targets, centres)
+        assigned = assign_batch(features.dense, targets, centres, finest_px=self.config.finest_px)
         silenced = silence_ignored(features.dense, assigned, [one.ignored for one in batch.samples])
         return detection_losses(silenced, assigned) | self._mask_losses(features, assigned, batch)
 

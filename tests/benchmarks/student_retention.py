@@ -37,7 +37,7 @@ from pseudolabel.students.method import RecipeConfig, StudentMethod
 from pseudolabel.synthetic import write_dataset
 from pseudolabel.training.fit import FitConfig, fit
 
-CPU = {"width": 64, "convs": 2}
+CPU = {"width": 64, "convs": 2, "finest_px": 25.6}
 CPU_BACKBONES = {"drawn": ENCODER, "nuclei": "mobilenet_v2"}
 GPU = {"backbone": "resnet50", "width": 256, "convs": 4}
 VALIDATION_SEED = 90_001  # of scenes that no other part of the project draws

@@ -2,7 +2,7 @@
 
 import torch
 
-from pseudolabel.condinst.assignment import assign, top_positives
+from pseudolabel.condinst.assignment import assign, level_ranges, top_positives
 from pseudolabel.condinst.fcos import Locations
 
 SIZES = ((8, 12), (4, 6), (2, 3), (1, 2), (1, 1))
@@ -76,3 +76,14 @@ def test_every_object_trains_with_the_same_number_of_its_best_positives():
     # more objects than places: each still has one
     assert top_positives(score, owner, image, per_image=1).tolist() == [1, 4, 6]
     assert top_positives(score[:0], owner[:0], image[:0]).tolist() == []
+
+
+def test_a_smaller_finest_range_moves_objects_to_coarser_levels():
+    box = torch.tensor([[40.0, 40, 100, 100]])  # 30 px from its middle, 52 px from 48, a location of level 2
+    assert set(grid().level[assign(grid(), box) == 0].tolist()) == {0}
+    assert set(grid().level[assign(grid(), box, finest_px=25.0) == 0].tolist()) == {1, 2}
+
+
+def test_ranges_of_levels_double_and_meet():
+    assert level_ranges(64.0) == ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
+    assert level_ranges(25.0)[:2] == ((-1.0, 25.0), (25.0, 50.0))
