@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/pseudolabel demo demo-run
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not slurm and not ray"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and (core or not (slurm or ray))"
 
 # also what takes long: whole trainings, and a real Slurm and Ray that the tests start on this machine
 test-all: $(STAMP)

@@ -65,6 +65,7 @@ def undisturbed(tmp_path: Path) -> dict[str, bytes]:
     return contents(run)
 
 
+@pytest.mark.core
 def test_ray_writes_the_same_bytes_and_keeps_the_model_between_shards(
     run: RunPaths, journal: Path, engine: EngineOptions, undisturbed: dict[str, bytes]
 ) -> None:
@@ -102,6 +103,7 @@ def test_the_whole_demo_on_ray_writes_what_this_machine_writes(tmp_path: Path, e
     assert [one["trained"] for one in again if "trained" in one] == [False, False]
 
 
+@pytest.mark.core
 def test_a_killed_process_under_ray_costs_one_attempt(
     run: RunPaths, journal: Path, engine: EngineOptions, undisturbed: dict[str, bytes]
 ) -> None:

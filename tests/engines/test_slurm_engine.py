@@ -64,6 +64,7 @@ def _submissions(run: RunPaths) -> list[Path]:
     return sorted(run.submissions().iterdir())
 
 
+@pytest.mark.core
 def test_slurm_writes_the_same_bytes_in_arrays_no_longer_than_the_cluster_takes(
     cluster: Path, run: RunPaths, journal: Path, undisturbed: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_squeue_that_fails_does_not_mean_that_all_is_over(
     assert "squeue does not answer" in capsys.readouterr().err
 
 
+@pytest.mark.core
 def test_a_killed_driver_is_followed_by_one_that_waits_for_its_tasks(
     cluster: Path, run: RunPaths, journal: Path, undisturbed: dict[str, bytes]
 ) -> None:
