@@ -65,7 +65,7 @@ class TrainTeacherConfig(Config):
     backbone_weights: str = option(
         "hub", "a file, hub (ImageNet's, out of the hub's cache or fetched), or none to start from chance"
     )
-    epochs: float = option(16.0, "how often every object (mal) or image (the others: 24) is seen", gt=0)
+    epochs: float = option(8.0, "how often every object (mal) or image (the others: 24) is seen", gt=0)
     batch_size: int = option(8, "objects (mal) or images (the others: 2) per step and process", ge=1)
     learning_rate: float = option(2e-3, "of the new layers (all but mal: 0.001)", gt=0)
     encoder_learning_rate: float = option(4e-4, "of the encoder (all but mal: 0.0001)", ge=0)
@@ -80,7 +80,7 @@ class TrainTeacherConfig(Config):
     field_weight: float = _of(
         ["mal"], 1.0, "of like-coloured neighbours in the mean field over the moving average's masks", ge=0
     )
-    rounds: int = _of(["mal"], 2, "trainings; each but the first learns also from the masks of the one before", ge=1)
+    rounds: int = _of(["mal"], 1, "trainings; each but the first learns also from the masks of the one before", ge=1)
     guides: list[str] = _of(
         ["mal"], [], "candidate tables, such as semantic, that are fused with the masks between two rounds"
     )
@@ -142,6 +142,12 @@ class TrainTeacherConfig(Config):
     loader_workers: int = option(0, "processes that read samples", changes_result=False, ge=0)
     threads: int = option(0, "CPU threads; 0 = torch's choice", changes_result=False, ge=0)
     checkpoint_every: int = option(200, "steps between checkpoints", changes_result=False, ge=1)
+
+    @model_validator(mode="after")
+    def _guides_need_rounds(self) -> "TrainTeacherConfig":
+        if self.guides and self.rounds < 2:
+            raise PydanticCustomError("guides", "guides speak between two rounds: set rounds to 2 or more")
+        return self
 
     @model_validator(mode="before")
     @classmethod

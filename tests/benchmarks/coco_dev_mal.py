@@ -1,7 +1,7 @@
 """Box-conditioned teacher on coco-dev: trained on its boxes alone, candidates averaged, compared with the true masks.
 
 `--epochs`, `--batch-size`, `--crop-px`, `--teacher-from`, `--pairwise-weight`, `--seed` change the training,
-`--run DIR` keeps the run folder. Two cores and the ImageNet weights of the shared folder; a mask is the mean of its
+`--run DIR` keeps the run folder. One core and the ImageNet weights of the shared folder; a mask is the mean of its
 candidates above one half, cut to its box. Seconds are CPU time of the whole process.
 """
 
@@ -71,12 +71,13 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
         pairwise_weight=options.pairwise_weight,
         seed=options.seed,
         device="cpu",
-        threads=2,
+        threads=1,
+        precision="bf16",
     )
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     train_teacher(run, config)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
-    run_stage(run, "infer-teacher", InferTeacherConfig(candidates=max(VIEWS), workers=1, threads=2, device="cpu"))
+    run_stage(run, "infer-teacher", InferTeacherConfig(candidates=max(VIEWS), workers=1, threads=1, device="cpu"))
     return {"train_cpu_s": round(cpu_s, 1), "train_wall_s": round(wall_s, 1)}
 
 

@@ -10,7 +10,6 @@ that of calibrations learned without the image they are measured on.
 """
 
 import argparse
-import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,11 +48,13 @@ Row = dict[str, Any]
 
 def settings(sources: list[str]) -> dict[str, Row]:
     """Options of `fuse` by the name of the row; what a row does not say is the default."""
-    rules = itertools.product(("bqr", "bpma"), ("qmf", "vote", "best"), ("expected", "mqs", "mcs", "code"))
     return {
         **{source: {"sources": [source]} for source in sources},
         "fused": {},
-        **{f"fused, {r}, {f}, {s}": {"ranking": r, "fusion": f, "score": s} for r, f, s in rules},
+        **{f"fused, ranking {name}": {"ranking": name} for name in ("bqr", "bpma")},
+        **{f"fused, fusion {name}": {"fusion": name} for name in ("qmf", "vote", "best")},
+        **{f"fused, score {name}": {"score": name} for name in ("expected", "mqs", "mcs", "mcs-paper", "code")},
+        "fused, as the released code": {"fusion": "vote", "score": "code", "candidates": "20"},
         **{f"fused, K = {k}": {"candidates": str(k)} for k in (1, 2, 5, 10)},
         **{f"fused, min_iou {value}": {"min_iou": value} for value in (0.0, 0.3, 0.7)},
         "fused, scores as given": {"scale": "raw"},
@@ -131,12 +132,12 @@ class Case:
 
 
 def coco(folder: Path) -> Case:
-    """142 photographs: a pretrained segmenter of 21 classes, and a teacher that learned from it and from the boxes."""
+    """142 photographs: a pretrained segmenter of 21 classes, and a teacher that learned from their boxes."""
     data, weights = shared_folder() / "data" / "coco-dev", shared_folder() / "weights"
     sections = {
         "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 8},
         "infer-semantic": {"model": f"onnx:{weights / 'deeplabv3_mobilenetv2_voc21.onnx'}"},
-        "train-teacher": {"backbone_weights": str(weights / ENCODER), "guides": ["semantic"], **TEACHER},
+        "train-teacher": {"backbone_weights": str(weights / ENCODER), **TEACHER},
         "infer-teacher": {},
     }
     return Case(finished(folder / "coco", sections), data / "instances.json", ("all", "voc32"))

@@ -1,0 +1,127 @@
+"""Rounds of the box-conditioned teacher: what the next round is told, and that it makes a difference."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from pseudolabel import records
+from pseudolabel.masks import Grid, SoftMask, resample
+from pseudolabel.pipelines.commit import commit_table, read_footer
+from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.mal_rounds import TARGET_CELLS, fused_targets
+from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.runner import run_stage
+from pseudolabel.pipelines.stages.shard import ShardStage
+from pseudolabel.pipelines.train_mal import boxed_images
+from pseudolabel.pipelines.train_teacher import TrainTeacherConfig
+from pseudolabel.pipelines.training import run_training
+from pseudolabel.synthetic import write_dataset
+from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
+
+QUICK = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunPaths:
+    """Three drawn scenes in two shards."""
+    write_dataset(tmp_path / "scenes", 3, 0, size_hw=(96, 96))
+    run = RunPaths(tmp_path / "run")
+    scenes = tmp_path / "scenes"
+    make_plan(run, PlanConfig(images=str(scenes / "images"), annotations=scenes / "boxes.json", shards=2))
+    run_stage(run, "shard", ShardStage.config_class(workers=1))
+    return run
+
+
+class _Ellipses:
+    """A teacher that is sure of an ellipse in every box."""
+
+    def predict(self, inputs: list[TeacherInput]) -> list[list[TeacherCandidate]]:
+        return [[_ellipse(place, tuple(box)) for place, box in enumerate(one.boxes_xyxy.tolist())] for one in inputs]
+
+
+def _ellipse(place: int, box: tuple[float, ...]) -> TeacherCandidate:
+    cells = (np.arange(32) + 0.5) / 16 - 1
+    inside = (cells[:, None] ** 2 + cells[None, :] ** 2 <= 1) * np.uint8(255)
+    left, top, right, bottom = box
+    grid = Grid(left, top, (right - left) / 32, (bottom - top) / 32, 32, 32)
+    return TeacherCandidate(place, None, (left, top, right, bottom), 0.9, 1.0, SoftMask(grid, inside))
+
+
+def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp_path: Path) -> None:
+    plan = read_plan(run)
+    images = list(boxed_images(run, plan))
+    targets = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")  # type: ignore[arg-type]
+    assert targets.masks.shape == (sum(len(one.objects) for one in images), TARGET_CELLS, TARGET_CELLS)
+    large = [max(side := one.bbox_xywh[2:]) > 30 and min(side) > 30 for image in images for one in image.objects]
+    assert any(large)
+    middle = targets.masks[large][:, 28:36, 28:36] > 127  # the box is the middle half of its canvas
+    corner = targets.masks[large][:, :14, :14]
+    assert middle.mean() > 0.9
+    assert corner.max() == 0
+    assert ((targets.scores > 0.3) & (targets.scores <= 1)).mean() > 0.8
+
+
+def test_targets_of_a_stopped_call_are_read_again(run: RunPaths, tmp_path: Path) -> None:
+    plan = read_plan(run)
+    images = list(boxed_images(run, plan))
+    first = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")  # type: ignore[arg-type]
+    again = fused_targets(run, plan, images, None, [], tmp_path / "targets.npy")  # type: ignore[arg-type]
+    np.testing.assert_array_equal(first.masks, again.masks)
+    np.testing.assert_array_equal(first.scores, again.scores)
+
+
+def test_a_guides_masks_are_fused_with_the_networks(run: RunPaths, tmp_path: Path) -> None:
+    """A guide that calls every box full fills what an ellipse alone leaves empty."""
+    plan = read_plan(run)
+    images = list(boxed_images(run, plan))
+    alone = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "alone.npy")  # type: ignore[arg-type]
+    _write_full_boxes(run)
+    guided = fused_targets(run, plan, images, _Ellipses(), ["full"], tmp_path / "guided.npy")  # type: ignore[arg-type]
+    assert guided.masks.mean() > 1.05 * alone.masks.mean()
+
+
+def _write_full_boxes(run: RunPaths) -> None:
+    """A table `candidates/full` that calls every box full."""
+    plan = read_plan(run)
+    images = list(boxed_images(run, plan))
+    for shard in range(plan.num_shards):
+        rows = [_full(image.key, one) for image in images if image.shard == shard for one in image.objects]
+        footer = read_footer(run.part("manifest", shard, plan.num_shards))
+        table = records.table_from_rows(rows, records.CANDIDATES)
+        commit_table(table, run.part("candidates/full", shard, plan.num_shards), footer)
+
+
+def _full(key: str, target: object) -> dict[str, object]:
+    box = target.box_xyxy  # type: ignore[attr-defined]
+    soft = SoftMask(Grid(box[0], box[1], box[2] - box[0], box[3] - box[1], 1, 1), np.full((1, 1), 255, np.uint8))
+    return {
+        "image_key": key, "annotation_id": target.annotation_id, "source": "full",  # type: ignore[attr-defined]
+        "category_id": target.category_id, "box_xyxy": list(box), "box_score": 0.9, "box_iou": 1.0,  # type: ignore[attr-defined]
+        "mask": records.soft_mask_to_struct(soft), **records.ok("test"),
+    }  # fmt: skip
+
+
+def test_a_second_round_gives_another_teacher_and_the_same_one_every_time(run: RunPaths) -> None:
+    one = run_training(run, "train-teacher", TrainTeacherConfig(**QUICK)).sha256
+    two = run_training(run, "train-teacher", TrainTeacherConfig(**QUICK, rounds=2), overwrite=True).sha256
+    assert one != two
+    _write_full_boxes(run)
+    guided = TrainTeacherConfig(**QUICK, rounds=2, guides=["full"])
+    three = run_training(run, "train-teacher", guided, overwrite=True).sha256
+    assert three not in (one, two)
+    assert run_training(run, "train-teacher", TrainTeacherConfig(**QUICK, rounds=2), overwrite=True).sha256 == two
+
+
+def test_guides_without_a_second_round_are_refused() -> None:
+    with pytest.raises(ValidationError, match="set rounds to 2 or more"):
+        TrainTeacherConfig(guides=["semantic"])
+
+
+def test_a_soft_target_on_a_canvas_grid_keeps_its_place() -> None:
+    """The reading that targets rely on: a box of ones lands on the middle half of a canvas with half a side around."""
+    plane = resample(np.ones((8, 8), np.float32), Grid(10, 10, 1, 1, 8, 8), Grid(6, 6, 1, 1, 16, 16))
+    assert plane[4:12, 4:12].min() == 1
+    assert plane.sum() == 64
