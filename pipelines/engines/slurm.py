@@ -177,10 +177,16 @@ class _ShardLists:
         self._read: dict[str, list[list[int]]] = {}
 
     def of(self, task: Task) -> list[int]:
+        """The task's shards; none where the submission was deleted with its run: such a task has nothing to do."""
         if task.submission not in self._read:
-            text = (self._folder / task.submission / "shards.json").read_text(encoding="utf-8")
+            try:
+                text = (self._folder / task.submission / "shards.json").read_text(encoding="utf-8")
+            except FileNotFoundError:
+                _say(f"array {task.array} waits for a run that was deleted;  scancel {task.array}  ends it")
+                text = "[]"
             self._read[task.submission] = json.loads(text)
-        return self._read[task.submission][task.offset + task.index]
+        entries = self._read[task.submission]
+        return entries[task.offset + task.index] if entries else []
 
 
 def _tell_reasons(tasks: list[Task], told: str) -> str:
