@@ -107,7 +107,6 @@ def train_student(run: RunPaths, config: TrainStudentConfig) -> Path:
     _check(config, device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.set_flush_denormal(True)  # early gradients are tiny; without this a step takes up to ten times as long
     torch.manual_seed(config.seed)
     plan, labels = read_plan(run), student_labels(run, config)
     student = _new_student(config, len(labels.categories))

@@ -205,9 +205,5 @@ def train_teacher(run: RunPaths, config: TrainTeacherConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    torch.set_flush_denormal(True)  # early gradients are tiny; without this a step takes up to ten times as long
-    try:
-        weights: Path = train(run, config, resolve_device(config.device, stage_uses_gpu=True))
-    finally:
-        torch.set_flush_denormal(False)
+    weights: Path = train(run, config, resolve_device(config.device, stage_uses_gpu=True))
     return weights

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from pseudolabel.config import Config, option
 from pseudolabel.errors import SignalStopError
+from pseudolabel.training.denormals import without_denormals
 from pseudolabel.training.guard import check_gradients, check_losses
 from pseudolabel.training.method import Method
 from pseudolabel.training.order import BatchOrder, StepBatches, step_loader
@@ -74,7 +75,7 @@ def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, fold
     module = _Module(method, load, samples, config)
     last = folder / "last.ckpt"
     try:
-        with _without_chatter(), _handlers_restored():
+        with without_denormals(), _without_chatter(), _handlers_restored():
             trainer = _trainer(folder, config)
             trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
     except SIGTERMException:  # between Lightning's first look at signals and the first step

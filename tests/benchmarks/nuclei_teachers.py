@@ -220,7 +220,6 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parsed()
-    torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
     size = InputSize(short_px=arguments.short_px, long_px=2 * arguments.short_px)
     wanted = ["box", *SETTINGS] if arguments.settings == "all" else arguments.settings.split(",")

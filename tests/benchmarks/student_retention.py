@@ -206,7 +206,6 @@ def main() -> None:
     arguments = parse()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)
     seeds = [int(one) for one in arguments.seeds.split(",")]
     rules = settings([float(one) for one in arguments.thresholds.split(",")])
     names = list(rules) if arguments.settings == "all" else arguments.settings.split(",")

@@ -10,6 +10,7 @@ from pseudolabel.students.base import StudentConfig, ignored_share, make_student
 from pseudolabel.students.data import Sample, StudentBatch, collate
 from pseudolabel.students.names import STUDENTS
 from pseudolabel.students.pictures import as_predictions, coco_rows
+from pseudolabel.training.denormals import without_denormals
 
 from .scenes import drawn, mean_best_iou, sample
 
@@ -35,8 +36,13 @@ def losses(model, *samples: Sample, seed: int = 5) -> dict[str, float]:
 
 def overfitted(name: str, batches: list[StudentBatch], steps: int):
     """A student after so many steps over the batches in turns, and its total loss at each."""
-    torch.set_flush_denormal(True)
     model, totals = student(name), []
+    with without_denormals():
+        _train(model, name, batches, steps, totals)
+    return model.eval(), totals
+
+
+def _train(model, name: str, batches: list[StudentBatch], steps: int, totals: list[float]) -> None:
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATES[name])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATES[name], total_steps=steps, pct_start=0.1)
     for step in range(steps):
@@ -47,7 +53,6 @@ def overfitted(name: str, batches: list[StudentBatch], steps: int):
         optimiser.step()
         schedule.step()
         totals.append(float(total.detach()))
-    return model.eval(), totals
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -41,7 +41,7 @@ def run(tmp_path_factory) -> RunPaths:
     from pseudolabel.pipelines.engines.base import EngineOptions
 
     run_stage(run, "shard", ShardConfig(), RunOptions(EngineOptions(name="inline")))
-    content = json.loads((data / "instances.json").read_text())
+    content = json.loads((folder / "data" / "instances.json").read_text())
     keys = {row["id"]: row["file_name"] for row in content["images"]}
     rows = [
         {

@@ -10,6 +10,7 @@ from pseudolabel.condinst.batch import Batch, Targets, collate, masks_to_grid
 from pseudolabel.condinst.inference import candidates_for_boxes
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.teachers.boxinst import BoxInst
+from pseudolabel.training.denormals import without_denormals
 
 SIDE = 96
 COLOURS = ((210.0, 60, 60), (60, 190, 80))
@@ -101,11 +102,8 @@ def overfit(method_class, config, *, steps: int, with_masks: bool = False, seed:
     """The trained method and its masks' IoUs."""
     torch.manual_seed(seed)
     method = method_class(CondInst(config, 2), config)
-    torch.set_flush_denormal(True)  # early gradients are tiny, and slow as denormal numbers
-    try:
+    with without_denormals():
         train(method, draw(with_masks=with_masks), steps)
-    finally:
-        torch.set_flush_denormal(False)
     return method, mask_ious(method.trained_network(), draw())
 
 
