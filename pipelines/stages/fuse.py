@@ -29,7 +29,7 @@ class FuseConfig(StageConfig):
 
     sources: list[str] = option([], "candidate tables to fuse, by name; all that the run has if not given")
     ranking: Literal["bqr", "bpma"] = option("bqr", "which candidates: Box-Quality Ranking, or NMS and assignment")
-    candidates: str = option("adaptive", "candidates per object and source: adaptive (2 to 10 by box area) or a number",
+    candidates: str = option("10", "candidates per object and source: a number, or adaptive (2 to 10 by box area)",
                              pattern=r"^(adaptive|[1-9]\d{0,3})$")  # fmt: skip
     min_iou: float = option(0.5, "candidates whose box overlaps the object's less are not chosen", ge=0, le=1)
     scale: Literal["raw", "support"] = option("raw", "box scores as given, or times agreement with other sources")

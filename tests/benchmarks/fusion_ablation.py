@@ -55,7 +55,7 @@ def settings(sources: list[str]) -> dict[str, Row]:
         **{f"fused, fusion {name}": {"fusion": name} for name in ("qmf", "vote", "best")},
         **{f"fused, score {name}": {"score": name} for name in ("expected", "mqs", "mcs", "mcs-paper", "code")},
         "fused, as the released code": {"fusion": "vote", "score": "code", "candidates": "20"},
-        **{f"fused, K = {k}": {"candidates": str(k)} for k in (1, 2, 5, 10)},
+        **{f"fused, K = {k}": {"candidates": str(k)} for k in (1, 2, 5, 10, "adaptive")},
         **{f"fused, min_iou {value}": {"min_iou": value} for value in (0.0, 0.3, 0.7)},
         "fused, scores as given": {"scale": "raw"},
         "fused, scores by support": {"scale": "support"},
