@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pseudolabel.fusion.candidates import Candidate, Target
-    from pseudolabel.teachers.mal_infer import MalTeacher
+    from pseudolabel.teachers.base import Teacher
 
 TARGET_CELLS = 64  # side of a target over its canvas, as fine as a mask of a 256 px canvas on stride 4
 VIEWS = 4
@@ -46,7 +46,7 @@ class Targets:
 
 
 def fused_targets(
-    run: RunPaths, plan: Plan, images: Sequence[BoxedImage], teacher: "MalTeacher", guides: Sequence[str], path: Path
+    run: RunPaths, plan: Plan, images: Sequence[BoxedImage], teacher: "Teacher", guides: Sequence[str], path: Path
 ) -> Targets:
     """The targets of every object, from `path` where an earlier, stopped call has written them.
 
@@ -71,7 +71,7 @@ def fused_targets(
 
 
 def _labels(
-    run: RunPaths, plan: Plan, images: Sequence[BoxedImage], teacher: "MalTeacher", guides: Sequence[str]
+    run: RunPaths, plan: Plan, images: Sequence[BoxedImage], teacher: "Teacher", guides: Sequence[str]
 ) -> "Iterator[tuple[np.ndarray, float]]":
     import numpy as np
     from tqdm import tqdm

@@ -184,7 +184,7 @@ class TrainTeacherConfig(Config):
 
 def methods_of(name: str) -> tuple[str, ...]:
     """The methods that look at an option, `boxinst+` for boxinst with copy_paste; empty where all do."""
-    extra = TrainTeacherConfig.model_fields[name].json_schema_extra
+    extra = TrainTeacherConfig.model_fields[name].json_schema_extra  # JSON to pydantic; `_of` wrote a tuple of names
     return tuple(extra.get("methods", ())) if isinstance(extra, dict) else ()  # type: ignore[arg-type]
 
 

@@ -21,7 +21,21 @@ _OPEN_REASONS = {
 }
 
 
-class Folder:
+class PlainFiles:
+    """What is alike where every image is a file of its own: its name says where it lies, and nothing holds several."""
+
+    def damage(self) -> Iterator[tuple[str, str]]:
+        return iter(())
+
+    def located(self, file_name: str) -> str:
+        return file_name
+
+    def shard_key(self, file_name: str) -> str | None:
+        del file_name
+        return None
+
+
+class Folder(PlainFiles):
     """A folder as a source of images."""
 
     def __init__(self, root: Path) -> None:
@@ -43,16 +57,6 @@ class Folder:
         from pseudolabel.datasets.folder import image_paths
 
         yield from image_paths(self._root)
-
-    def damage(self) -> Iterator[tuple[str, str]]:
-        return iter(())
-
-    def located(self, file_name: str) -> str:
-        return file_name
-
-    def shard_key(self, file_name: str) -> str | None:
-        del file_name
-        return None
 
 
 def check_name(file_name: object) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pseudolabel.errors import InputError, MachineError, PassingFaultError, PseudolabelError, RejectError
-from pseudolabel.sources.folder import check_name
+from pseudolabel.sources.folder import PlainFiles, check_name
 from pseudolabel.sources.names import named_like_image
 from pseudolabel.sources.place import check_url, hide_credentials, is_url, query_of
 
@@ -35,7 +35,7 @@ _DENIED = re.compile(
 _NO_BUCKET = re.compile(r"AWS Error NO_SUCH_BUCKET")
 
 
-class StoreFolder:
+class StoreFolder(PlainFiles):
     """The objects below a prefix as a source of images."""
 
     def __init__(self, url: str) -> None:
@@ -54,16 +54,6 @@ class StoreFolder:
     def names(self) -> Iterator[str]:
         """What is named like an image; nothing is opened to find out."""
         yield from (name for name in self._listed() if named_like_image(name))
-
-    def damage(self) -> Iterator[tuple[str, str]]:
-        return iter(())
-
-    def located(self, file_name: str) -> str:
-        return file_name
-
-    def shard_key(self, file_name: str) -> str | None:
-        del file_name
-        return None
 
     def _listed(self) -> list[str]:
         system, root = self._store()

@@ -143,7 +143,7 @@ def learn_batch_norm(student: Student, *, synchronised: bool) -> Student:
         norm.requires_grad_(True)
     student.learns_batch_norm = True
     if synchronised:
-        nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
+        nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]  # torch has none
     return student.train(student.training)
 
 

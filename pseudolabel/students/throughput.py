@@ -70,7 +70,7 @@ def forward_backward_rate(student: Student, batch: StudentBatch, *, bf16: bool =
     def once() -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             losses = student.losses(batch)
-        torch.stack([loss.float() for loss in losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack([loss.float() for loss in losses.values()]).sum().backward()  # type: ignore[no-untyped-call]  # torch has none
         student.zero_grad(set_to_none=True)
 
     once()

@@ -62,6 +62,23 @@ def run_demo_chain(
     return RunPaths(run), summaries
 
 
+def check_demo_chain(folder: Path, engine: EngineOptions | str) -> None:
+    """The demo's chain through an engine gives what this process gives; a second time nothing is left to do."""
+    here, expected = run_demo_chain(folder, folder / "here")
+    there, found = run_demo_chain(folder, folder / "there", engine)
+    assert digests(there) == digests(here)
+    tables = {path.split("/part-")[0] for path in digests(there) if "/part-" in path}
+    assert tables >= {"plan", "manifest", "semantic", "candidates/semantic", "candidates/siseg", "pseudo"}
+    assert {path.name for path in (there.root / "models").glob("*.safetensors")} == {
+        "siseg.safetensors",
+        "student.safetensors",
+    }
+    assert found[-1]["figures"] == expected[-1]["figures"]
+    again = run_demo_chain(folder, folder / "there", engine)[1]
+    assert [one["attempted"] for one in again if "attempted" in one] == [0] * 5
+    assert [one["trained"] for one in again if "trained" in one] == [False, False]
+
+
 def digests(run: RunPaths) -> dict[str, str]:
     """sha256 of every part, export and model of a run, by its path."""
     exports = [run.table("pseudo") / name for name in ("instances.json", "results.json")]

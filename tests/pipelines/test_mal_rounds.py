@@ -1,5 +1,6 @@
 """Rounds of the box-conditioned teacher: what the next round is told, and that it makes a difference."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pseudolabel import records
+from pseudolabel.fusion.candidates import Target
 from pseudolabel.masks import Grid, SoftMask, resample
 from pseudolabel.pipelines.commit import commit_table, read_footer
 from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
@@ -38,8 +40,15 @@ def run(tmp_path: Path) -> RunPaths:
 class _Ellipses:
     """A teacher that is sure of an ellipse in every box."""
 
-    def predict(self, inputs: list[TeacherInput]) -> list[list[TeacherCandidate]]:
+    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[TeacherCandidate]]:
         return [[_ellipse(place, tuple(box)) for place, box in enumerate(one.boxes_xyxy.tolist())] for one in inputs]
+
+
+class _Silent:
+    """A teacher that nobody may ask."""
+
+    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[TeacherCandidate]]:
+        raise AssertionError("the targets are there already")
 
 
 def _ellipse(place: int, box: tuple[float, ...]) -> TeacherCandidate:
@@ -53,7 +62,7 @@ def _ellipse(place: int, box: tuple[float, ...]) -> TeacherCandidate:
 def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp_path: Path) -> None:
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
-    targets = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")  # type: ignore[arg-type]
+    targets = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")
     assert targets.masks.shape == (sum(len(one.objects) for one in images), TARGET_CELLS, TARGET_CELLS)
     large = [max(side := one.bbox_xywh[2:]) > 30 and min(side) > 30 for image in images for one in image.objects]
     assert any(large)
@@ -67,8 +76,8 @@ def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp
 def test_targets_of_a_stopped_call_are_read_again(run: RunPaths, tmp_path: Path) -> None:
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
-    first = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")  # type: ignore[arg-type]
-    again = fused_targets(run, plan, images, None, [], tmp_path / "targets.npy")  # type: ignore[arg-type]
+    first = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")
+    again = fused_targets(run, plan, images, _Silent(), [], tmp_path / "targets.npy")
     np.testing.assert_array_equal(first.masks, again.masks)
     np.testing.assert_array_equal(first.scores, again.scores)
 
@@ -77,9 +86,9 @@ def test_a_guides_masks_are_fused_with_the_networks(run: RunPaths, tmp_path: Pat
     """A guide that calls every box full fills what an ellipse alone leaves empty."""
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
-    alone = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "alone.npy")  # type: ignore[arg-type]
+    alone = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "alone.npy")
     _write_full_boxes(run)
-    guided = fused_targets(run, plan, images, _Ellipses(), ["full"], tmp_path / "guided.npy")  # type: ignore[arg-type]
+    guided = fused_targets(run, plan, images, _Ellipses(), ["full"], tmp_path / "guided.npy")
     assert guided.masks.mean() > 1.05 * alone.masks.mean()
 
 
@@ -94,12 +103,12 @@ def _write_full_boxes(run: RunPaths) -> None:
         commit_table(table, run.part("candidates/full", shard, plan.num_shards), footer)
 
 
-def _full(key: str, target: object) -> dict[str, object]:
-    box = target.box_xyxy  # type: ignore[attr-defined]
+def _full(key: str, target: Target) -> dict[str, object]:
+    box = target.box_xyxy
     soft = SoftMask(Grid(box[0], box[1], box[2] - box[0], box[3] - box[1], 1, 1), np.full((1, 1), 255, np.uint8))
     return {
-        "image_key": key, "annotation_id": target.annotation_id, "source": "full",  # type: ignore[attr-defined]
-        "category_id": target.category_id, "box_xyxy": list(box), "box_score": 0.9, "box_iou": 1.0,  # type: ignore[attr-defined]
+        "image_key": key, "annotation_id": target.annotation_id, "source": "full",
+        "category_id": target.category_id, "box_xyxy": list(box), "box_score": 0.9, "box_iou": 1.0,
         "mask": records.soft_mask_to_struct(soft), **records.ok("test"),
     }  # fmt: skip
 

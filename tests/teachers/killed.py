@@ -65,7 +65,7 @@ def train(name: str, folder: Path, *, killed: bool) -> dict[str, Any]:
             if step == KILLED_AT:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        method.after_step = after_step  # type: ignore[method-assign]
+        method.after_step = after_step  # type: ignore[method-assign]  # where the kill falls
     config = FitConfig(steps=STEPS, batch_size=2, checkpoint_every=CHECKPOINT_EVERY)
     first = fit(method, batches, 4, folder, config)
     digest = hashlib.sha256()
