@@ -116,7 +116,7 @@ def _timm_encoder(name: str, weights: str | None) -> Any:
         body = smp.encoders.get_encoder(name, weights=weights, output_stride=COARSEST).eval()
         with torch.no_grad():
             sides = [stage.shape[-1] for stage in body(torch.zeros((1, 3, 64, 64)))]
-    # what timm's many encoders raise where they cannot be dilated; whatever it is, the user hears it and chooses another
+    # what timm's many encoders raise where they cannot be dilated; the user hears it and chooses another
     except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
         raise ConfigError(f"backbone {name!r} cannot be had from timm at stride {COARSEST} ({error})") from None
     if sides[-5:] != [32, 16, 8, 4, 4]:
