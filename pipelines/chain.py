@@ -119,8 +119,9 @@ def stages_behind(run: RunPaths, name: str, config: StageConfig) -> list[tuple[s
     """The stages of the same command: candidates from semantics follow `infer-semantic` where there are boxes."""
     if name != "infer-semantic" or not read_plan(run).n_objects:
         return []
-    shared = {key: getattr(config, key) for key in StageConfig.model_fields}
-    return [("semantic-candidates", parse_config(load_stage("semantic-candidates").config_class, shared, where=name))]
+    behind = load_stage("semantic-candidates").config_class
+    shared = {key: getattr(config, key) for key in behind.model_fields}
+    return [("semantic-candidates", parse_config(behind, shared, where=name))]
 
 
 def _parse_step(name: str, values: Any) -> Step:

@@ -64,6 +64,8 @@ SOFT_MASK = pa.struct(
     ]
 )
 
+_LOOK = pa.struct([pa.field("annotation_id", pa.int64(), nullable=False), pa.field("mask", SOFT_MASK, nullable=False)])
+
 MANIFEST = pa.schema(
     [
         pa.field("image_key", pa.string(), nullable=False),
@@ -85,6 +87,8 @@ SEMANTIC = pa.schema(
         pa.field("classes", pa.list_(pa.string())),
         pa.field("label_map", pa.binary()),  # PNG, one class index per pixel, 255 = ignore
         pa.field("confidence", pa.binary()),  # PNG, uint8, probability of that class
+        # probability of a box's own class around it, by a closer look at it; null where the run asked for none
+        pa.field("looks", pa.list_(_LOOK)),
         *_STATUS_FIELDS,
     ]
 )

@@ -83,7 +83,7 @@ class FuseStage:
             have = ", ".join(there) or "none"
             raise InputError(
                 f"{self.run_paths.root}: no table {', '.join(missing) or 'of candidates'} (there: {have}); "
-                "make one with  pseudolabel semantic-candidates,  infer-siseg  or  infer-teacher"
+                "make one with  pseudolabel infer-semantic,  infer-siseg  or  infer-teacher"
             )
         return ("manifest", *wanted)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,9 +12,14 @@ from pseudolabel import records
 from pseudolabel.config import option
 from pseudolabel.errors import ConfigError, RejectError
 from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stages.closer_looks import CloserLooks
+from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes
+from pseudolabel.pipelines.stages.semantic_candidates import MASKS_HELP, UNKNOWN_HELP
 
 if TYPE_CHECKING:
+    from pseudolabel.masks import SoftMask
     from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult
 
 _DECODERS = 2
@@ -31,6 +37,13 @@ class InferSemanticConfig(StageConfig):
     std: str | None = option(None, "standard deviation likewise")
     size: str | None = option(None, "HEIGHTxWIDTH of the model's input, where no card says it")
     align_corners: bool | None = option(None, "how the output grid maps to the image, where no card says it")
+    zoom: bool = option(
+        True,
+        "networks: look closer at every given box of a class that they know, one more forward pass each",
+    )
+    zoom_room: float = option(1.0, "what a closer look shows around the box, in longer sides of it", ge=0.25, le=8)
+    masks: Literal["refined", "region"] = option("refined", MASKS_HELP, changes_result=False)
+    unknown_classes: Literal["colors", "none"] = option("colors", UNKNOWN_HELP, changes_result=False)
     long_side: int | None = option(
         None, "longer side in px at which images enter, shape kept; default: the card's size", ge=16, le=8192
     )
@@ -47,7 +60,7 @@ class InferSemanticStage:
     """Decodes ahead in threads while the network works, one row per image of the manifest."""
 
     name: ClassVar[str] = "infer-semantic"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config_class: ClassVar[type[StageConfig]] = InferSemanticConfig
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
     unit: ClassVar[Literal["image", "object"]] = "image"
@@ -57,7 +70,9 @@ class InferSemanticStage:
     def __init__(self, config: StageConfig, run: RunPaths) -> None:
         assert isinstance(config, InferSemanticConfig)
         self._config = config
+        self._run = run
         self._segmenter: Segmenter | None = None
+        self._closer: CloserLooks | None = None
 
     def reads(self) -> tuple[str, ...]:
         return ("manifest",)
@@ -84,55 +99,78 @@ class InferSemanticStage:
         import torch
 
         from pseudolabel.segmenters.base import open_segmenter
+        from pseudolabel.segmenters.network import NetworkSegmenter
 
         torch.set_num_threads(self._config.threads)
         segmenter = open_segmenter(self._config.model, _segmenter_options(self._config, device))
         segmenter.probe()
         self._segmenter = segmenter
+        if self._config.zoom and isinstance(segmenter, NetworkSegmenter):  # files have no more to say
+            self._closer = CloserLooks(segmenter, SemanticBoxes(read_plan(self._run)), self._config.zoom_room)
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         assert self._segmenter is not None, "setup comes first"
         images = _usable_images(inputs["manifest"])
         with ThreadPoolExecutor(_DECODERS) as pool:
             batches = _read_ahead(pool, images, self._segmenter, shard)
-            finished = [pool.submit(_row, *item) for batch in batches for item in self._predict(batch)]
+            finished = [
+                pool.submit(_row, result, self._segmenter.classes) for b in batches for result in self._predict(b)
+            ]
             rows = [future.result() for future in finished]
         return records.table_from_rows(sorted(rows, key=lambda row: row["image_key"]), self.schema)
 
     def finish(self, paths: list[Path]) -> None:
         """Nothing is exported from label maps."""
 
-    def _predict(
-        self, batch: list[tuple[str, "Photo | RejectError"]]
-    ) -> Iterator[tuple[str, "SemanticResult | RejectError", tuple[str, ...]]]:
+    def _predict(self, batch: "list[_Read]") -> "Iterator[_Result]":
         from pseudolabel.segmenters.base import Photo
 
         assert self._segmenter is not None
-        photos = [photo for _, photo in batch if isinstance(photo, Photo)]
-        results = iter(self._segmenter.predict(photos))
-        for key, photo in batch:
-            yield key, next(results) if isinstance(photo, Photo) else photo, self._segmenter.classes
+        sound = [read for read in batch if isinstance(read.photo, Photo)]
+        results = self._segmenter.predict([read.photo for read in sound if isinstance(read.photo, Photo)])
+        found = {read.row["image_key"]: result for read, result in zip(sound, results, strict=True)}
+        good = [read for read in sound if not isinstance(found[read.row["image_key"]], RejectError)]
+        looks = self._closer.of([(read.row, read.photo) for read in good]) if self._closer else {}
+        for read in batch:
+            key = read.row["image_key"]
+            yield _Result(key, found.get(key, read.photo), looks.get(key))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A row of the manifest and its decoded image."""
+
+    row: dict[str, Any]
+    photo: "Photo | RejectError"
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What one image's row is made of."""
+
+    image_key: str
+    maps: "SemanticResult | RejectError"
+    looks: "dict[int, SoftMask | RejectError] | None"
 
 
 def _usable_images(manifest: pa.Table) -> list[dict[str, Any]]:
-    columns = ["image_key", "file_name", "width", "height", "status", "annotation_id"]
+    columns = ["image_key", "file_name", "width", "height", "status", "annotation_id", "objects"]
     rows: list[dict[str, Any]] = manifest.select(columns).to_pylist()
     return [row for row in rows if row["status"] == "ok" and row["annotation_id"] is None]
 
 
 def _read_ahead(
     pool: ThreadPoolExecutor, images: list[dict[str, Any]], segmenter: "Segmenter", shard: Shard
-) -> Iterator[list[tuple[str, "Photo | RejectError"]]]:
+) -> "Iterator[list[_Read]]":
     """Batches of decoded photos, a few decoded in advance and never more."""
     size = segmenter.batch_size
     batches = [images[first : first + size] for first in range(0, len(images), size)]
-    waiting: list[list[tuple[str, Future[Photo | RejectError]]]] = []
+    waiting: list[list[tuple[dict[str, Any], Future[Photo | RejectError]]]] = []
     for number in range(len(batches) + _BATCHES_AHEAD):
         if number < len(batches):
-            submitted = [(row["image_key"], pool.submit(_photo, row, segmenter, shard)) for row in batches[number]]
-            waiting.append(submitted)
+            waiting.append([(row, pool.submit(_photo, row, segmenter, shard)) for row in batches[number]])
         if number >= _BATCHES_AHEAD:
-            yield [(key, future.result()) for key, future in waiting.pop(0)]
+            yield [_Read(row, future.result()) for row, future in waiting.pop(0)]
 
 
 def _photo(row: dict[str, Any], segmenter: "Segmenter", shard: Shard) -> "Photo | RejectError":
@@ -157,18 +195,31 @@ def _exif(shard: Shard) -> Literal["transpose", "ignore"]:
     return "transpose" if shard.exif == "transpose" else "ignore"
 
 
-def _row(key: str, result: "SemanticResult | RejectError", classes: tuple[str, ...]) -> dict[str, Any]:
+def _row(result: _Result, classes: tuple[str, ...]) -> dict[str, Any]:
     from pseudolabel.segmenters.label_maps import encode_indices
 
-    if isinstance(result, RejectError):
-        return {"image_key": key, **records.rejected(InferSemanticStage.name, result.reason, result.detail)}
+    key = {"image_key": result.image_key}
+    failed = [one for one in (result.maps, *(result.looks or {}).values()) if isinstance(one, RejectError)]
+    if failed or isinstance(result.maps, RejectError):
+        return key | records.rejected(InferSemanticStage.name, failed[0].reason, failed[0].detail)
     return {
-        "image_key": key,
+        **key,
         "classes": list(classes),
-        "label_map": encode_indices(result.label_map),
-        "confidence": encode_indices(result.confidence),
+        "label_map": encode_indices(result.maps.label_map),
+        "confidence": encode_indices(result.maps.confidence),
+        "looks": _look_rows(result.looks),
         **records.ok(InferSemanticStage.name),
     }
+
+
+def _look_rows(looks: "dict[int, SoftMask | RejectError] | None") -> list[dict[str, Any]] | None:
+    if looks is None:
+        return None
+    return [
+        {"annotation_id": annotation, "mask": records.soft_mask_to_struct(mask)}
+        for annotation, mask in looks.items()
+        if not isinstance(mask, RejectError)
+    ]
 
 
 def _segmenter_options(config: InferSemanticConfig, device: str) -> "SegmenterOptions":

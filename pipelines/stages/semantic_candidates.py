@@ -1,4 +1,4 @@
-"""`semantic-candidates`: label maps and boxes to one candidate mask per object whose class the segmenter knows."""
+"""`semantic-candidates`: label maps and boxes to one candidate mask per object."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,28 +14,31 @@ from pseudolabel.pipelines.commit import read_part
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes
 
 if TYPE_CHECKING:
+    from pseudolabel.masks import SoftMask
     from pseudolabel.segmenters.candidates import Box, Candidate
 
 _LOG = logging.getLogger(__name__)
 _SOURCE = "semantic"
 _NAMES_SAID = 5
+MASKS_HELP = "candidates refined by colours, the box's shape and its tightness, or the class's bare region"
+UNKNOWN_HELP = "boxes of classes that the segmenter does not know get a mask from box and colours alone, or none"
 
 
 class SemanticCandidatesConfig(StageConfig):
-    """Options of the candidates that come from label maps."""
+    """Options of the candidates that come from label maps; `infer-semantic` has them, too, and hands them on."""
 
-    masks: Literal["refined", "region"] = option(
-        "refined", "refined: by colours, the box's shape and its tightness; region: the class's pixels as they are"
-    )
+    masks: Literal["refined", "region"] = option("refined", MASKS_HELP)
+    unknown_classes: Literal["colors", "none"] = option("colors", UNKNOWN_HELP)
 
 
 class SemanticCandidatesStage:
     """One row per candidate; an `empty` row for an image without one."""
 
     name: ClassVar[str] = "semantic-candidates"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config_class: ClassVar[type[StageConfig]] = SemanticCandidatesConfig
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=False)
     unit: ClassVar[Literal["image", "object"]] = "image"
@@ -46,8 +49,7 @@ class SemanticCandidatesStage:
         assert isinstance(config, SemanticCandidatesConfig)
         self._config = config
         self._run = run
-        self._categories: dict[int, str] = {}
-        self._indices: dict[tuple[str, ...], Mapping[int, int]] = {}
+        self._boxes: SemanticBoxes | None = None
 
     def reads(self) -> tuple[str, ...]:
         return ("manifest", "semantic")
@@ -56,7 +58,7 @@ class SemanticCandidatesStage:
         return {}
 
     def setup(self, device: str) -> None:
-        self._categories = {category["id"]: category["name"] for category in read_plan(self._run).categories}
+        self._boxes = SemanticBoxes(read_plan(self._run))
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         semantic = {row["image_key"]: row for row in inputs["semantic"].to_pylist()}
@@ -77,7 +79,8 @@ class SemanticCandidatesStage:
             match = match_classes(classes, categories)
             _LOG.info("%d of %d categories met by %s", len(match.index_of), len(categories), match.used)
             if match.unmapped:
-                _LOG.warning("no class of the segmenter for %s", _shortened(match.unmapped))
+                instead = "box and colours alone" if self._config.unknown_classes == "colors" else "no candidates"
+                _LOG.warning("no class of the segmenter for %s: %s", _shortened(match.unmapped), instead)
 
     def _rows(self, image: dict[str, Any], semantic: dict[str, Any], shard: Shard) -> list[dict[str, Any]]:
         key = {"image_key": image["image_key"]}
@@ -103,8 +106,9 @@ class SemanticCandidatesStage:
         from pseudolabel.segmenters.candidates import semantic_candidates
         from pseudolabel.segmenters.label_maps import decode_indices
 
-        boxes = self._boxes(objects, tuple(semantic["classes"]))
-        if all(box.class_index is None for box in boxes):
+        assert self._boxes is not None, "setup comes first"
+        boxes = self._boxes.of(objects, tuple(semantic["classes"]))
+        if not any(self._wants(box) for box in boxes):
             return [None] * len(boxes)
         maps = SemanticResult(decode_indices(semantic["label_map"]), decode_indices(semantic["confidence"]))
         rgb = None
@@ -113,27 +117,28 @@ class SemanticCandidatesStage:
             rgb = load_image(shard.images_root, image["file_name"], exif=exif)
             if rgb.shape[:2] != maps.label_map.shape:
                 raise RejectError("changed_since_plan", f"{rgb.shape[:2]} px now, {maps.label_map.shape} before")
-        return semantic_candidates(boxes, maps, rgb, masks=self._config.masks)
+        return semantic_candidates(
+            boxes,
+            maps,
+            rgb,
+            masks=self._config.masks,
+            closer=_closer(objects, semantic),
+            unknown=self._config.unknown_classes,
+        )
 
-    def _boxes(self, objects: list[dict[str, Any]], classes: tuple[str, ...]) -> "list[Box]":
-        """Boxes of an image; a crowd is nobody's candidate, and its box claims nothing from others."""
-        from pseudolabel.segmenters.candidates import Box
+    def _wants(self, box: "Box") -> bool:
+        colors = self._config.unknown_classes == "colors" and self._config.masks == "refined"
+        return not box.is_crowd and (box.class_index is not None or colors)
 
-        index_of = self._matched(classes)
-        boxes = []
-        for given in objects:
-            x, y, width, height = given["bbox_xywh"]
-            index = None if given["iscrowd"] else index_of.get(given["category_id"])
-            boxes.append(Box((x, y, x + width, y + height), given["category_id"], index, given["iscrowd"]))
-        return boxes
 
-    def _matched(self, classes: tuple[str, ...]) -> Mapping[int, int]:
-        """Class index by category id."""
-        from pseudolabel.segmenters.class_map import match_classes
-
-        if classes not in self._indices:
-            self._indices[classes] = match_classes(classes, self._categories).index_of
-        return self._indices[classes]
+def _closer(objects: list[dict[str, Any]], semantic: dict[str, Any]) -> "dict[int, SoftMask]":
+    """What closer looks found, by the object's place."""
+    masks = {look["annotation_id"]: look["mask"] for look in semantic["looks"] or []}
+    return {
+        place: records.soft_mask_from_struct(masks[one["annotation_id"]])
+        for place, one in enumerate(objects)
+        if one["annotation_id"] in masks
+    }
 
 
 def _class_lists(paths: Iterable[Path]) -> set[tuple[str, ...]]:

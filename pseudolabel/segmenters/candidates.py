@@ -1,13 +1,14 @@
-"""Candidate masks from a label map: one per object whose class the segmenter knows.
+"""Candidate masks from a label map and closer looks at the boxes: one per object.
 
 The evidence of a label map with confidences at a pixel is p(class) = confidence where the class won, and at most
 min(confidence, 1 - confidence) where another one did; the bound is what is used. `region` candidates are that, cut to
 the box. `refined` ones, the default, go through the random field of `pseudolabel.segmenters.refine`, with a prior that
 knows the box: an object fills the ellipse in its box rather than its corners, a pixel that two boxes of one class share
 belongs to the one whose centre is nearer (in units of the box), and a much smaller box of another class lies in front.
+Where the segmenter does not know the class, its evidence is even odds everywhere: the box and the colours decide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,7 +60,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
+class Window:
     """A box with its surroundings as cells: `grid` is all of it, `rows` and `columns` say where the box is."""
 
     grid: Grid
@@ -79,23 +80,28 @@ def semantic_candidates(
     rgb: UInt8[np.ndarray, "h w 3"] | None,
     *,
     masks: Literal["refined", "region"] = "refined",
+    closer: Mapping[int, SoftMask] | None = None,
+    unknown: Literal["colors", "none"] = "colors",
 ) -> list[Candidate | None]:
-    """One candidate per box, None where the class is unknown or nothing of the box would be foreground.
+    """One candidate per box, None for a crowd and where nothing of the box would be foreground.
 
     Args:
         boxes: all boxes of an image, each being the others' rival.
         semantic: label map and confidence at image size.
         rgb: the image; only `refined` needs it.
         masks: `refined`, or the bare `region` of the class in the box.
+        closer: by place in `boxes`, the probability of the box's class on the cells of its `box_window` as a closer
+            look found it; such a box asks the label map nothing.
+        unknown: what a box whose class the segmenter does not know gets: a refined mask from its box and colours alone,
+            or none.
     """
     found: list[Candidate | None] = []
     for index, box in enumerate(boxes):
-        if box.class_index is None:
+        if box.is_crowd or (box.class_index is None and (unknown == "none" or masks == "region")):
             found.append(None)
             continue
-        window = _window(box.xyxy, semantic.label_map.shape)
-        evidence = class_evidence(semantic, box.class_index, window.grid)
-        probability = evidence
+        window = box_window(box.xyxy, semantic.label_map.shape)
+        probability = evidence = _evidence(window, box, semantic, (closer or {}).get(index))
         if masks == "refined":
             if rgb is None:
                 raise ValueError("refined masks need the image")
@@ -103,6 +109,14 @@ def semantic_candidates(
             probability = _refined(window, box, rivals, evidence, semantic, rgb)
         found.append(_candidate(window, box, probability, evidence))
     return found
+
+
+def _evidence(window: Window, box: Box, semantic: SemanticResult, look: SoftMask | None) -> Float32[np.ndarray, "h w"]:
+    if look is not None:
+        return look.probability.astype(np.float32) / np.float32(255)
+    if box.class_index is None:
+        return np.full((window.grid.height, window.grid.width), 0.5, dtype=np.float32)
+    return class_evidence(semantic, box.class_index, window.grid)
 
 
 def class_evidence(semantic: SemanticResult, class_index: int, grid: Grid) -> Float32[np.ndarray, "h w"]:
@@ -117,7 +131,7 @@ def class_evidence(semantic: SemanticResult, class_index: int, grid: Grid) -> Fl
 
 
 def _refined(
-    window: _Window,
+    window: Window,
     box: Box,
     rivals: Sequence[Box],
     evidence: Float32[np.ndarray, "h w"],
@@ -153,7 +167,7 @@ def prior_logit(
 
 
 def _candidate(
-    window: _Window, box: Box, probability: Float32[np.ndarray, "h w"], evidence: Float32[np.ndarray, "h w"]
+    window: Window, box: Box, probability: Float32[np.ndarray, "h w"], evidence: Float32[np.ndarray, "h w"]
 ) -> Candidate | None:
     whole = window.grid
     cut = probability[window.rows, window.columns]
@@ -193,13 +207,13 @@ def _clipped_extent(
     return (float(clipped[0]), float(clipped[1]), float(clipped[2]), float(clipped[3]))
 
 
-def _window(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, ...]) -> _Window:
+def box_window(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, ...]) -> Window:
     """Cells over the box and a margin: the box's pixels fill whole cells, at most CELLS_PER_SIDE along a side."""
     pixels = pixel_window(box_xyxy, (size_hw[0], size_hw[1]))
     stride = max(1.0, max(pixels.height, pixels.width) / CELLS_PER_SIDE)
     columns, x0, stride_x, width = _axis(pixels.x0, pixels.width, size_hw[1], stride)
     rows, y0, stride_y, height = _axis(pixels.y0, pixels.height, size_hw[0], stride)
-    return _Window(Grid(x0, y0, stride_x, stride_y, height, width), rows, columns)
+    return Window(Grid(x0, y0, stride_x, stride_y, height, width), rows, columns)
 
 
 def _axis(start: float, length: int, limit: int, stride: float) -> tuple[slice, float, float, int]:

@@ -1,6 +1,6 @@
 """The part that all neural segmenters share: prepare, run in batches of one fixed size, check, reduce."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -8,13 +8,16 @@ import torch
 from jaxtyping import Float32
 
 from pseudolabel.errors import InputError, RejectError
+from pseudolabel.masks import SoftMask
 from pseudolabel.segmenters.base import IGNORE_INDEX, Photo, SemanticResult
 from pseudolabel.segmenters.card import ModelCard
 from pseudolabel.segmenters.preprocess import prepare
 from pseudolabel.segmenters.reduce import reduce_logits
+from pseudolabel.segmenters.zoom import Look, seen
 
 Batch = Float32[torch.Tensor, "n 3 h w"]
 Logits = Float32[torch.Tensor, "n c h2 w2"]
+OneLogits = Float32[torch.Tensor, "c h2 w2"]
 
 
 class Network(Protocol):
@@ -56,25 +59,51 @@ class NetworkSegmenter:
 
     def predict(self, photos: Sequence[Photo]) -> list[SemanticResult | RejectError]:
         sizes = [self._card.network_size(photo.size_hw, self._long_side) for photo in photos]
-        results: list[SemanticResult | RejectError | None] = [None] * len(photos)
+        align = self._card.output.align_corners
+        found = {
+            place: logits
+            if isinstance(logits, RejectError)
+            else reduce_logits(logits, photos[place].size_hw, align_corners=align)
+            for place, logits in self._logits(photos, sizes)
+        }
+        return [found[place] for place in range(len(photos))]
+
+    def look(self, looks: Sequence[Look]) -> list[SoftMask | RejectError]:
+        """The probability of each look's class on its cells; a `RejectError` where one look alone failed."""
+        crops = [look.closer() for look in looks]
+        sizes = [self._closer_size(look) for look in looks]
+        align = self._card.output.align_corners
+        found = {
+            place: logits if isinstance(logits, RejectError) else seen(logits, looks[place], align_corners=align)
+            for place, logits in self._logits(crops, sizes)
+        }
+        return [found[place] for place in range(len(looks))]
+
+    def _closer_size(self, look: Look) -> tuple[int, int]:
+        """As large as the whole image enters: the card's fixed size, or the image's longer side for the crop's."""
+        if self._card.input.size is not None and self._long_side is None:
+            return self._card.input.size
+        whole = max(self._card.network_size(look.photo.size_hw, self._long_side))
+        return self._card.network_size(look.size_hw, whole)
+
+    def _logits(
+        self, photos: Sequence[Photo], sizes: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, OneLogits | RejectError]]:
+        """Place and logits of every photo, those of one input size together."""
         for size_hw in dict.fromkeys(sizes):
             chosen = [index for index, size in enumerate(sizes) if size == size_hw]
             for first in range(0, len(chosen), self.batch_size):
                 batch = chosen[first : first + self.batch_size]
-                for index, result in zip(batch, self._run([photos[i] for i in batch], size_hw), strict=True):
-                    results[index] = result
-        return [result for result in results if result is not None]
+                yield from zip(batch, self._run([photos[i] for i in batch], size_hw), strict=True)
 
-    def _run(self, photos: list[Photo], size_hw: tuple[int, int]) -> list[SemanticResult | RejectError]:
+    def _run(self, photos: list[Photo], size_hw: tuple[int, int]) -> list[OneLogits | RejectError]:
         prepared = [prepare(_pixels(photo), size_hw, self._card.input) for photo in photos]
         prepared += prepared[-1:] * (self.batch_size - len(prepared))
         logits = self._network(torch.stack(prepared))
         finite = torch.isfinite(logits).flatten(1).all(dim=1).tolist()
         return [
-            reduce_logits(one, photo.size_hw, align_corners=self._card.output.align_corners)
-            if sound
-            else RejectError("non_finite", f"{self._card.name} gave NaN or infinite logits")
-            for photo, one, sound in zip(photos, logits, finite, strict=False)  # the padding has no photo
+            one if sound else RejectError("non_finite", f"{self._card.name} gave NaN or infinite logits")
+            for _, one, sound in zip(photos, logits, finite, strict=False)  # the padding has no photo
         ]
 
 

@@ -1,15 +1,18 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pseudolabel.masks import Grid, resample
+from pseudolabel.masks import Grid, SoftMask, resample
 from pseudolabel.segmenters.base import SemanticResult
 from pseudolabel.segmenters.candidates import (
     CELLS_PER_SIDE,
     Box,
     Candidate,
     PriorWeights,
+    box_window,
     class_evidence,
     prior_logit,
     semantic_candidates,
@@ -126,9 +129,29 @@ def test_a_crowd_claims_nothing() -> None:
     np.testing.assert_array_equal(beside[0].mask.probability, alone.mask.probability)
 
 
-def test_a_class_that_the_segmenter_does_not_know_gives_no_candidate() -> None:
+def test_a_class_that_the_segmenter_does_not_know_gets_a_mask_from_its_colours() -> None:
+    """The label map says `other class, certain` everywhere: nobody asks it."""
+    rgb, (disc,) = _scene((60, 60), [(30, 30, 18)])
+    box = Box((12, 12, 48, 48), 7, None)
+    found = _at_pixels(_only(semantic_candidates([box], _maps(np.full(disc.shape, 2), 255), rgb)), disc.shape)
+    assert (found & disc).sum() / (found | disc).sum() > 0.95
+
+
+@pytest.mark.parametrize("options", [{"unknown": "none"}, {"masks": "region"}])
+def test_or_none_where_none_is_wanted_or_the_bare_region_is(options: dict[str, Any]) -> None:
     rgb, (disc,) = _scene((50, 50), [(25, 25, 15)])
-    assert semantic_candidates([Box((5, 5, 45, 45), 7, None)], _maps(disc, 200), rgb) == [None]
+    assert semantic_candidates([Box((5, 5, 45, 45), 7, None)], _maps(disc, 200), rgb, **options) == [None]
+
+
+def test_a_closer_look_is_believed_instead_of_the_label_map() -> None:
+    _, (disc,) = _scene((60, 60), [(30, 30, 18)])
+    box = Box((12, 12, 48, 48), 7, 1)
+    window = box_window(box.xyxy, disc.shape)
+    inside = np.zeros((window.grid.height, window.grid.width), dtype=np.uint8)
+    inside[window.rows, window.columns][:, :18] = 255
+    maps = _maps(disc, 255)
+    (found,) = semantic_candidates([box], maps, None, masks="region", closer={0: SoftMask(window.grid, inside)})
+    np.testing.assert_array_equal(_at_pixels(found, disc.shape)[12:48, 12:48].any(axis=0), [True] * 18 + [False] * 18)
 
 
 @settings(max_examples=30, deadline=None)

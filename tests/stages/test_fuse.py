@@ -296,7 +296,7 @@ def test_the_calibrated_iou_of_a_box_that_replaced_a_mask_is_the_boxs(tmp_path: 
 
 
 def test_a_run_without_candidates_says_which_command_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="semantic-candidates"):
+    with pytest.raises(InputError, match="infer-semantic"):
         FuseStage(FuseConfig(), RunPaths(tmp_path)).reads()
 
 

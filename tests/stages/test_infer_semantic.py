@@ -1,7 +1,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +56,13 @@ def manifest() -> pa.Table:
     return records.table_from_rows(rows, records.MANIFEST)
 
 
+def _planned(place: Path) -> RunPaths:
+    run = RunPaths(place / "run")
+    run.root.mkdir(exist_ok=True)
+    run.plan.write_text(json.dumps(asdict(Plan(1, "", "transpose", "", 1, 1, {}, CATEGORIES, {}, [], ""))))
+    return run
+
+
 def _semantic(place: Path, manifest: pa.Table) -> pa.Table:
     config = InferSemanticConfig(model=f"labels:{place / 'labels'}", label_format="voc")
     stage = InferSemanticStage(config, RunPaths(place / "run"))
@@ -67,11 +74,10 @@ def _shard(place: Path) -> Shard:
     return Shard(0, 1, place, "transpose")
 
 
-def _candidates(place: Path, manifest: pa.Table, semantic: pa.Table) -> list[dict[str, Any]]:
-    run = RunPaths(place / "run")
-    run.root.mkdir()
-    run.plan.write_text(json.dumps(asdict(Plan(1, "", "transpose", "", 1, 1, {}, CATEGORIES, {}, [], ""))))
-    stage = SemanticCandidatesStage(SemanticCandidatesConfig(), run)
+def _candidates(
+    place: Path, manifest: pa.Table, semantic: pa.Table, unknown_classes: Literal["colors", "none"] = "none"
+) -> list[dict[str, Any]]:
+    stage = SemanticCandidatesStage(SemanticCandidatesConfig(unknown_classes=unknown_classes), _planned(place))
     stage.setup("cpu")
     table = stage.run(_shard(place), {"manifest": manifest, "semantic": semantic})
     rows: list[dict[str, Any]] = table.to_pylist()
@@ -114,6 +120,15 @@ def test_candidates_come_for_known_classes_and_every_image_is_there(place: Path,
     assert rows[0]["box_iou"] == pytest.approx(1)
 
 
+def test_unknown_classes_get_candidates_from_colours_but_crowds_do_not(place: Path, manifest: pa.Table) -> None:
+    rows = _candidates(place, manifest, _semantic(place, manifest), "colors")
+    assert [row["annotation_id"] for row in rows if row["image_key"] == "a.png"] == [1, 2]
+
+
+def test_files_of_label_maps_are_not_looked_at_closer(place: Path, manifest: pa.Table) -> None:
+    assert set(_semantic(place, manifest).column("looks").to_pylist()) == {None}
+
+
 def test_weights_of_an_onnx_model_are_the_file_and_its_card(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text("{}")
     stage = InferSemanticStage(InferSemanticConfig(model=f"onnx:{tmp_path / 'net.onnx'}"), RunPaths(tmp_path))
@@ -127,15 +142,15 @@ def test_the_real_segmenter_gives_the_same_bytes_for_any_batch_size(shared_folde
     rows = []
     for name in names:
         with Image.open(images / name) as image:
-            rows.append({**_manifest_row(name, []), "width": image.width, "height": image.height})
+            rows.append({**_manifest_row(name, [_object(1, 3)]), "width": image.width, "height": image.height})
     model = shared_folder / "weights" / "deeplabv3_mobilenetv2_voc21.onnx"
     tables = []
     for batch_size in (1, 2):
-        stage = InferSemanticStage(
-            InferSemanticConfig(model=f"onnx:{model}", batch_size=batch_size), RunPaths(tmp_path)
-        )
+        config = InferSemanticConfig(model=f"onnx:{model}", batch_size=batch_size)
+        stage = InferSemanticStage(config, _planned(tmp_path))
         stage.setup("cpu")
         inputs = {"manifest": records.table_from_rows(rows, records.MANIFEST)}
         tables.append(stage.run(Shard(0, 1, images, "transpose"), inputs))
     assert tables[0].column("status").to_pylist() == ["ok"] * 3
-    assert tables[0].column("label_map").to_pylist() == tables[1].column("label_map").to_pylist()
+    assert tables[0].equals(tables[1])
+    assert [len(looks) for looks in tables[0].column("looks").to_pylist()] == [1, 1, 1]

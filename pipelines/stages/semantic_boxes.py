@@ -1,0 +1,37 @@
+"""Given boxes as the stages around a segmenter see them: by the segmenter's own class indices."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pseudolabel.pipelines.plan import Plan
+
+if TYPE_CHECKING:
+    from pseudolabel.segmenters.candidates import Box
+
+
+class SemanticBoxes:
+    """Knows which class of a segmenter is which category of the run; a list of classes is matched once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._categories = {category["id"]: category["name"] for category in plan.categories}
+        self._indices: dict[tuple[str, ...], Mapping[int, int]] = {}
+
+    def of(self, objects: Sequence[Mapping[str, Any]], classes: tuple[str, ...]) -> "list[Box]":
+        """Boxes of an image; a crowd is nobody's candidate, and its box claims nothing from others."""
+        from pseudolabel.segmenters.candidates import Box
+
+        index_of = self._matched(classes)
+        boxes = []
+        for given in objects:
+            x, y, width, height = given["bbox_xywh"]
+            index = None if given["iscrowd"] else index_of.get(given["category_id"])
+            boxes.append(Box((x, y, x + width, y + height), given["category_id"], index, given["iscrowd"]))
+        return boxes
+
+    def _matched(self, classes: tuple[str, ...]) -> Mapping[int, int]:
+        """Class index by category id."""
+        from pseudolabel.segmenters.class_map import match_classes
+
+        if classes not in self._indices:
+            self._indices[classes] = match_classes(classes, self._categories).index_of
+        return self._indices[classes]
