@@ -86,9 +86,23 @@ class TrainTeacherConfig(Config):
     )
     label_weight: float = _of(["mal"], 2.0, "of the loss with the masks of the round before", ge=0)
     crop_px: int = _of(["mal"], 128, "side of the crops, a multiple of 32", ge=32)
-    freeze: bool = _of(["mal"], True, "keep the encoder's layers up to stride 4 as pretrained")
+    freeze: bool = option(True, "keep the encoder's layers up to stride 4 as pretrained, where it is pretrained")
     max_objects: int = _of(["mal"], 100_000, "train on this many objects at most, drawn by the seed", ge=1)
     image_px: int = _of(FAMILY, 640, "short side of the images that are seen, the long one twice that at most", ge=32)
+    window_px: int = _of(
+        FAMILY,
+        0,
+        "side of the random part of every image that a step sees, a multiple of 32; 0: all of it",
+        ge=0,
+        multiple_of=32,
+    )
+    finest_px: float = _of(
+        FAMILY,
+        64.0,
+        "half-size of objects, in pixels of what the network sees, up to which its finest level learns "
+        "them; less where objects are small",
+        gt=0,
+    )
     channels: int = _of(FAMILY, 256, "width of the pyramid and of the towers", ge=8)
     convs: int = _of(FAMILY, 4, "convolutions per tower", ge=1)
     mask_branch_channels: int = _of(FAMILY, 128, "width of the mask branch", ge=8)

@@ -17,6 +17,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from jaxtyping import Float
 from safetensors.torch import load_file
+from timm.models._features import FeatureListNet
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -25,6 +26,8 @@ from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.registry import did_you_mean
 
 STRIDES = (8, 16, 32, 64, 128)
+SIDE = 32  # of the smallest image that an encoder takes
+EARLY = 4  # stride up to which `freeze_early` keeps an encoder as it is
 TIMM_NAMES = {"swin_tiny": "swin_tiny_patch4_window7_224"}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -149,6 +152,34 @@ def _timm_encoder(name: str, *, pretrained: bool) -> Encoder:
     card = body.pretrained_cfg
     mean, std = tuple(card.get("mean", IMAGENET_MEAN)), tuple(card.get("std", IMAGENET_STD))
     return Encoder(body, tuple(body.feature_info.channels()), mean, std)
+
+
+def freeze_early(encoder: Encoder) -> int:
+    """Stop training what the features at stride 4 come from; the number of parameters that are frozen.
+
+    Those layers have the largest grids and cost most of a step, and hold what pretraining knows of edges and colours.
+
+    Raises:
+        ConfigError: the encoder does not show where its stride 4 ends.
+    """
+    early = [parameter for parameter in _early_parameters(encoder) if parameter.requires_grad]
+    for parameter in early:
+        parameter.requires_grad_(False)
+    return len(early)
+
+
+def _early_parameters(encoder: Encoder) -> list[nn.Parameter]:
+    body = encoder.body
+    if isinstance(body, FeatureListNet):
+        strides = {info["module"].replace(".", "_"): info["reduction"] for info in body.feature_info.info}
+        last = max(place for place, name in enumerate(body) if strides.get(name, SIDE) <= EARLY)
+        return [parameter for part in list(body.values())[: last + 1] for parameter in part.parameters()]
+    features = body(torch.zeros(1, 3, 2 * SIDE, 2 * SIDE, device=encoder.mean.device))
+    if len(features) < 4:
+        raise ConfigError(f"an encoder of type {type(body).__name__} cannot be frozen in part: say --no-freeze")
+    parameters = [one for one in body.parameters() if one.requires_grad]
+    gradients = torch.autograd.grad(features[-4].sum(), parameters, allow_unused=True)
+    return [one for one, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
 
 
 def load_encoder_weights(encoder: Encoder, path: Path) -> None:

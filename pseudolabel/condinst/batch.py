@@ -97,9 +97,22 @@ def masks_to_grid(masks: Bool[Tensor, "n H W"]) -> Bool[Tensor, "n h w"]:
 
 
 def resized_masks(masks: Bool[Tensor, "n H W"], size_hw: tuple[int, int]) -> Bool[Tensor, "n h w"]:
-    """Masks of an image as they are on the grid of the image resized to `size_hw`, whole cells only."""
-    at_size = F.interpolate(masks[None].float(), size_hw, mode="bilinear", align_corners=False)[0] > 0.5
-    return masks_to_grid(at_size)[:, : size_hw[0] // STRIDE, : size_hw[1] // STRIDE]
+    """Masks of an image as they are on the grid of the image resized to `size_hw`, whole cells only.
+
+    Bilinear, but only the pixels that the grid reads (`masks_to_grid`) are computed.
+    """
+    return _grid_lines(_grid_lines(masks, size_hw[0], axis=1), size_hw[1], axis=2) > 0.5
+
+
+def _grid_lines(planes: Tensor, length: int, *, axis: int) -> Tensor:
+    """Rows or columns that the grid reads of planes that are resized to `length` along that axis."""
+    before = planes.shape[axis]
+    pixel = torch.arange(length // STRIDE, device=planes.device) * STRIDE + STRIDE // 2
+    place = ((pixel + 0.5) * (before / length) - 0.5).clamp(0, before - 1)
+    low = place.long()
+    high = (low + 1).clamp(max=before - 1)
+    share = (place - low).view(-1, *[1] * (2 - axis))
+    return torch.lerp(planes.index_select(axis, low).float(), planes.index_select(axis, high).float(), share)
 
 
 def check_targets(targets: Targets, size_hw: tuple[int, int], num_classes: int, *, name: str = "") -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pseudolabel.condinst.assignment import top_positives
+from pseudolabel.condinst.backbone import freeze_early
 from pseudolabel.condinst.batch import STRIDE, Batch, Targets
 from pseudolabel.condinst.fcos_losses import Assigned, assign_batch, detection_losses
 from pseudolabel.condinst.network import CondInst, CondInstConfig, Features
@@ -30,7 +31,7 @@ from pseudolabel.teachers.losses import (
     projection_loss,
     valid_cells,
 )
-from pseudolabel.teachers.views import flipped
+from pseudolabel.teachers.views import flipped, random_windows
 from pseudolabel.training.method import Method
 
 
@@ -53,6 +54,16 @@ class BoxInstConfig(CondInstConfig):
     projection_weight: float = option(1.0, "of the projection loss", ge=0)
     pairwise_weight: float = option(1.0, "of the colour loss", ge=0)
     warmup: float = option(0.11, "share of the training over which the colour loss rises", ge=0, le=1)
+    finest_px: float = option(
+        64.0, "half-size of objects, in pixels of the network's input, up to which the finest level learns them", gt=0
+    )
+    window_px: int = option(
+        0,
+        "side of the random part of every image that a step sees, a multiple of 32; 0: whole images",
+        ge=0,
+        multiple_of=32,
+    )
+    freeze: bool = option(True, "keep the encoder's layers up to stride 4 as pretrained")
     flip: bool = option(True, "mirror half of the images")
     lr: float = option(1e-3, "peak learning rate of the new layers", gt=0)
     encoder_lr: float = option(1e-4, "peak learning rate of the encoder", ge=0)
@@ -74,7 +85,9 @@ class BoxInst(Method):
     def __init__(self, network: CondInst, config: BoxInstConfig) -> None:
         super().__init__()
         self.config = config
-        self.network = network
+        self.network = network.to(memory_format=torch.channels_last)  # what convolutions on CPU and GPU are fastest in
+        if config.freeze and config.backbone_weights != "none":
+            freeze_early(network.pyramid.encoder)
         self._shown: Batch | None = None
 
     def losses(self, batch: Batch, *, progress: float) -> Mapping[str, Tensor]:
@@ -89,6 +102,8 @@ class BoxInst(Method):
             raise ValueError("a batch to train on needs targets")
         if self._shown is None:
             self._shown = batch
+        if self.config.window_px:
+            batch = random_windows(batch, self.config.window_px)
         device = batch.images.device
         flip = torch.rand(len(batch.images), device=device) < 0.5
         return flipped(batch, flip) if self.config.flip else batch
@@ -97,7 +112,7 @@ class BoxInst(Method):
         centres = None
         if self.config.supervision == "masks":
             centres = [_mass_centres(one) for one in batch.targets]
-        return assign_batch(features.dense, batch.targets, centres)
+        return assign_batch(features.dense, batch.targets, centres, finest_px=self.config.finest_px)
 
     def _detection(self, features: Features, assigned: Assigned) -> dict[str, Tensor]:
         return detection_losses(
@@ -180,7 +195,7 @@ class BoxInst(Method):
         batch, mode = self._shown, network.training
         network.eval()
         features = network(batch.images[:1])
-        assigned = assign_batch(features.dense, batch.targets[:1])
+        assigned = assign_batch(features.dense, batch.targets[:1], finest_px=self.config.finest_px)
         masks = network.mask_logits(features, assigned.image, assigned.location).sigmoid()
         network.train(mode)
         union = masks.amax(dim=0) if len(masks) else masks.new_zeros(batch.grid_hw)

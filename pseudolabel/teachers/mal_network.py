@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pseudolabel.condinst import backbone as encoders
 from pseudolabel.condinst.backbone import Encoder, build_encoder
 
 CUES = 7  # see mal_crops.cue_planes
@@ -69,20 +70,8 @@ def build_network(backbone: str, weights: str, *, width: int = 64) -> MalNetwork
 
 
 def freeze_early(network: MalNetwork) -> int:
-    """Stop training what the encoder's finest features come from; the number of parameters that are frozen.
-
-    Those layers cost most of a step, having the largest grids, and hold what pretraining knows of edges and colours.
-    """
-    if not network.has_fine:
-        return 0
-    body = network.encoder.body
-    probe = torch.zeros(1, 3, 64, 64, device=network.encoder.mean.device)
-    early = [parameter for parameter in body.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(body(probe)[-4].sum(), early, allow_unused=True)
-    frozen = [parameter for parameter, gradient in zip(early, gradients, strict=True) if gradient is not None]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    return len(frozen)
+    """Stop training the encoder up to stride 4, where its own features at that stride are used."""
+    return encoders.freeze_early(network.encoder) if network.has_fine else 0
 
 
 def fold_batch_norm(module: nn.Module) -> None:

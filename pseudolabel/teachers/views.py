@@ -1,13 +1,66 @@
-"""Weak and strong views of a batch: flips for both, colours and blur for the student alone."""
+"""Weak and strong views of a batch: windows and flips for both, colours and blur for the student alone."""
 
 from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from pseudolabel.condinst.batch import Batch, Targets
+from pseudolabel.condinst.batch import SIDE, STRIDE, Batch, Targets
+
+_LEAST_SIDE_PX = 2.0  # of what a window leaves of an object
+_NO_MARGIN = 2**30  # an image so high before its resize that no row of it is distrusted
+
+
+def random_windows(batch: Batch, side_px: int) -> Batch:
+    """A random part of at most `side_px` by `side_px` of every image, its corner on the mask grid.
+
+    A box is cut by the window; an object of which nothing is left is gone. The rows at an image's bottom that are not
+    trusted (`bottom_margin`) stay so where the window reaches them.
+
+    Raises:
+        ValueError: `side_px` is no multiple of 32.
+    """
+    if side_px % SIDE:
+        raise ValueError(f"expected a multiple of {SIDE}, got {side_px}")
+    parts = [_window(batch, index, side_px) for index in range(len(batch.images))]
+    images, sizes, heights, targets = zip(*parts, strict=True)
+    return Batch(torch.stack(images), torch.stack(sizes), torch.stack(heights), targets, batch.names)
+
+
+def _window(batch: Batch, index: int, side_px: int) -> tuple[Tensor, Tensor, Tensor, Targets]:
+    image, size_hw = batch.images[index], batch.sizes_hw[index]
+    top, left = (_corner(int(length), side_px) for length in size_hw)
+    pixels = image[:, top : top + side_px, left : left + side_px]
+    pixels = F.pad(pixels, (0, side_px - pixels.shape[2], 0, side_px - pixels.shape[1]))
+    inner_hw = (size_hw - size_hw.new_tensor([top, left])).clamp(max=side_px)
+    ends = top + int(inner_hw[0]) == int(size_hw[0])
+    height = batch.original_heights[index]
+    height = height * inner_hw[0] // size_hw[0] if ends else torch.full_like(height, _NO_MARGIN)
+    return pixels, inner_hw, height, _in_window(batch.targets[index], (top, left), inner_hw, side_px)
+
+
+def _corner(length: int, side_px: int) -> int:
+    """A random start, a multiple of the mask grid's stride; the last one leaves no whole cell out."""
+    steps = -(-max(length - side_px, 0) // STRIDE)
+    return STRIDE * int(torch.randint(steps + 1, ()))
+
+
+def _in_window(targets: Targets, corner: tuple[int, int], inner_hw: Tensor, side_px: int) -> Targets:
+    top, left = corner
+    height, width = inner_hw.tolist()
+    limit = targets.boxes.new_tensor([width, height, width, height])
+    boxes = torch.minimum((targets.boxes - targets.boxes.new_tensor([left, top, left, top])).clamp(min=0), limit)
+    keep = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE_PX).all(dim=1)
+    masks = targets.masks
+    if masks is not None:
+        cells, row, column = side_px // STRIDE, top // STRIDE, left // STRIDE
+        masks = masks[keep, row : row + cells, column : column + cells]
+        masks = F.pad(masks, (0, cells - masks.shape[2], 0, cells - masks.shape[1]))
+    has_mask = None if targets.has_mask is None else targets.has_mask[keep]
+    return Targets(boxes[keep], targets.labels[keep], masks, has_mask)
 
 
 def flipped(batch: Batch, flip: Bool[Tensor, "b"]) -> Batch:

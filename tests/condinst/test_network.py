@@ -8,8 +8,8 @@ import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save_file
 
-from pseudolabel.condinst.backbone import build_encoder
-from pseudolabel.condinst.batch import Targets, check_targets, collate
+from pseudolabel.condinst.backbone import build_encoder, freeze_early
+from pseudolabel.condinst.batch import Targets, check_targets, collate, masks_to_grid, resized_masks
 from pseudolabel.condinst.network import CondInst, CondInstConfig
 from pseudolabel.errors import ConfigError, InputError
 
@@ -32,6 +32,35 @@ def test_encoders_give_three_maps_at_strides_8_16_32(name):
     assert [tuple(one.shape[1:]) for one in maps] == [
         (width, 64 // stride, 96 // stride) for width, stride in zip(encoder.channels, (8, 16, 32), strict=True)
     ]
+
+
+@pytest.mark.parametrize("name", ["tiny", "mobilenet_v2", "resnet18", "swin_tiny"])
+def test_freezing_stops_what_comes_before_stride_eight_and_nothing_else(name):
+    encoder = build_encoder(name, "none")
+    finest = [one for one in encoder.parameters() if one.requires_grad]
+    assert freeze_early(encoder) > 0
+    encoder(torch.rand(1, 3, 64, 64) * 255)[0].sum().backward()
+    learned = [one for one in finest if one.grad is not None and one.grad.any()]
+    assert learned, "the layers from stride 4 to 8 go on learning"
+    assert all(one.requires_grad for one in learned)
+    assert next(encoder.body.parameters()).grad is None
+
+
+def test_an_encoder_that_does_not_show_its_parts_is_not_half_frozen():
+    with pytest.raises(ConfigError, match="--no-freeze"):
+        freeze_early(build_encoder("mobilenetv3_small_100", "none"))
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "new_hw"),
+    [((20, 17), (40, 34)), ((20, 17), (31, 26)), ((40, 33), (25, 20)), ((24, 24), (24, 24))],
+    ids=["twice", "larger", "smaller", "same"],
+)
+def test_masks_on_the_grid_are_those_of_the_resized_image(size_hw, new_hw):
+    masks = torch.rand(3, *size_hw, generator=torch.Generator().manual_seed(0)) > 0.5
+    resized = torch.nn.functional.interpolate(masks[None].float(), new_hw, mode="bilinear", align_corners=False)[0]
+    wanted = masks_to_grid(resized > 0.5)[:, : new_hw[0] // 4, : new_hw[1] // 4]
+    assert torch.equal(resized_masks(masks, new_hw), wanted)
 
 
 def test_an_unknown_backbone_names_the_nearest_one():

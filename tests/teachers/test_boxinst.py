@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pseudolabel.condinst.backbone import freeze_early
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.errors import InputError
 from pseudolabel.teachers.boxinst import BoxInst, BoxInstConfig
-from pseudolabel.teachers.views import flipped, strong_view
+from pseudolabel.teachers.color import bottom_margin
+from pseudolabel.teachers.views import flipped, random_windows, strong_view
 
 
 def test_boxinst_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, seed):
@@ -113,3 +115,75 @@ def test_strong_views_change_colours_and_stay_in_range(drawn):
     assert seen.min() >= 0
     assert seen.max() <= 255
     assert (seen != images).flatten(1).any(dim=1).sum() >= 5
+
+
+def test_a_window_shows_the_image_its_boxes_and_its_masks_at_the_same_place(drawn):
+    batch = drawn(with_masks=True)
+    torch.manual_seed(3)
+    seen = random_windows(batch, 64)
+    assert seen.images.shape == (3, 3, 64, 64)
+    for index, (image, target) in enumerate(zip(seen.images, seen.targets, strict=True)):
+        places = [
+            (top, left)
+            for top in range(0, 33, 4)
+            for left in range(0, 33, 4)
+            if torch.equal(batch.images[index, :, top : top + 64, left : left + 64], image)
+        ]
+        ((top, left),) = places  # noise on every pixel: only one place fits
+        before = batch.targets[index]
+        moved = (before.boxes - torch.tensor([left, top, left, top])).clamp(0, 64)
+        kept = (moved[:, 2:] - moved[:, :2] >= 2).all(dim=1)
+        assert torch.equal(target.boxes, moved[kept])
+        assert torch.equal(target.labels, before.labels[kept])
+        cells = before.masks[kept, top // 4 : top // 4 + 16, left // 4 : left // 4 + 16]
+        assert torch.equal(target.masks, cells)
+
+
+def test_the_rows_at_an_images_bottom_stay_distrusted_where_a_window_reaches_them(drawn):
+    batch = replace(drawn(), original_heights=torch.tensor([48, 48, 48]))
+    seen = [random_windows(batch, 64) for _ in range(8)]
+    heights = {int(height) for one in seen for height in one.original_heights}
+    assert heights == {32, 2**30}  # 64 of 96 rows of an image that was 48 px high, or a window above the bottom
+    assert {int(bottom_margin(torch.tensor([64]), torch.tensor([height]))) for height in heights} == {20, 0}
+
+
+def test_a_window_larger_than_the_image_is_padded(drawn):
+    seen = random_windows(drawn(with_masks=True), 128)
+    assert seen.images.shape == (3, 3, 128, 128)
+    assert seen.sizes_hw.tolist() == [[96, 96]] * 3
+    assert torch.equal(seen.images[:, :, :96, :96], drawn().images)
+    assert not seen.images[:, :, 96:].any()
+    assert seen.targets[0].masks.shape == (2, 32, 32)
+    assert torch.equal(seen.targets[0].masks[:, :24, :24], drawn(with_masks=True).targets[0].masks)
+
+
+def test_windows_have_sides_that_the_network_takes(drawn):
+    with pytest.raises(ValueError, match="a multiple of 32, got 50"):
+        random_windows(drawn(), 50)
+
+
+def test_boxinst_learns_from_windows_too(tiny, drawn):
+    losses = small_method(tiny, window_px=32).losses(drawn(), progress=1.0)
+    assert all(value.isfinite() for value in losses.values())
+
+
+def test_small_objects_are_learned_by_the_level_that_the_option_says(tiny, drawn):
+    stride_of = {}
+    for finest in (64.0, 8.0):
+        method, batch = small_method(tiny, finest_px=finest), drawn()
+        features = method.network(batch.images)
+        location = method._assign(features, batch).location
+        stride_of[finest] = set(features.dense.locations.stride[location].tolist())
+    assert stride_of[64.0] == {8.0}  # half-sizes of 17 to 21 px, up to 64
+    assert stride_of[8.0] <= {16.0, 32.0}  # 8 to 16 and 16 to 32 are the second's and third's
+    assert 32.0 in stride_of[8.0]
+
+
+def test_layers_up_to_stride_four_are_frozen_unless_they_start_from_chance(tiny):
+    network = CondInst(BoxInstConfig(**tiny), 2)
+    encoder = network.pyramid.encoder
+    learned = sum(one.requires_grad for one in encoder.parameters())
+    assert freeze_early(encoder) == 12  # two stages of two convolutions with the scale and shift of their GroupNorm
+    assert sum(one.requires_grad for one in encoder.parameters()) == learned - 12
+    from_chance = small_method(tiny)
+    assert all(one.requires_grad for one in from_chance.network.pyramid.encoder.parameters())
