@@ -1,7 +1,7 @@
 """`predict`: a trained student on a folder of images, as COCO results and pictures."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,18 +65,27 @@ def predict(weights: Path, config: PredictConfig) -> dict[str, Any]:
     write_text_atomically(config.out / "images.json", json.dumps(header, indent=1))
     rejected = sum("reason" in image for image in images)
     summary = {"stage": "predict", "images": len(images), "rejected": rejected, "instances": len(rows)}
-    return summary | ({"figures": measure(rows, config.ground_truth)} if config.ground_truth else {})
+    truth = config.ground_truth
+    return summary | ({"figures": measure(rows, truth, trained.categories)} if truth else {})
 
 
-def measure(results: list[dict[str, Any]], ground_truth: Path) -> dict[str, float | None]:
-    """Mask AP of rows in COCO's results form."""
+def measure(
+    results: list[dict[str, Any]], ground_truth: Path, categories: Sequence[Mapping[str, Any]]
+) -> dict[str, float | None]:
+    """Mask AP of rows in COCO's results form, whose categories the file has under the same names.
+
+    Raises:
+        InputError: the file is damaged, or has none of the categories.
+    """
     from pseudolabel.metrics.coco_ap import mask_ap
     from pseudolabel.metrics.objects import read_json, read_truth
+    from pseudolabel.students.evaluation import file_ids, renumbered
     from pseudolabel.students.pictures import as_predictions
 
     truth = read_truth(read_json(ground_truth), where=str(ground_truth))
     known = [row for row in results if row["image_id"] in truth.sizes_hw]
-    ap = mask_ap(truth.objects, as_predictions(known))
+    ids = file_ids(categories, truth.class_names, where=str(ground_truth))
+    ap = mask_ap(truth.objects, as_predictions(renumbered(known, ids)))
     names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
     return {name: getattr(ap, name) for name in names}
 

@@ -11,6 +11,7 @@ from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.commit import read_footer, read_part, write_text_atomically
 from pseudolabel.pipelines.device import resolve_device
 from pseudolabel.pipelines.fingerprint import file_sha256
+from pseudolabel.pipelines.made_categories import made_categories
 from pseudolabel.pipelines.memory import memory_errors_explained
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, read_plan
@@ -176,14 +177,22 @@ def _speed(method: "StudentMethod", config: TrainStudentConfig, device: str) -> 
 
 
 def student_labels(run: RunPaths, config: TrainStudentConfig) -> "LabelSet":
-    """What the student learns from: the COCO file that is named, else the run's pseudo labels."""
+    """What the student learns from: the COCO file that is named, else the run's pseudo labels.
+
+    Where the images came without categories, those of the pseudo labels are learned.
+
+    Raises:
+        InputError: there is no object to learn from, or a label is damaged.
+    """
     from pseudolabel.students.labels import labels_from_coco, labels_from_rows
 
     rule = label_config(config)
     if config.labels is not None:
         return labels_from_coco(config.labels, rule)
     plan = read_plan(run)
-    return labels_from_rows(_rows(run, plan, "manifest"), _rows(run, plan, "pseudo"), plan.categories, rule)
+    parts = [run.part("pseudo", shard, plan.num_shards) for shard in range(plan.num_shards)]
+    categories = plan.categories or made_categories(run, parts)
+    return labels_from_rows(_rows(run, plan, "manifest"), _rows(run, plan, "pseudo"), categories, rule)
 
 
 def label_config(config: TrainStudentConfig) -> "LabelConfig":

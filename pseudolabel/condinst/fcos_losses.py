@@ -6,7 +6,6 @@ Source: FCOS (arXiv 1904.01355), VarifocalNet (arXiv 2008.13367); the smoothing 
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +14,7 @@ from torchvision.ops import sigmoid_focal_loss
 from pseudolabel.condinst.assignment import FINEST_PX, assign, distances
 from pseudolabel.condinst.batch import Targets
 from pseudolabel.condinst.fcos import Dense
+from pseudolabel.training.processes import normaliser
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,6 @@ def assign_batch(
         parts.append((torch.full_like(mine, index), location, mine + before, one.labels[mine], ltrb))
         before += len(one.boxes)
     return Assigned(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def mean_over_devices(value: Tensor) -> Tensor:
-    """The mean over all processes of a training run."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return value
-    shared = value.clone()
-    dist.all_reduce(shared)
-    return shared / dist.get_world_size()
 
 
 def smoothed_iou(
@@ -98,12 +89,12 @@ def varifocal_loss(
 def detection_losses(
     dense: Dense, assigned: Assigned, *, varifocal: bool = False, varifocal_alpha: float = 0.75
 ) -> dict[str, Float[Tensor, ""]]:
-    """`class`, `box` and `centerness`, each over the whole batch."""
+    """`class`, `box` and `centerness`, each over the whole batch of all processes."""
     ltrb = dense.ltrb[assigned.image, assigned.location]
     iou, giou = smoothed_iou(ltrb, assigned.ltrb)
     true_centerness = centerness_target(assigned.ltrb)
-    positives = mean_over_devices(torch.tensor(float(len(ltrb)), device=ltrb.device)).clamp(min=1)
-    weight = mean_over_devices(true_centerness.sum()).clamp(min=1e-6)
+    positives = normaliser(torch.tensor(len(ltrb), device=ltrb.device))
+    weight = normaliser(true_centerness.sum(), least=1e-6)
     target = torch.zeros_like(dense.logits)
     target[assigned.image, assigned.location, assigned.label] = iou.detach() if varifocal else 1.0
     if varifocal:

@@ -20,6 +20,7 @@ from pseudolabel.condinst.network import CondInst, CondInstConfig, Features
 from pseudolabel.students.base import Instances, Student, StudentConfig
 from pseudolabel.students.data import StudentBatch
 from pseudolabel.teachers.losses import box_cells, dice_loss, projection_loss
+from pseudolabel.training.processes import normaliser
 
 NMS_IOU = 0.6
 CANDIDATES = 1000  # before suppression
@@ -60,18 +61,19 @@ class CondInstStudent(Student):
         dense = features.dense
         score = dense.logits.detach().sigmoid().amax(dim=2) * dense.centerness.detach().sigmoid()
         chosen = top_positives(score[assigned.image, assigned.location], assigned.owner, assigned.image)
+        owner = assigned.owner[chosen]
+        has_mask = torch.cat([one.has_mask for one in batch.samples])[owner]
+        with_mask, without = normaliser(torch.stack([has_mask.sum(), (~has_mask).sum()]))
         if not len(chosen):
             return self._untrained(features)
-        owner = assigned.owner[chosen]
         logits = self.network.mask_logits(features, assigned.image[chosen], assigned.location[chosen])
         masks = torch.cat([covered_share(one.masks) for one in batch.samples])[owner]
-        has_mask = torch.cat([one.has_mask for one in batch.samples])[owner]
         weights = torch.cat([one.weights for one in batch.samples])[owner]
         boxes = torch.cat([one.boxes for one in batch.samples])[owner]
         dice = weights * dice_loss(logits.sigmoid(), masks)
         cells = box_cells(boxes, (logits.shape[1], logits.shape[2]), stride=STRIDE)
         projection = projection_loss(logits, cells)
-        return {"mask": _mean_where(dice, has_mask), "projection": _mean_where(projection, ~has_mask)}
+        return {"mask": (dice * has_mask).sum() / with_mask, "projection": (projection * ~has_mask).sum() / without}
 
     def _untrained(self, features: Features) -> dict[str, Tensor]:
         """Losses of 0 that still reach every parameter, as training on several GPUs demands."""
@@ -148,8 +150,3 @@ def suppressed(
     boxes = clip_boxes_to_image(dense.boxes_xyxy()[place, location], size_hw)
     kept = batched_nms(boxes, score[best], label, NMS_IOU)[: config.detections]
     return location[kept], label[kept], score[best][kept].sqrt(), boxes[kept]
-
-
-def _mean_where(values: Float[Tensor, "n"], chosen: Bool[Tensor, "n"]) -> Float[Tensor, ""]:
-    """The mean of some values, 0 where there is none."""
-    return (values * chosen).sum() / chosen.sum().clamp(min=1)

@@ -23,6 +23,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from pseudolabel.condinst.backbone import STRIDES, Pyramid, build_encoder
 from pseudolabel.students.base import Instances, Student, StudentConfig, ignored_share
 from pseudolabel.students.data import Sample, StudentBatch
+from pseudolabel.training.processes import normaliser
 
 MOSTLY = 0.5  # a box of which this share is ignored is no background
 _ANCHOR_SIZES = tuple((2 * stride, round(2 * 2**0.5 * stride)) for stride in STRIDES)
@@ -77,6 +78,7 @@ class MaskRcnnStudent(Student):
     ) -> Float[Tensor, ""]:
         """Mean over the regions with a usable mask of its weight times the mean cross-entropy of its class's mask."""
         boxes, owners, labels = _regions_with_masks(rois, targets)
+        regions = normaliser(torch.tensor(sum(len(one) for one in boxes), device=boxes[0].device))
         if not sum(len(one) for one in boxes):
             unused = [*self.heads.mask_head.parameters(), *self.heads.mask_predictor.parameters()]
             return 0 * torch.stack([one.sum() for one in unused]).sum()
@@ -91,7 +93,7 @@ class MaskRcnnStudent(Student):
         ]
         weights = torch.cat([target["weights"][owner] for target, owner in zip(targets, owners, strict=True)])
         entropy = F.binary_cross_entropy_with_logits(own, torch.cat(truth), reduction="none").mean(dim=(1, 2))
-        return (weights * entropy).sum() / len(entropy)
+        return (weights * entropy).sum() / regions
 
     @torch.no_grad()
     def detect(self, images: Float[Tensor, "b 3 H W"], sizes_hw: Sequence[tuple[int, int]]) -> list[Instances]:

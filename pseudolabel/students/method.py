@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from pseudolabel.students.copy_paste import paste_peers
 from pseudolabel.students.data import Sample, StudentBatch, collate
 from pseudolabel.students.throughput import StepClock
 from pseudolabel.training.method import Method
+from pseudolabel.training.processes import is_first_process
 
 Validate = Callable[[Student], float]
 _SHOWN = 4
@@ -131,8 +131,3 @@ class StudentMethod(Method):
             picture = instances_picture(pixels, instances, [""] * self.student.num_classes)
             shown[f"example_{place}"] = torch.from_numpy(picture.transpose(2, 0, 1).copy())
         return shown
-
-
-def is_first_process() -> bool:
-    """Whether this is the process of a training that writes for all."""
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0

@@ -21,6 +21,7 @@ from pseudolabel.condinst.batch import STRIDE, masks_to_grid
 from pseudolabel.students.base import Instances, Student, StudentConfig
 from pseudolabel.students.data import Sample, StudentBatch
 from pseudolabel.teachers.losses import box_cells, dice_loss, projection_loss
+from pseudolabel.training.processes import normaliser
 
 HEADS = 8
 NO_OBJECT_WEIGHT = 0.1
@@ -183,14 +184,20 @@ def _layer_losses(said: Said, truths: list[_Truth]) -> dict[str, Tensor]:
         dices.append((weight * use * dice_loss(planes[query].sigmoid(), truth.masks[owner])).sum())
         projections.append((~use * projection_loss(planes[query], truth.cells[owner])).sum())
     terms, weights = (torch.cat(parts) for parts in zip(*classes, strict=True))
-    with_mask = max(sum(int(truth.has_mask.sum()) for truth in truths), 1)
-    without = max(sum(int((~truth.has_mask).sum()) for truth in truths), 1)
+    with_mask, without = _objects(truths)
     return {
-        "class": CLASS_COST * terms.sum() / weights.sum().clamp(min=1e-6),
+        "class": CLASS_COST * terms.sum() / normaliser(weights.sum(), least=1e-6),
         "mask": ENTROPY_COST * torch.stack(masks).sum() / with_mask,
         "dice": DICE_COST * torch.stack(dices).sum() / with_mask,
         "projection": DICE_COST * torch.stack(projections).sum() / without,
     }
+
+
+def _objects(truths: list[_Truth]) -> tuple[Tensor, Tensor]:
+    """How many objects have a mask, and how many a box alone; what sums over them are divided by."""
+    has_mask = torch.cat([truth.has_mask for truth in truths])
+    with_mask, without = normaliser(torch.stack([has_mask.sum(), (~has_mask).sum()]))
+    return with_mask, without
 
 
 def _class_terms(

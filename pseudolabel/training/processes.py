@@ -5,13 +5,16 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from pseudolabel.errors import ConfigError
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def is_first_process() -> bool:
@@ -41,10 +44,54 @@ def largest_of_all(number: int, device: torch.device) -> int:
 
 
 def mean_of_all(values: Tensor) -> Tensor:
-    """The mean of what the processes bring."""
+    """The mean of what the processes bring; the values themselves where there is one process."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values.detach()
     mean = values.detach().clone()
     distributed.all_reduce(mean)
     return mean / distributed.get_world_size()
+
+
+def normaliser(count: Tensor, least: float = 1.0) -> Tensor:
+    """What a process divides its sum by, so that the mean over the processes is that of one with all their samples.
+
+    Every process has to call it at every step, also one that has nothing to count: the others wait for it.
+
+    Args:
+        count: of this process alone; several counts at once in one tensor.
+        least: the count of all processes is taken for at least this, against a division by nothing.
+    """
+    return mean_of_all(count.float()).clamp(min=least / number_of_processes())
+
+
+def number_of_processes() -> int:
+    """How many processes train together."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return 1
+
+
+def as_in_first_process(module: nn.Module) -> None:
+    """Give the module the buffers that it has in the first process, such as the statistics of BatchNorm."""
+    if number_of_processes() > 1:
+        for buffer in module.buffers():
+            distributed.broadcast(buffer, src=0)
+
+
+def share(whole: Sequence[T]) -> Sequence[T]:
+    """The part of a sequence that is this process's: every n-th of n processes."""
+    if number_of_processes() == 1:
+        return whole
+    return whole[distributed.get_rank() :: distributed.get_world_size()]
+
+
+def gathered(part: Sequence[T]) -> list[T]:
+    """What all processes bring, process by process; the same list in each of them."""
+    if number_of_processes() == 1:
+        return list(part)
+    parts: list[Sequence[T]] = [()] * number_of_processes()
+    distributed.all_gather_object(parts, part)
+    return [one for each in parts for one in each]
 
 
 def check_processes(devices: int, nodes: int) -> None:

@@ -32,8 +32,8 @@ def scenes(tmp_path_factory):
 
 def test_true_masks_have_an_ap_of_one(scenes):
     rows = [row for index in range(3) for row in coco_rows(perfect(index), index + 1, CATEGORIES)]
-    assert measure(rows, scenes / "instances.json")["ap"] == pytest.approx(1.0)
-    assert measure(rows[:0], scenes / "instances.json")["ap"] == 0.0
+    assert measure(rows, scenes / "instances.json", CATEGORIES)["ap"] == pytest.approx(1.0)
+    assert measure(rows[:0], scenes / "instances.json", CATEGORIES)["ap"] == 0.0
 
 
 def test_an_empty_student_has_an_ap_of_zero_on_a_file(scenes):
