@@ -35,7 +35,8 @@ def evaluate(
     Keys: `n, mean_iou, mean_iou_interval, iou_over_50, iou_over_75, ap, ap50, ap75, spearman, ece, risk_coverage,
     risk_coverage_oracle, n_predictions, per_class, per_size, left_out`, and in `baseline_box` the same for "the box is
     the mask" over the same objects. An object without a prediction of its annotation id has IoU 0. A file whose
-    `info.pseudolabel.annotation_ids` is `made` shares no ids with the truth; then only AP is measured.
+    `info.pseudolabel.annotation_ids` is `made` shares no ids with the truth; then only AP is measured, and categories
+    are matched by their names.
 
     Args:
         run_or_instances: a run folder, or a COCO file of masks with scores.
@@ -56,8 +57,10 @@ def evaluate(
     truth = read_truth(read_json(ground_truth), where=str(ground_truth))
     _check_names(categories, truth.class_names.values())
     content = read_json(path)
-    predictions = read_predictions(content, truth, where=str(path))
     by_id = _shares_ids(content)
+    if not by_id:
+        content = _with_ids_of(content, truth.class_names, ground_truth)
+    predictions = read_predictions(content, truth, where=str(path))
     if by_id:
         _check_ids(predictions, truth, path, ground_truth)
     figures = compare(truth, predictions, Selection(categories, min_area_px), by_id=by_id)
@@ -67,6 +70,14 @@ def evaluate(
 def _shares_ids(content: Mapping[str, Any]) -> bool:
     ours = (content.get("info") or {}).get("pseudolabel") or {}
     return bool(ours.get("annotation_ids") != "made")
+
+
+def _with_ids_of(content: dict[str, Any], class_names: Mapping[int, str], ground_truth: Path) -> dict[str, Any]:
+    """The content with the truth's category ids: a run of bare images has those of its segmenter."""
+    from pseudolabel.metrics.categories import file_ids, renumbered
+
+    ids = file_ids(content["categories"], class_names, where=str(ground_truth))
+    return {**content, "annotations": renumbered(content["annotations"], ids)}
 
 
 def _check_ids(predictions: list[Any], truth: Any, path: Path, ground_truth: Path) -> None:

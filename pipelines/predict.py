@@ -77,9 +77,9 @@ def measure(
     Raises:
         InputError: the file is damaged, or has none of the categories.
     """
+    from pseudolabel.metrics.categories import file_ids, renumbered
     from pseudolabel.metrics.coco_ap import mask_ap
     from pseudolabel.metrics.objects import read_json, read_truth
-    from pseudolabel.students.evaluation import file_ids, renumbered
     from pseudolabel.students.pictures import as_predictions
 
     truth = read_truth(read_json(ground_truth), where=str(ground_truth))

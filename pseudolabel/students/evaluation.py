@@ -8,9 +8,9 @@ import torch
 
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import ExifRule, load_image
+from pseudolabel.metrics.categories import file_ids, renumbered
 from pseudolabel.metrics.coco_ap import MaskAp, mask_ap
 from pseudolabel.metrics.objects import read_json, read_truth
-from pseudolabel.segmenters.class_map import match_classes
 from pseudolabel.sources import ImagesRoot
 from pseudolabel.students.base import Student
 from pseudolabel.students.pictures import as_predictions, coco_rows
@@ -52,7 +52,7 @@ def evaluate_student(
     Several processes of a training share the images; all of them have to call this, and all get the same AP.
 
     Args:
-        categories: of the student, by place; see `file_ids`.
+        categories: of the student, by place; they meet the file's as `file_ids` has it.
     """
     content = read_json(truth)
     known = read_truth(content, where=str(truth))
@@ -64,30 +64,6 @@ def evaluate_student(
     ids = file_ids(categories, known.class_names, where=str(truth))
     everything = sorted(gathered(rows), key=lambda row: int(row["image_id"]))
     return mask_ap(known.objects, as_predictions(renumbered(everything, ids)))
-
-
-def file_ids(categories: Sequence[Mapping[str, Any]], class_names: Mapping[int, str], *, where: str) -> dict[int, int]:
-    """The id under which a file has each of a student's categories, for those that it has.
-
-    Names decide, as `match_classes` compares them: a student of a run that came without categories has ids of its own.
-    A category without a name, or with its id for one, is the file's of the same id.
-
-    Raises:
-        InputError: the file has none of them.
-    """
-    named = [row for row in categories if str(row.get("name", row["id"])) != str(row["id"])]
-    places = match_classes([str(row["name"]) for row in named], class_names).index_of
-    ids = {int(row["id"]): int(row["id"]) for row in categories if row not in named and int(row["id"]) in class_names}
-    ids |= {int(named[place]["id"]): number for number, place in places.items()}
-    if not ids:
-        ours = ", ".join(str(row.get("name", row["id"])) for row in categories)
-        raise InputError(f"{where}: its classes ({', '.join(class_names.values())}) are none of the student's ({ours})")
-    return ids
-
-
-def renumbered(rows: Sequence[Mapping[str, Any]], ids: Mapping[int, int]) -> list[dict[str, Any]]:
-    """Rows of COCO's results form under other category ids; those of categories that have none are left out."""
-    return [{**row, "category_id": ids[row["category_id"]]} for row in rows if row["category_id"] in ids]
 
 
 def read_pixels(root: ImagesRoot, file_name: str, exif: ExifRule) -> torch.Tensor:

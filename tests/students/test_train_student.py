@@ -3,27 +3,21 @@
 import json
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from pseudolabel import records
 from pseudolabel.errors import ConfigError, SignalStopError
-from pseudolabel.pipelines.commit import Footer, commit_table
-from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.predict import PredictConfig, predict
-from pseudolabel.pipelines.runner import RunOptions, run_stage
-from pseudolabel.pipelines.stages.shard import ShardConfig
 from pseudolabel.pipelines.train_student import TrainStudentConfig, train_student
 from pseudolabel.pipelines.training import run_training
 from pseudolabel.students.augment import AugmentConfig
 from pseudolabel.students.base import StudentConfig, make_student
 from pseudolabel.students.method import RecipeConfig, StudentMethod
-from pseudolabel.synthetic import write_dataset
 from pseudolabel.training.fit import FitConfig, fit
 
+from .runs import labelled_run
 from .scenes import sample
 
 SMALL = {"backbone": "tiny", "backbone_weights": "none", "width": 40, "convs": 1, "image_px": 96, "device": "cpu"}
@@ -31,36 +25,7 @@ SMALL = {"backbone": "tiny", "backbone_weights": "none", "width": 40, "convs": 1
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> RunPaths:
-    """A run of four scenes whose pseudo labels are their true masks at half weight, one of them ignored."""
-    folder = tmp_path_factory.mktemp("run")
-    write_dataset(folder / "data", 4, 0, size_hw=(96, 96))
-    run = RunPaths(folder / "run")
-    make_plan(
-        run, PlanConfig(images=str(folder / "data" / "images"), annotations=folder / "data" / "boxes.json", shards=1)
-    )
-    from pseudolabel.pipelines.engines.base import EngineOptions
-
-    run_stage(run, "shard", ShardConfig(), RunOptions(EngineOptions(name="inline")))
-    content = json.loads((folder / "data" / "instances.json").read_text())
-    keys = {row["id"]: row["file_name"] for row in content["images"]}
-    rows = [
-        {
-            "image_key": keys[one["image_id"]],
-            "annotation_id": one["id"],
-            "category_id": one["category_id"],
-            "segmentation": one["segmentation"],
-            "bbox_xywh": one["bbox"],
-            "iscrowd": False,
-            "score": 0.5,
-            "decision": "ignore" if one["id"] == 1 else "keep",
-            **records.ok("fuse"),
-        }
-        for one in content["annotations"]
-    ]
-    footer = Footer("fuse", 1, "x", 0, 1, len(rows), len(rows), 0)
-    table: pa.Table = records.table_from_rows(rows, records.PSEUDO)
-    commit_table(table, run.part("pseudo", 0, 1), footer)
-    return run
+    return labelled_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.mark.slow
