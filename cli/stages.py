@@ -129,6 +129,11 @@ _TEXTS = {
         "Label maps of every image by a pretrained segmenter, and from them a candidate for every box.\n\n"
         "RUN is a run folder made by `pseudolabel shard`."
     ),
+    "infer-colors": (
+        "A candidate mask for every box from the box and the image's colours alone. Needs no model.\n\n"
+        "A source of its own beside a teacher, where no segmenter knows the classes: infer-semantic does the same for "
+        "the classes that its segmenter does not know."
+    ),
     "infer-siseg": "Instances out of label maps, by displacement field and boundary.",
     "infer-teacher": "Candidate masks of a trained teacher for every box.",
     "fuse": (

@@ -15,6 +15,7 @@ from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
 from pseudolabel.pipelines.stages.closer_looks import CloserLooks
+from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes
 from pseudolabel.pipelines.stages.semantic_candidates import MASKS_HELP, UNKNOWN_HELP
 
@@ -110,7 +111,7 @@ class InferSemanticStage:
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         assert self._segmenter is not None, "setup comes first"
-        images = _usable_images(inputs["manifest"])
+        images = usable_images(inputs["manifest"])
         with ThreadPoolExecutor(_DECODERS) as pool:
             batches = _read_ahead(pool, images, self._segmenter, shard)
             finished = [
@@ -153,12 +154,6 @@ class _Result:
     looks: "dict[int, SoftMask | RejectError] | None"
 
 
-def _usable_images(manifest: pa.Table) -> list[dict[str, Any]]:
-    columns = ["image_key", "file_name", "width", "height", "status", "annotation_id", "objects"]
-    rows: list[dict[str, Any]] = manifest.select(columns).to_pylist()
-    return [row for row in rows if row["status"] == "ok" and row["annotation_id"] is None]
-
-
 def _read_ahead(
     pool: ThreadPoolExecutor, images: list[dict[str, Any]], segmenter: "Segmenter", shard: Shard
 ) -> "Iterator[list[_Read]]":
@@ -174,25 +169,13 @@ def _read_ahead(
 
 
 def _photo(row: dict[str, Any], segmenter: "Segmenter", shard: Shard) -> "Photo | RejectError":
-    from pseudolabel.images import load_image
     from pseudolabel.segmenters.base import Photo
 
-    size_hw = (row["height"], row["width"])
-    if not segmenter.needs_pixels:
-        return Photo(row["file_name"], size_hw)
     try:
-        rgb = load_image(shard.images_root, row["file_name"], exif=_exif(shard))
+        rgb = planned_pixels(row, shard) if segmenter.needs_pixels else None
     except RejectError as reject:
         return reject
-    if rgb.shape[:2] != size_hw:
-        return RejectError(
-            "changed_since_plan", f"planned as {size_hw[1]}x{size_hw[0]}, is {rgb.shape[1]}x{rgb.shape[0]}"
-        )
-    return Photo(row["file_name"], size_hw, rgb)
-
-
-def _exif(shard: Shard) -> Literal["transpose", "ignore"]:
-    return "transpose" if shard.exif == "transpose" else "ignore"
+    return Photo(row["file_name"], (row["height"], row["width"]), rgb)
 
 
 def _row(result: _Result, classes: tuple[str, ...]) -> dict[str, Any]:

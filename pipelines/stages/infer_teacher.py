@@ -12,6 +12,7 @@ from pseudolabel.errors import InputError, RejectError
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stages.planned_images import planned_pixels
 
 if TYPE_CHECKING:
     from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
@@ -116,16 +117,12 @@ class InferTeacherStage:
         """What the teacher is asked: nothing of an image without objects, where others of the run have boxes."""
         import numpy as np
 
-        from pseudolabel.images import load_image
         from pseudolabel.teachers.base import TeacherInput
 
-        exif: Any = shard.exif
         try:
-            pixels = load_image(shard.images_root, image["file_name"], exif=exif)
+            pixels = planned_pixels(image, shard)
         except RejectError as reject:
             return reject
-        if pixels.shape[:2] != (image["height"], image["width"]):
-            return RejectError("changed_since_plan", f"{pixels.shape[1]}x{pixels.shape[0]} px now")
         objects = _objects(image)
         if self._has_boxes and not objects:
             return None

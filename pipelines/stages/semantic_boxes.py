@@ -1,12 +1,13 @@
-"""Given boxes as the stages around a segmenter see them: by the segmenter's own class indices."""
+"""Given boxes as the stages around a segmenter see them, by its own class indices, and rows of their candidates."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pseudolabel import records
 from pseudolabel.pipelines.plan import Plan
 
 if TYPE_CHECKING:
-    from pseudolabel.segmenters.candidates import Box
+    from pseudolabel.segmenters.candidates import Box, Candidate
 
 
 class SemanticBoxes:
@@ -35,3 +36,26 @@ class SemanticBoxes:
         if classes not in self._indices:
             self._indices[classes] = match_classes(classes, self._categories).index_of
         return self._indices[classes]
+
+
+def candidate_rows(
+    image: Mapping[str, Any], candidates: "Sequence[Candidate | None]", *, source: str, stage: str
+) -> list[dict[str, Any]]:
+    """One row per object of an image that has a candidate; one `empty` row where none has."""
+    key = {"image_key": image["image_key"]}
+    rows = [
+        key
+        | {
+            "annotation_id": given["annotation_id"],
+            "source": source,
+            "category_id": given["category_id"],
+            "box_xyxy": list(one.box_xyxy),
+            "box_score": one.box_score,
+            "box_iou": one.box_iou,
+            "mask": records.soft_mask_to_struct(one.mask),
+        }
+        | records.ok(stage)
+        for given, one in zip(image["objects"] or [], candidates, strict=True)
+        if one is not None
+    ]
+    return rows or [key | records.empty(stage)]

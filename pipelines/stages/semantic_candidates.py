@@ -14,7 +14,8 @@ from pseudolabel.pipelines.commit import read_part
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
-from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes
+from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
+from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes, candidate_rows
 
 if TYPE_CHECKING:
     from pseudolabel.masks import SoftMask
@@ -62,11 +63,8 @@ class SemanticCandidatesStage:
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         semantic = {row["image_key"]: row for row in inputs["semantic"].to_pylist()}
-        images = [
-            row for row in inputs["manifest"].to_pylist() if row["status"] == "ok" and row["annotation_id"] is None
-        ]
         rows: list[dict[str, Any]] = []
-        for image in sorted(images, key=lambda row: str(row["image_key"])):
+        for image in usable_images(inputs["manifest"]):
             rows += self._rows(image, semantic[image["image_key"]], shard)
         return records.table_from_rows(rows, self.schema)
 
@@ -86,22 +84,15 @@ class SemanticCandidatesStage:
         key = {"image_key": image["image_key"]}
         if semantic["status"] != "ok":
             return [key | records.rejected(self.name, "image_rejected", f"semantic: {semantic['reason']}")]
-        objects = image["objects"] or []
         try:
-            candidates = self._candidates(image, objects, semantic, shard)
+            candidates = self._candidates(image, image["objects"] or [], semantic, shard)
         except RejectError as reject:
             return [key | records.rejected(self.name, reject.reason, reject.detail)]
-        rows = [
-            key | _candidate_columns(given, candidate) | records.ok(self.name)
-            for given, candidate in zip(objects, candidates, strict=True)
-            if candidate is not None
-        ]
-        return rows or [key | records.empty(self.name)]
+        return candidate_rows(image, candidates, source=_SOURCE, stage=self.name)
 
     def _candidates(
         self, image: dict[str, Any], objects: list[dict[str, Any]], semantic: dict[str, Any], shard: Shard
     ) -> "list[Candidate | None]":
-        from pseudolabel.images import load_image
         from pseudolabel.segmenters.base import SemanticResult
         from pseudolabel.segmenters.candidates import semantic_candidates
         from pseudolabel.segmenters.label_maps import decode_indices
@@ -111,12 +102,7 @@ class SemanticCandidatesStage:
         if not any(self._wants(box) for box in boxes):
             return [None] * len(boxes)
         maps = SemanticResult(decode_indices(semantic["label_map"]), decode_indices(semantic["confidence"]))
-        rgb = None
-        if self._config.masks == "refined":
-            exif: Literal["transpose", "ignore"] = "transpose" if shard.exif == "transpose" else "ignore"
-            rgb = load_image(shard.images_root, image["file_name"], exif=exif)
-            if rgb.shape[:2] != maps.label_map.shape:
-                raise RejectError("changed_since_plan", f"{rgb.shape[:2]} px now, {maps.label_map.shape} before")
+        rgb = planned_pixels(image, shard) if self._config.masks == "refined" else None
         return semantic_candidates(
             boxes,
             maps,
@@ -154,15 +140,3 @@ def _shortened(names: Sequence[str]) -> str:
     """The number of names and the first few: a data set may have hundreds."""
     more = ", ..." if len(names) > _NAMES_SAID else ""
     return f"{len(names)} categories: {', '.join(names[:_NAMES_SAID])}{more}"
-
-
-def _candidate_columns(given: dict[str, Any], candidate: "Candidate") -> dict[str, Any]:
-    return {
-        "annotation_id": given["annotation_id"],
-        "source": _SOURCE,
-        "category_id": given["category_id"],
-        "box_xyxy": list(candidate.box_xyxy),
-        "box_score": candidate.box_score,
-        "box_iou": candidate.box_iou,
-        "mask": records.soft_mask_to_struct(candidate.mask),
-    }

@@ -9,7 +9,7 @@ Where the segmenter does not know the class, its evidence is even odds everywher
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -109,6 +109,13 @@ def semantic_candidates(
             probability = _refined(window, box, rivals, evidence, semantic, rgb)
         found.append(_candidate(window, box, probability, evidence))
     return found
+
+
+def color_candidates(boxes: Sequence[Box], rgb: UInt8[np.ndarray, "h w 3"]) -> list[Candidate | None]:
+    """One candidate per box from the box, its neighbours and the image's colours alone, whatever the classes are."""
+    nothing = np.full(rgb.shape[:2], IGNORE_INDEX, dtype=np.uint8)
+    unknown = [replace(box, class_index=None) for box in boxes]
+    return semantic_candidates(unknown, SemanticResult(nothing, nothing), rgb)
 
 
 def _evidence(window: Window, box: Box, semantic: SemanticResult, look: SoftMask | None) -> Float32[np.ndarray, "h w"]:
