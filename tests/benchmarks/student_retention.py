@@ -39,6 +39,10 @@ from pseudolabel.training.fit import FitConfig, fit
 
 CPU = {"width": 64, "convs": 2, "finest_px": 25.6}
 CPU_BACKBONES = {"drawn": ENCODER, "nuclei": "mobilenet_v2"}
+# of the longer side of an image while training, in parts of --image-px; nuclei are enlarged, and parts of images seen
+CPU_SCALES = {"drawn": (0.7, 1.4), "nuclei": (1.2, 2.2)}
+CPU_TEST_PX = {"drawn": 320, "nuclei": 448}
+GPU_SCALES, GPU_TEST_PX = (0.7, 1.4), 512
 GPU = {"backbone": "resnet50", "width": 256, "convs": 4}
 VALIDATION_SEED = 90_001  # of scenes that no other part of the project draws
 
@@ -108,7 +112,10 @@ def train(case: Case, labels: Path, rule: LabelConfig, arguments: argparse.Names
     student = make_student(
         StudentConfig(model=arguments.model, **shape), len(known.categories), backbone_weights=weights
     )
-    augment = AugmentConfig(image_px=arguments.image_px, smallest_scale=0.7, largest_scale=1.4, views=arguments.views)
+    smallest, largest = GPU_SCALES if arguments.gpu else CPU_SCALES[case.name]
+    augment = AugmentConfig(
+        image_px=arguments.image_px, smallest_scale=smallest, largest_scale=largest, views=arguments.views
+    )
     recipe = RecipeConfig(
         learning_rate=arguments.learning_rate, encoder_learning_rate=arguments.encoder_rate, ema=arguments.ema
     )
@@ -128,6 +135,11 @@ def train(case: Case, labels: Path, rule: LabelConfig, arguments: argparse.Names
     return method
 
 
+def test_px(case: str, arguments: argparse.Namespace) -> int:
+    """Longer side of the images that a student is measured on."""
+    return int(arguments.test_px or (GPU_TEST_PX if arguments.gpu else CPU_TEST_PX[case]))
+
+
 def row(case: Case, setting: str, rule: LabelConfig, arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """AP of one setting and seed on images that no setting has seen."""
     started = time.process_time()
@@ -136,7 +148,9 @@ def row(case: Case, setting: str, rule: LabelConfig, arguments: argparse.Namespa
     device = "cuda" if arguments.gpu else "cpu"
     student = method.average.to(device).eval()
     categories = labels_from_coco(case.truth, LabelConfig()).categories
-    ap = evaluate_student(student, case.test_truth, case.test_images, categories, image_px=arguments.test_px)
+    ap = evaluate_student(
+        student, case.test_truth, case.test_images, categories, image_px=test_px(case.name, arguments)
+    )
     counts = labels_from_coco(labels, rule).counts()
     figures = {"ap": ap.ap, "ap50": ap.ap50, "ap75": ap.ap75}
     return {"case": case.name, "setting": setting, "seed": seed, **figures, "retention": None, **counts} | {
@@ -179,7 +193,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="default: 6000 with --gpu, else 500")
     parser.add_argument("--batch-size", type=int, help="default: 16 with --gpu, else 4")
     parser.add_argument("--image-px", type=int, help="default: 512 with --gpu, else 256")
-    parser.add_argument("--test-px", type=int, help="longer side when measuring; default: 512 with --gpu, else 320")
+    parser.add_argument(
+        "--test-px", type=int, help="longer side when measuring; default: 512 with --gpu, else 320 drawn, 448 nuclei"
+    )
     parser.add_argument("--learning-rate", type=float, help="default: 4e-4 with --gpu, else 2e-3")
     parser.add_argument("--encoder-rate", type=float, help="default: 1e-4 with --gpu, else 1e-3")
     parser.add_argument("--views", help="default: strong with --gpu, else weak")
@@ -194,8 +210,8 @@ def parse() -> argparse.Namespace:
     arguments, _ = parser.parse_known_args()
     gpu = {"steps": 6000, "batch_size": 16, "image_px": 512, "learning_rate": 4e-4, "encoder_rate": 1e-4}
     cpu = {"steps": 500, "batch_size": 4, "image_px": 256, "learning_rate": 2e-3, "encoder_rate": 1e-3}
-    gpu |= {"test_px": 512, "views": "strong", "ema": 0.998}
-    cpu |= {"test_px": 320, "views": "weak", "ema": 0.98}
+    gpu |= {"views": "strong", "ema": 0.998}
+    cpu |= {"views": "weak", "ema": 0.98}
     for name, value in (gpu if arguments.gpu else cpu).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
@@ -216,7 +232,8 @@ def main() -> None:
             case = make(folder / name, arguments)
             rows += [kept_row(folder, case, one, rules[one], arguments, seed) for seed in seeds for one in names]
     shape = "resnet50" if arguments.gpu else "small encoders (test_resnet on drawn scenes, mobilenet_v2 on nuclei)"
-    size = f"{arguments.image_px} px ({arguments.test_px} when measured), batch {arguments.batch_size}"
+    measured = " and ".join(str(test_px(name, arguments)) for name in arguments.cases.split(","))
+    size = f"{arguments.image_px} px ({measured} when measured), batch {arguments.batch_size}"
     on = f"{arguments.model} on {shape}, {size}"
     report("student_retention", with_retention(rows), on=on, seeds=seeds)
 
