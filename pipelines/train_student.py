@@ -37,6 +37,7 @@ class TrainStudentConfig(Config):
     weights: Literal["score", "none"] = option("score", "weight of a mask's loss: its score, or 1")
     threshold: float = option(0.0, "masks with a lower score train their box alone", ge=0, le=1)
     masks: Literal["given", "box"] = option("given", "the labels' masks, or each box filled (a baseline)")
+    unsure: Literal["left_out", "learned"] = option("left_out", "pixels of a mask that `fuse` was not sure of")
     image_px: int = option(512, "side of the square the student trains on, a multiple of 32", ge=32, multiple_of=32)
     predict_px: int = option(0, "longer side of an image that the trained student is asked about; 0 = image_px", ge=0)
     smallest_scale: float = option(0.5, "least size of an image relative to that side", gt=0)
@@ -199,7 +200,7 @@ def label_config(config: TrainStudentConfig) -> "LabelConfig":
     """The part of the options that says how labels are used."""
     from pseudolabel.students.labels import LabelConfig
 
-    return LabelConfig(weights=config.weights, threshold=config.threshold, masks=config.masks)
+    return LabelConfig(weights=config.weights, threshold=config.threshold, masks=config.masks, unsure=config.unsure)
 
 
 def student_config(config: TrainStudentConfig) -> "StudentConfig":

@@ -113,6 +113,8 @@ PSEUDO = pa.schema(
         pa.field("annotation_id", pa.int64()),
         pa.field("category_id", pa.int64()),
         pa.field("segmentation", RLE),
+        # pixels that may well be what the mask says they are not; null where a box stands in for a mask
+        pa.field("unsure", RLE),
         pa.field("bbox_xywh", pa.list_(pa.float64(), 4)),
         pa.field("source_bbox_xywh", pa.list_(pa.float64(), 4)),
         pa.field("area", pa.int64()),

@@ -46,6 +46,9 @@ class FuseConfig(StageConfig):
     smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
     largest_pinhole: float = option(0.005, "holes below this share of the mask are filled", ge=0, le=1)
     exclusive: bool = option(False, "give every pixel to one object at most")
+    unsure_band: float = option(
+        0.35, "pixels whose probability is less than this away from 1/2 are noted as unsure; 0 = none", ge=0, le=0.5
+    )
     keep_score: float = option(0.5, "masks from this score on are kept; on the calibrated scale if there is one", ge=0)
     review_score: float = option(0.3, "masks below this score become box_only, up to keep_score review", ge=0)
     min_area_px: int = option(4, "smaller masks become box_only", ge=0)
@@ -56,7 +59,7 @@ class FuseStage:
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     config_class: ClassVar[type[StageConfig]] = FuseConfig
     resources: ClassVar[Resources] = Resources(cpus=1)
     unit: ClassVar[Literal["image", "object"]] = "object"
@@ -217,6 +220,7 @@ def label_settings(config: FuseConfig, *, has_boxes: bool) -> "LabelSettings":
         largest_pinhole=config.largest_pinhole,
         exclusive=config.exclusive,
         by_expected_iou=expected,
+        unsure_band=config.unsure_band,
     )
 
 

@@ -36,6 +36,7 @@ class LabelSettings:
     largest_pinhole: float
     exclusive: bool
     by_expected_iou: bool = False  # score by the refined mask, not by the rule
+    unsure_band: float = 0.35  # pixels are unsure whose probability of being what the mask says is below 1/2 plus this
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +143,31 @@ def _judged(label: Label, size_hw: tuple[int, int], settings: LabelSettings, cal
     if verdict is None:
         score = row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"]
         verdict = judge(score, row["area"], settings.limits)
+        row["unsure"] = _unsure(label, size_hw, settings.unsure_band)
         if verdict.decision == "box_only":
             rectangle = np.ones((label.window.height, label.window.width), dtype=bool)
-            row |= _mask_columns(_encode(label.window, rectangle, size_hw))
+            row |= _mask_columns(_encode(label.window, rectangle, size_hw)) | {"unsure": None}
     row |= _verdict_columns(verdict)
     if verdict.decision == "box_only":
         row["calibrated_iou"] = _calibrated(row, calibration)  # of the rectangle that stands there now
     return row
+
+
+def _unsure(label: Label, size_hw: tuple[int, int], band: float) -> Rle | None:
+    if label.fused is None or band == 0:
+        return None
+    return _encode(label.window, unsure_pixels(label.fused.probability, label.pixels, band), size_hw)
+
+
+def unsure_pixels(
+    probability: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"], band: float
+) -> Bool[np.ndarray, "h w"]:
+    """Where the probability of what the mask says, object or not, is below one half plus the band.
+
+    Besides the surroundings of the contour these are the crumbs and holes against which the mask was decided.
+    """
+    unsure: Bool[np.ndarray, "h w"] = np.where(mask, probability, 1 - probability) < 0.5 + band
+    return unsure
 
 
 def _calibrated(row: Row, calibration: Calibration | None) -> float | None:

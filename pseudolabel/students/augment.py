@@ -80,6 +80,7 @@ def resized(sample: Sample, scale: float) -> Sample:
         image=resize_image(sample.image, size_hw),
         boxes=sample.boxes * sample.boxes.new_tensor(factor),
         masks=_nearest(sample.masks, size_hw),
+        unsure=_nearest(sample.unsure, size_hw),
         ignored=_nearest(sample.ignored[None], size_hw)[0],
     )
 
@@ -123,6 +124,7 @@ def cropped(sample: Sample, top: int, left: int, height: int, width: int) -> Sam
         image=sample.image[:, rows, columns],
         boxes=boxes,
         masks=masks,
+        unsure=sample.unsure[:, rows, columns],
         ignored=sample.ignored[rows, columns],
     )
     large = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE_PX).all(dim=1)
@@ -138,5 +140,6 @@ def flipped(sample: Sample) -> Sample:
         image=sample.image.flip(-1),
         boxes=torch.stack([width - x1, y0, width - x0, y1], dim=1),
         masks=sample.masks.flip(-1),
+        unsure=sample.unsure.flip(-1),
         ignored=sample.ignored.flip(-1),
     )

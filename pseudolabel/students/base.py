@@ -4,13 +4,14 @@ A student normalises its own input, so that it takes RGB from 0 to 255, and know
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pseudolabel.condinst.backbone import BATCH_NORMS
 from pseudolabel.config import Config, option
@@ -18,6 +19,8 @@ from pseudolabel.errors import ConfigError
 from pseudolabel.students.augment import fitting_scale, resize_image, scaled_size
 from pseudolabel.students.data import StudentBatch
 from pseudolabel.students.names import STUDENTS
+
+_LEAST_SURE = 1e-3  # share of a cell; what is less is rounding
 
 
 class StudentConfig(Config):
@@ -145,6 +148,29 @@ def learn_batch_norm(student: Student, *, synchronised: bool) -> Student:
     if synchronised:
         nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]  # torch has none
     return student.train(student.training)
+
+
+def sure_share(
+    masks: Bool[Tensor, "n H W"], unsure: Bool[Tensor, "n H W"], share: Callable[[Tensor], Tensor]
+) -> tuple[Float[Tensor, "n h w"], Float[Tensor, "n h w"]]:
+    """How much of the sure pixels of every cell a mask covers, and the cells' weights: how much of each is sure.
+
+    What a mask says of its unsure pixels changes neither.
+
+    Args:
+        share: how much of every cell of a coarser grid is true, for planes of floats.
+    """
+    weight = 1 - share(unsure.float())
+    weight = weight * (weight > _LEAST_SURE)
+    return share((masks & ~unsure).float()) / weight.clamp(min=_LEAST_SURE), weight
+
+
+def mean_entropy(
+    logits: Float[Tensor, "n h w"], masks: Float[Tensor, "n h w"], weight: Float[Tensor, "n h w"]
+) -> Float[Tensor, "n"]:
+    """Weighted mean cross-entropy of each plane, 0 where all of it weighs nothing."""
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, weight, reduction="none")
+    return entropy.sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1e-5)
 
 
 def ignored_share(boxes: Float[Tensor, "n 4"], ignored: Bool[Tensor, "h w"]) -> Float[Tensor, "n"]:

@@ -17,7 +17,7 @@ from pseudolabel.condinst.fcos import Dense
 from pseudolabel.condinst.fcos_losses import Assigned, assign_batch, detection_losses
 from pseudolabel.condinst.mask_head import aligned_upsample
 from pseudolabel.condinst.network import CondInst, CondInstConfig, Features
-from pseudolabel.students.base import Instances, Student, StudentConfig
+from pseudolabel.students.base import Instances, Student, StudentConfig, sure_share
 from pseudolabel.students.data import StudentBatch
 from pseudolabel.teachers.losses import box_cells, dice_loss, projection_loss
 from pseudolabel.training.processes import normaliser
@@ -67,10 +67,11 @@ class CondInstStudent(Student):
         if not len(chosen):
             return self._untrained(features)
         logits = self.network.mask_logits(features, assigned.image[chosen], assigned.location[chosen])
-        masks = torch.cat([covered_share(one.masks) for one in batch.samples])[owner]
+        parts = [sure_share(one.masks, one.unsure, covered_share) for one in batch.samples]
+        masks, sure = (torch.cat(planes)[owner] for planes in zip(*parts, strict=True))
         weights = torch.cat([one.weights for one in batch.samples])[owner]
         boxes = torch.cat([one.boxes for one in batch.samples])[owner]
-        dice = weights * dice_loss(logits.sigmoid(), masks)
+        dice = weights * dice_loss(logits.sigmoid(), masks, sure)
         cells = box_cells(boxes, (logits.shape[1], logits.shape[2]), stride=STRIDE)
         projection = projection_loss(logits, cells)
         return {"mask": (dice * has_mask).sum() / with_mask, "projection": (projection * ~has_mask).sum() / without}
@@ -102,14 +103,14 @@ def full_masks(logits: Float[Tensor, "n h w"]) -> Bool[Tensor, "n H W"]:
     return aligned_upsample(logits[None], STRIDE)[0] > 0
 
 
-def covered_share(masks: Bool[Tensor, "n H W"]) -> Float[Tensor, "n h w"]:
+def covered_share(masks: Float[Tensor, "n H W"]) -> Float[Tensor, "n h w"]:
     """How much of the 4 x 4 px around the centre of every fourth pixel from the third on is covered.
 
     The reference code takes that one pixel; the share says more about a thin object, and `aligned_upsample` reads it
     back at the same place.
     """
     line = torch.tensor([0.5, 1, 1, 1, 0.5], device=masks.device) / STRIDE
-    planes = nn.functional.pad(masks[:, None].float(), (0, 1, 0, 1))
+    planes = nn.functional.pad(masks[:, None], (0, 1, 0, 1))
     return nn.functional.conv2d(planes, torch.outer(line, line)[None, None], stride=STRIDE)[:, 0]
 
 

@@ -26,6 +26,7 @@ class Tutor:
 
     pixels: Float[Tensor, "3 h w"]
     mask: Bool[Tensor, "h w"]
+    unsure: Bool[Tensor, "h w"]
     label: int
     weight: float
 
@@ -36,6 +37,7 @@ class Pasted:
 
     image: Float[Tensor, "3 H W"]
     mask: Bool[Tensor, "H W"]
+    unsure: Bool[Tensor, "H W"]
 
 
 def paste_peers(samples: Sequence[Sample], *, probability: float, min_area_px: int = 300) -> list[Sample]:
@@ -70,7 +72,8 @@ def _cut_out(sample: Sample, index: int) -> Tutor:
     x0, y0, x1, y1 = masks_to_boxes(mask[None])[0].long().tolist()
     window = (slice(y0, y1 + 1), slice(x0, x1 + 1))
     pixels = sample.image[(slice(None), *window)]
-    return Tutor(pixels, mask[window], int(sample.labels[index]), float(sample.weights[index]))
+    unsure = sample.unsure[index][window]
+    return Tutor(pixels, mask[window], unsure, int(sample.labels[index]), float(sample.weights[index]))
 
 
 def _taught(sample: Sample, tutors: Sequence[Tutor], min_area_px: int) -> Sample:
@@ -94,13 +97,14 @@ def place_tutor(sample: Sample, tutor: Tutor, box: Float[Tensor, "4"]) -> Pasted
     x, y = round(left), round(top)
     (high, wide), image = sample.size_hw, sample.image.clone()
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, wide), min(y + height, high)
-    mask = torch.zeros(high, wide, dtype=torch.bool, device=image.device)
+    mask, unsure = torch.zeros(2, high, wide, dtype=torch.bool, device=image.device)
     if x1 > x0 and y1 > y0:
         part = (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))
         mask[y0:y1, x0:x1] = tutor.mask[part]
+        unsure[y0:y1, x0:x1] = tutor.unsure[part]
         area = image[:, y0:y1, x0:x1]
         area[:, tutor.mask[part]] = tutor.pixels[(slice(None), *part)][:, tutor.mask[part]]
-    return Pasted(image, mask)
+    return Pasted(image, mask, unsure)
 
 
 def paste(sample: Sample, tutor: Tutor, pasted: Pasted) -> Sample:
@@ -108,7 +112,8 @@ def paste(sample: Sample, tutor: Tutor, pasted: Pasted) -> Sample:
     masks = sample.masks & ~pasted.mask
     boxes = torch.stack([uncovered(box, pasted.mask) for box in sample.boxes])
     left = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & (masks.flatten(1).any(dim=1) | ~sample.has_mask)
-    rest = replace(sample, boxes=boxes, masks=masks, ignored=sample.ignored & ~pasted.mask).select(left)
+    unsure = sample.unsure & ~pasted.mask  # what is covered is none of theirs, without a doubt
+    rest = replace(sample, boxes=boxes, masks=masks, unsure=unsure, ignored=sample.ignored & ~pasted.mask).select(left)
     box = masks_to_boxes(pasted.mask[None]) + torch.tensor([0, 0, 1, 1], device=boxes.device)
     return replace(
         rest,
@@ -118,6 +123,7 @@ def paste(sample: Sample, tutor: Tutor, pasted: Pasted) -> Sample:
         masks=torch.cat([rest.masks, pasted.mask[None]]),
         has_mask=torch.cat([rest.has_mask, rest.has_mask.new_tensor([True])]),
         weights=torch.cat([rest.weights, rest.weights.new_tensor([tutor.weight])]),
+        unsure=torch.cat([rest.unsure, pasted.unsure[None]]),
     )
 
 

@@ -24,8 +24,8 @@ SIDE = 32  # sides of a batch are multiples of the coarsest stride of the encode
 class Sample:
     """One image and its objects; lengths in its pixels.
 
-    `masks` has a plane for every object, empty where `has_mask` is False. `ignored` is true on pixels that are neither
-    object nor background.
+    `masks` has a plane for every object, empty where `has_mask` is False. `unsure` is true where such a mask is not to
+    be learned, `ignored` on pixels that are neither object nor background.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Sample:
     masks: Bool[Tensor, "n h w"]
     has_mask: Bool[Tensor, "n"]
     weights: Float[Tensor, "n"]
+    unsure: Bool[Tensor, "n h w"]
     ignored: Bool[Tensor, "h w"]
 
     @property
@@ -52,7 +53,7 @@ class Sample:
 
     def select(self, kept: Bool[Tensor, "n"]) -> Self:
         """The sample with some of its objects."""
-        names = ("boxes", "labels", "masks", "has_mask", "weights")
+        names = ("boxes", "labels", "masks", "has_mask", "weights", "unsure")
         return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
 
@@ -101,7 +102,8 @@ def pad_images(images: Sequence[Tensor]) -> Float[Tensor, "b 3 H W"]:
 
 
 def _padded_sample(sample: Sample, size_hw: tuple[int, int]) -> Sample:
-    return replace(sample, masks=_pad(sample.masks, size_hw), ignored=_pad(sample.ignored, size_hw))
+    masks, unsure, ignored = (_pad(one, size_hw) for one in (sample.masks, sample.unsure, sample.ignored))
+    return replace(sample, masks=masks, unsure=unsure, ignored=ignored)
 
 
 def _pad(planes: Tensor, size_hw: tuple[int, int]) -> Tensor:
@@ -119,9 +121,10 @@ def make_sample(image: LabelledImage, pixels: np.ndarray) -> Sample:
     if size_hw != image.size_hw:
         raise InputError(f"image {image.file_name}: size is {size_hw}, its labels say {image.size_hw}")
     trained = [one for one in image.objects if one.role != "ignored"]
-    masks = np.zeros((len(trained), *size_hw), dtype=np.bool_)
-    for plane, one in zip(masks, trained, strict=True):
+    masks, unsure = np.zeros((2, len(trained), *size_hw), dtype=np.bool_)
+    for plane, doubt, one in zip(masks, unsure, trained, strict=True):
         _paint(plane, one.mask)
+        _paint(doubt, one.unsure)
     ignored = np.zeros(size_hw, dtype=np.bool_)
     for one in image.objects:
         if one.role == "ignored":
@@ -134,6 +137,7 @@ def make_sample(image: LabelledImage, pixels: np.ndarray) -> Sample:
         torch.from_numpy(masks),
         torch.tensor([one.role == "mask" for one in trained], dtype=torch.bool),
         torch.tensor([one.weight for one in trained], dtype=torch.float32),
+        torch.from_numpy(unsure),
         torch.from_numpy(ignored),
     )
 

@@ -32,6 +32,7 @@ class LabelConfig(Config):
     weights: Literal["score", "none"] = option("score", "weight of a mask's loss: its score, or 1")
     threshold: float = option(0.0, "masks with a lower score train their box alone", ge=0, le=1)
     masks: Literal["given", "box"] = option("given", "the labels' masks, or each box filled (a baseline)")
+    unsure: Literal["left_out", "learned"] = option("left_out", "pixels of a mask that `fuse` was not sure of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class LabelledObject:
     role: Role
     weight: float = 1.0
     mask: rle.Rle | None = None
+    unsure: rle.Rle | None = None  # pixels at which the mask trains nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def _from_pseudo(
     box = _clipped(row["source_bbox_xywh"] or row["bbox_xywh"], size_hw)
     if box is None:
         return None
-    mask = _mask(row, size_hw, name)
+    mask = _checked_rle(row, "segmentation", size_hw, name)
     role: Role = "ignored" if row["iscrowd"] else _ROLES[row["decision"] or "keep"]
     score = row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"]
     if role == "mask" and config.masks == "box":
@@ -163,7 +165,10 @@ def _from_pseudo(
     weight = float(score) if config.weights == "score" and role == "mask" else 1.0
     if not 0 <= weight <= 1:
         raise InputError(f"{name}, annotation {row['annotation_id']}: the score is {weight}, not in [0, 1]")
-    return LabelledObject(places[row["category_id"]], box, role, weight, _needed(mask, role, crowd=row["iscrowd"]))
+    needed, unsure = _needed(mask, role, crowd=row["iscrowd"]), None
+    if role == "mask" and config.masks == "given" and config.unsure == "left_out":
+        unsure = _checked_rle(row, "unsure", size_hw, name)
+    return LabelledObject(places[row["category_id"]], box, role, weight, needed, unsure)
 
 
 def _needed(mask: rle.Rle | None, role: Role, *, crowd: bool) -> rle.Rle | None:
@@ -171,11 +176,12 @@ def _needed(mask: rle.Rle | None, role: Role, *, crowd: bool) -> rle.Rle | None:
     return mask if role == "mask" or (role == "ignored" and crowd) else None
 
 
-def _mask(row: Row, size_hw: tuple[int, int], name: str) -> rle.Rle | None:
-    if row["segmentation"] is None:
+def _checked_rle(row: Row, column: str, size_hw: tuple[int, int], name: str) -> rle.Rle | None:
+    """The mask in a column, None where there is none or it is empty; parts of old lack the column of unsure pixels."""
+    if row.get(column) is None:
         return None
     try:
-        mask = rle.check_rle(dict(row["segmentation"]), size_hw)
+        mask = rle.check_rle(dict(row[column]), size_hw)
     except RejectError as error:
         raise InputError(f"{name}, annotation {row['annotation_id']}: {error.detail}") from None
     return mask if rle.area(mask) else None

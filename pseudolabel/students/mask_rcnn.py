@@ -5,12 +5,12 @@ Source: Mask R-CNN (arXiv 1703.06870).
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -21,7 +21,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 
 from pseudolabel.condinst.backbone import STRIDES, Pyramid, build_encoder
-from pseudolabel.students.base import Instances, Student, StudentConfig, ignored_share
+from pseudolabel.students.base import Instances, Student, StudentConfig, ignored_share, mean_entropy, sure_share
 from pseudolabel.students.data import Sample, StudentBatch
 from pseudolabel.training.processes import normaliser
 
@@ -87,12 +87,13 @@ class MaskRcnnStudent(Student):
         place = torch.cat(labels)
         own = logits[torch.arange(len(place), device=place.device), place]
         side = logits.shape[-1]
-        truth = [
-            project_masks_on_boxes(target["masks"].float(), box, owner, side)
+        parts = [
+            sure_share(target["masks"], target["unsure"], partial(_on_boxes, box, owner, side))
             for target, box, owner in zip(targets, boxes, owners, strict=True)
         ]
+        truth, sure = (torch.cat(planes) for planes in zip(*parts, strict=True))
         weights = torch.cat([target["weights"][owner] for target, owner in zip(targets, owners, strict=True)])
-        entropy = F.binary_cross_entropy_with_logits(own, torch.cat(truth), reduction="none").mean(dim=(1, 2))
+        entropy = mean_entropy(own, truth, sure)
         return (weights * entropy).sum() / regions
 
     @torch.no_grad()
@@ -188,6 +189,7 @@ def _target(sample: Sample) -> Target:
         "boxes": sample.boxes,
         "labels": sample.labels + 1,
         "masks": sample.masks,
+        "unsure": sample.unsure,
         "has_mask": sample.has_mask,
         "weights": sample.weights,
         "ignored": sample.ignored,
@@ -204,6 +206,12 @@ def _regions_with_masks(rois: _Rois, targets: list[Target]) -> tuple[list[Tensor
         owners.append(owner[chosen])
         labels.append(label[chosen])
     return boxes, owners, labels
+
+
+def _on_boxes(boxes: Tensor, owners: Tensor, side: int, planes: Tensor) -> Tensor:
+    """The planes of the boxes' owners, each box as a square of that many cells."""
+    squares: Tensor = project_masks_on_boxes(planes, boxes, owners, side)
+    return squares
 
 
 def _instances(found: dict[str, Tensor], size_hw: tuple[int, int]) -> Instances:

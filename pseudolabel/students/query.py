@@ -18,7 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork, masks_to_boxes
 
 from pseudolabel.condinst.backbone import build_encoder
 from pseudolabel.condinst.batch import STRIDE, masks_to_grid
-from pseudolabel.students.base import Instances, Student, StudentConfig
+from pseudolabel.students.base import Instances, Student, StudentConfig, mean_entropy, sure_share
 from pseudolabel.students.data import Sample, StudentBatch
 from pseudolabel.teachers.losses import box_cells, dice_loss, projection_loss
 from pseudolabel.training.processes import normaliser
@@ -162,14 +162,15 @@ class _Truth:
     cells: Int[Tensor, "n 4"]
     has_mask: Bool[Tensor, "n"]
     weights: Float[Tensor, "n"]
+    sure: Float[Tensor, "n h w"]  # how much of a cell is not left out
     ignored: Bool[Tensor, "h w"]
 
 
 def _truth(sample: Sample) -> _Truth:
-    masks = F.avg_pool2d(sample.masks[:, None].float(), STRIDE)[:, 0]
+    masks, sure = sure_share(sample.masks, sample.unsure, lambda planes: F.avg_pool2d(planes[:, None], STRIDE)[:, 0])
     ignored = masks_to_grid(sample.ignored[None])[0]
     cells = box_cells(sample.boxes, (ignored.shape[0], ignored.shape[1]), stride=STRIDE)
-    return _Truth(sample.labels, masks, cells, sample.has_mask, sample.weights, ignored)
+    return _Truth(sample.labels, masks, cells, sample.has_mask, sample.weights, sure, ignored)
 
 
 def _layer_losses(said: Said, truths: list[_Truth]) -> dict[str, Tensor]:
@@ -179,9 +180,9 @@ def _layer_losses(said: Said, truths: list[_Truth]) -> dict[str, Tensor]:
         query, owner = match(logits.detach(), planes.detach(), truth)
         classes.append(_class_terms(logits, planes.detach(), query, truth.labels[owner], truth.ignored))
         use, weight = truth.has_mask[owner], truth.weights[owner]
-        entropy = F.binary_cross_entropy_with_logits(planes[query], truth.masks[owner], reduction="none")
-        masks.append((weight * use * entropy.mean(dim=(1, 2))).sum())
-        dices.append((weight * use * dice_loss(planes[query].sigmoid(), truth.masks[owner])).sum())
+        mask, sure = truth.masks[owner], truth.sure[owner]
+        masks.append((weight * use * mean_entropy(planes[query], mask, sure)).sum())
+        dices.append((weight * use * dice_loss(planes[query].sigmoid(), mask, sure)).sum())
         projections.append((~use * projection_loss(planes[query], truth.cells[owner])).sum())
     terms, weights = (torch.cat(parts) for parts in zip(*classes, strict=True))
     with_mask, without = _objects(truths)

@@ -48,14 +48,22 @@ __all__ = [
 ]
 
 
-def dice_loss(x: Float[Tensor, "n *cells"], y: Float[Tensor, "n *cells"]) -> Float[Tensor, "n"]:
+def dice_loss(
+    x: Float[Tensor, "n *cells"], y: Float[Tensor, "n *cells"], weight: Float[Tensor, "n *cells"] | None = None
+) -> Float[Tensor, "n"]:
     """1 - 2 sum(xy) / (sum x^2 + sum y^2 + 1e-5) of each row.
+
+    Args:
+        weight: of every cell in all three sums, 1 where not given.
 
     Source: CondInst (arXiv 2003.05664); the smoothing constant is the reference code's.
     """
     x, y = x.flatten(1).float(), y.flatten(1).float()
-    overlap = (x * y).sum(dim=1)
-    return 1 - 2 * overlap / (x.square().sum(dim=1) + y.square().sum(dim=1) + 1e-5)
+    counted = x, y
+    if weight is not None:
+        counted = x * weight.flatten(1), y * weight.flatten(1)
+    overlap = (counted[0] * y).sum(dim=1)
+    return 1 - 2 * overlap / ((counted[0] * x).sum(dim=1) + (counted[1] * y).sum(dim=1) + 1e-5)
 
 
 def box_masks(cells: Int[Tensor, "n 4"], size_hw: tuple[int, int]) -> Bool[Tensor, "n h w"]:

@@ -12,6 +12,7 @@ from pseudolabel import records
 from pseudolabel.datasets.manifest import image_row, object_cell
 from pseudolabel.errors import InputError
 from pseudolabel.fusion.calibration import fit_calibration
+from pseudolabel.fusion.labels import unsure_pixels
 from pseudolabel.masks import Grid, SoftMask
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import PlanRequest, write_plan
@@ -293,6 +294,45 @@ def test_the_calibrated_iou_of_a_box_that_replaced_a_mask_is_the_boxs(tmp_path: 
     assert (row["decision"], row["area"]) == ("box_only", 1200)
     assert row["calibrated_iou"] == pytest.approx(calibration.expected_iou([row])[0], abs=1e-6)
     assert row["calibrated_iou"] < calibration.expected_iou([source])[0] - 0.02
+
+
+def halves(tmp_path: Path, **options: Any) -> Row:
+    """The row of a box of 30 x 40 px, the left half at 0.8, the rest at 0.2."""
+    soft = np.full((30, 40), 51, dtype=np.uint8)
+    soft[:, :20] = 204
+    mask = SoftMask(Grid(10.0, 20.0, 1.0, 1.0, 30, 40), soft)
+    return fuse(tmp_path, [image(object_cell(7, 3, BOX))], table(candidate(annotation_id=7, mask=mask)), **options)[7]
+
+
+@pytest.mark.parametrize(
+    ("band", "unsure_px"),
+    [
+        pytest.param(0.35, 30 * 40, id="0.8 and 0.2 are nearer to one half than 0.35"),
+        pytest.param(0.25, 0, id="and farther than 0.25"),
+        pytest.param(0.0, None, id="none is noted"),
+    ],
+)
+def test_pixels_are_unsure_whose_probability_is_near_one_half(
+    tmp_path: Path, band: float, unsure_px: int | None
+) -> None:
+    row = halves(tmp_path, unsure_band=band)
+    assert row["area"] == 30 * 20
+    assert (None if row["unsure"] is None else area(row["unsure"])) == unsure_px
+
+
+def test_a_box_that_stands_in_for_a_mask_has_no_unsure_pixels(tmp_path: Path) -> None:
+    assert halves(tmp_path, review_score=1.0, keep_score=1.0)["decision"] == "box_only"
+    assert halves(tmp_path / "b", review_score=1.0, keep_score=1.0)["unsure"] is None
+    assert fuse(tmp_path / "c", [image(object_cell(7, 3, BOX))], table())[7]["unsure"] is None
+
+
+def test_a_crumb_that_was_dropped_is_unsure() -> None:
+    """Probabilities 0.9 and 0.1; the mask is the large part alone, and the pixel at 0.9 outside of it is unsure."""
+    probability = np.full((6, 8), 0.1, dtype=np.float32)
+    probability[1:5, 1:5] = probability[3, 7] = 0.9
+    mask = np.zeros((6, 8), dtype=bool)
+    mask[1:5, 1:5] = True
+    assert np.argwhere(unsure_pixels(probability, mask, 0.35)).tolist() == [[3, 7]]
 
 
 def test_a_run_without_candidates_says_which_command_makes_them(tmp_path: Path) -> None:

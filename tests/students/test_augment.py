@@ -25,6 +25,7 @@ def plain(boxes: list[list[float]], size_hw: tuple[int, int] = (40, 60)) -> Samp
         masks,
         torch.ones(count, dtype=torch.bool),
         torch.ones(count),
+        masks.clone(),
         torch.zeros(size_hw, dtype=torch.bool),
     )
 
@@ -38,12 +39,14 @@ def test_a_flip_mirrors_boxes_with_their_masks():
     view = flipped(plain([[3, 5, 20, 17]]))
     assert view.boxes.tolist() == [[40, 5, 57, 17]]
     assert extent(view.masks[0]) == [40, 5, 57, 17]
+    assert extent(view.unsure[0]) == [40, 5, 57, 17]
 
 
 def test_a_crop_cuts_boxes_and_drops_what_is_left_outside():
     view = cropped(plain([[3, 5, 20, 17], [30, 30, 40, 40]]), top=4, left=10, height=16, width=16)
     assert view.boxes.tolist() == [[0, 1, 10, 13]]
     assert extent(view.masks[0]) == [0, 1, 10, 13]
+    assert extent(view.unsure[0]) == [0, 1, 10, 13]
 
 
 def test_a_crop_drops_an_object_whose_mask_it_does_not_show():
@@ -87,4 +90,5 @@ def test_a_batch_pads_to_multiples_of_32_at_the_bottom_right():
     batch = collate([plain([[3, 5, 20, 17]]), plain([], (30, 70))])
     assert batch.images.shape == (2, 3, 64, 96)
     assert extent(batch.samples[0].masks[0]) == [3, 5, 20, 17]
+    assert extent(batch.samples[0].unsure[0]) == [3, 5, 20, 17]
     assert batch.sizes_hw == [(40, 60), (30, 70)]

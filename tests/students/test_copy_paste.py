@@ -22,8 +22,15 @@ def scene(boxes: list[list[int]], value: int, weights: list[float] | None = None
         masks,
         torch.ones(len(boxes), dtype=torch.bool),
         torch.tensor(weights or [1.0] * len(boxes)),
+        masks.clone(),
         torch.zeros(60, 60, dtype=torch.bool),
     )
+
+
+def grey(value: int) -> Tutor:
+    """A square of 20 px of one grey value, of which every pixel is unsure."""
+    whole = torch.ones(20, 20, dtype=torch.bool)
+    return Tutor(torch.full((3, 20, 20), value, dtype=torch.uint8), whole, whole, 0, 0.8)
 
 
 def test_tutors_are_good_large_and_alone_best_first():
@@ -42,14 +49,18 @@ def test_an_object_without_a_mask_is_no_tutor():
 
 def test_a_paste_covers_the_learner_and_brings_mask_box_and_weight():
     one = scene([[0, 0, 20, 30]], 50)
-    tutor = Tutor(torch.full((3, 20, 20), 200, dtype=torch.uint8), torch.ones(20, 20, dtype=torch.bool), 0, 0.8)
+    tutor = grey(200)
     mask = torch.zeros(60, 60, dtype=torch.bool)
     mask[10:30, 0:20] = True
+    rim = mask.clone()
+    rim[15:25, 5:15] = False
     image = one.image.clone()
     image[:, mask] = 200
-    taught = paste(one, tutor, Pasted(image, mask))
+    taught = paste(one, tutor, Pasted(image, mask, rim))
     assert taught.boxes.tolist() == [[0, 0, 20, 10], [0, 10, 20, 30]]
     assert taught.masks.sum(dim=(1, 2)).tolist() == [200, 400]
+    assert torch.equal(taught.unsure[0], taught.masks[0])  # unsure all over, but for what is surely covered
+    assert torch.equal(taught.unsure[1], rim)
     assert taught.weights.tolist() == pytest.approx([1.0, 0.8])
 
 
@@ -57,8 +68,8 @@ def test_a_learner_that_is_wholly_covered_is_gone():
     one = scene([[5, 5, 15, 15]], 50)
     mask = torch.zeros(60, 60, dtype=torch.bool)
     mask[0:20, 0:20] = True
-    tutor = Tutor(torch.zeros(3, 20, 20, dtype=torch.uint8), torch.ones(20, 20, dtype=torch.bool), 0, 0.8)
-    assert paste(one, tutor, Pasted(one.image, mask)).boxes.tolist() == [[0, 0, 20, 20]]
+    tutor = grey(0)
+    assert paste(one, tutor, Pasted(one.image, mask, mask)).boxes.tolist() == [[0, 0, 20, 20]]
 
 
 def test_a_box_keeps_its_fractions_where_nothing_covers_it():
@@ -71,9 +82,10 @@ def test_a_box_keeps_its_fractions_where_nothing_covers_it():
 def test_a_placed_tutor_lies_on_the_learner_and_shows_its_own_pixels(seed):
     torch.manual_seed(seed)
     one = scene([[20, 20, 50, 50]], 50)
-    tutor = Tutor(torch.full((3, 20, 20), 200, dtype=torch.uint8), torch.ones(20, 20, dtype=torch.bool), 0, 0.8)
+    tutor = grey(200)
     placed = place_tutor(one, tutor, one.boxes[0])
     assert bool((placed.mask & one.masks[0]).any())
+    assert torch.equal(placed.unsure, placed.mask)
     assert torch.equal(placed.image[0] == 200, placed.mask)
     assert torch.equal(placed.image[:, ~placed.mask], one.image[:, ~placed.mask])
 
