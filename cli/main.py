@@ -100,11 +100,21 @@ def exit_codes() -> Iterator[None]:
         error.show()
         sys.exit(error.exit_code)
     except PseudolabelError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {error}{_no_use(error.exit_code)}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _no_use(exit_code: int) -> str:
+    """What to know under torchrun, which starts again whatever failed: an error of usage or input stays the same."""
+    left = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) - int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if exit_code != PseudolabelError.exit_code or left < 1:
+        return ""
+    return (
+        f"\n(torchrun may start this {left} times more, to the same end: stop it, and cure the fault first)"
+    )
 
 
 def _stop(number: int, _: object) -> None:
