@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 _SOURCE = "semantic"
 _NAMES_SAID = 5
 MASKS_HELP = "candidates refined by colours, the box's shape and its tightness, or the class's bare region"
-UNKNOWN_HELP = "boxes of classes that the segmenter does not know get a mask from box and colours alone, or none"
+UNKNOWN_HELP = "objects that the segmenter does not know or see get a mask from box and colours alone, or none"
 
 
 class SemanticCandidatesConfig(StageConfig):
@@ -39,7 +39,7 @@ class SemanticCandidatesStage:
     """One row per candidate; an `empty` row for an image without one."""
 
     name: ClassVar[str] = "semantic-candidates"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     config_class: ClassVar[type[StageConfig]] = SemanticCandidatesConfig
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=False)
     unit: ClassVar[Literal["image", "object"]] = "image"

@@ -5,7 +5,8 @@ min(confidence, 1 - confidence) where another one did; the bound is what is used
 the box. `refined` ones, the default, go through the random field of `pseudolabel.segmenters.refine`, with a prior that
 knows the box: an object fills the ellipse in its box rather than its corners, a pixel that two boxes of one class share
 belongs to the one whose centre is nearer (in units of the box), and a much smaller box of another class lies in front.
-Where the segmenter does not know the class, its evidence is even odds everywhere: the box and the colours decide.
+Where the segmenter does not know the class, or sees next to nothing of it in the box, its evidence is even odds:
+box and colours decide.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from pseudolabel.segmenters.refine import Refinement, refine, rgb_to_lab
 
 CELLS_PER_SIDE = 72
 _MARGIN = 0.2  # of the box's side, at least 4 px: where background is learned
+_UNSEEN = 0.1  # mean evidence in a box below which the segmenter has missed the object
 _UNDECIDED = np.uint8(128)  # evidence where a label map is ignored
 _FRONT_AREA = 0.6  # a box of another class below this share of the area counts as lying in front
 
@@ -93,7 +95,7 @@ def semantic_candidates(
         closer: by place in `boxes`, the probability of the box's class on the cells of its `box_window` as a closer
             look found it; such a box asks the label map nothing.
         unknown: what a box whose class the segmenter does not know gets: a refined mask from its box and colours alone,
-            or none.
+            or none. With `colors`, that is also what a box gets in which it saw next to nothing of the class.
     """
     found: list[Candidate | None] = []
     for index, box in enumerate(boxes):
@@ -102,6 +104,8 @@ def semantic_candidates(
             continue
         window = box_window(box.xyxy, semantic.label_map.shape)
         probability = evidence = _evidence(window, box, semantic, (closer or {}).get(index))
+        if masks == "refined" and unknown == "colors" and evidence[window.rows, window.columns].mean() < _UNSEEN:
+            evidence = _even_odds(window)
         if masks == "refined":
             if rgb is None:
                 raise ValueError("refined masks need the image")
@@ -122,8 +126,12 @@ def _evidence(window: Window, box: Box, semantic: SemanticResult, look: SoftMask
     if look is not None:
         return look.probability.astype(np.float32) / np.float32(255)
     if box.class_index is None:
-        return np.full((window.grid.height, window.grid.width), 0.5, dtype=np.float32)
+        return _even_odds(window)
     return class_evidence(semantic, box.class_index, window.grid)
+
+
+def _even_odds(window: Window) -> Float32[np.ndarray, "h w"]:
+    return np.full((window.grid.height, window.grid.width), 0.5, dtype=np.float32)
 
 
 def class_evidence(semantic: SemanticResult, class_index: int, grid: Grid) -> Float32[np.ndarray, "h w"]:

@@ -14,6 +14,7 @@ from pseudolabel.segmenters.candidates import (
     PriorWeights,
     box_window,
     class_evidence,
+    color_candidates,
     prior_logit,
     semantic_candidates,
 )
@@ -93,6 +94,17 @@ def test_the_box_alone_finds_a_clear_object_but_with_a_low_score() -> None:
     seen = _only(semantic_candidates([box], _maps(disc, 200), rgb))
     assert _iou(_at_pixels(unseen, (120, 160)), disc) > 0.9
     assert unseen.box_score < 0.4 < seen.box_score
+
+
+def test_an_object_that_the_segmenter_has_missed_is_left_to_its_colours() -> None:
+    rgb, _ = _scene((120, 160), [(80, 60, 40)])
+    box, maps = Box((40, 20, 120, 100), 7, 1), _maps(np.zeros((120, 160)), 255)
+    missed = _only(semantic_candidates([box], maps, rgb))
+    (alone,) = color_candidates([box], rgb)
+    np.testing.assert_array_equal(missed.mask.probability, alone.mask.probability)
+    assert 0.1 < missed.box_score < 0.5
+    believed = _only(semantic_candidates([box], maps, rgb, unknown="none"))
+    assert believed.box_score < 0.1
 
 
 def test_a_rival_of_the_same_class_lowers_the_odds_on_its_own_side_of_what_both_boxes_cover() -> None:
