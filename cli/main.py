@@ -112,9 +112,7 @@ def _no_use(exit_code: int) -> str:
     left = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) - int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if exit_code != PseudolabelError.exit_code or left < 1:
         return ""
-    return (
-        f"\n(torchrun may start this {left} times more, to the same end: stop it, and cure the fault first)"
-    )
+    return f"\n(torchrun may start this {left} times more, to the same end: stop it, and cure the fault first)"
 
 
 def _stop(number: int, _: object) -> None:

@@ -95,6 +95,7 @@ def model_card(
         "## Labels",
         f"- masks: {options['masks']}; weight of a mask's loss: {options['weights']}",
         f"- masks with a score below {options['threshold']} train their box alone",
+        f"- pixels that the labels are not sure of: {str(options['unsure']).replace('_', ' ')}",
         "## Figures",
         *([f"- {key}: {value}" for key, value in figures.items()] or ["- none were measured during training"]),
         "## Options",
