@@ -2,7 +2,11 @@
 
 `--epochs`, `--batch-size`, `--crop-px`, `--teacher-from`, `--pairwise-weight`, `--seed` change the training,
 `--run DIR` keeps the run folder. One core and the ImageNet weights of the shared folder; a mask is the mean of its
-candidates above one half, cut to its box. Seconds are CPU time of the whole process.
+candidates above one half, cut to its box, and in the rows `fused` what `fuse` makes of the teacher's candidates alone,
+with its fit to the colours. Seconds are CPU time of the whole process.
+
+    python tests/benchmarks/coco_dev_mal.py                # from boxes alone
+    python tests/benchmarks/coco_dev_mal.py --guided       # three rounds, a segmenter's masks between them
 """
 
 import argparse
@@ -17,15 +21,19 @@ import numpy as np
 from harness import report, shared_folder
 
 from pseudolabel.masks import pixel_window, resample
+from pseudolabel.metrics.mask_iou import rle_iou
+from pseudolabel.pipelines.chain import stages_behind
 from pseudolabel.pipelines.commit import read_part
 from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.runner import run_stage
 from pseudolabel.pipelines.stage import StageConfig
+from pseudolabel.pipelines.stages.fuse import FuseConfig
+from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.train_teacher import TrainTeacherConfig, train_teacher
 from pseudolabel.records import soft_mask_from_struct
-from pseudolabel.rle import decode, from_segmentation
+from pseudolabel.rle import decode, encode, from_segmentation
 
 # fmt: off
 VOC = frozenset([
@@ -47,13 +55,15 @@ def main() -> None:
         "--pairwise-weight", type=float, default=TrainTeacherConfig.model_fields["pairwise_weight"].default
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guided", action="store_true", help="three rounds, the segmenter's masks between them")
     parser.add_argument("--run", type=Path)
     options, _ = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as scratch:
         run = RunPaths(options.run or Path(scratch) / "run")
         seconds = _train(run, options)
         rows = [row | seconds for row in _rows(run)]
-    report("coco_dev_mal", rows, on="coco-dev, 1302 boxes of 142 images", seeds=[options.seed])
+    name = "coco_dev_mal_guided" if options.guided else "coco_dev_mal"
+    report(name, rows, on="coco-dev, 1302 boxes of 142 images", seeds=[options.seed])
 
 
 def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
@@ -62,6 +72,8 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
     data = shared / "data" / "coco-dev"
     make_plan(run, PlanConfig(images=data / "images", annotations=data / "boxes.json", shards=1))
     run_stage(run, "shard", StageConfig(workers=1))
+    if options.guided:
+        _semantic_masks(run)
     config = TrainTeacherConfig(
         backbone_weights=str(shared / "weights" / "mobilenetv2_imagenet_fp16.safetensors"),
         epochs=options.epochs,
@@ -69,6 +81,8 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
         crop_px=options.crop_px,
         teacher_from=options.teacher_from,
         pairwise_weight=options.pairwise_weight,
+        rounds=3 if options.guided else 1,
+        guides=["semantic"] if options.guided else [],
         seed=options.seed,
         device="cpu",
         threads=1,
@@ -81,6 +95,22 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
     return {"train_cpu_s": round(cpu_s, 1), "train_wall_s": round(wall_s, 1)}
 
 
+def _semantic_masks(run: RunPaths) -> None:
+    """Candidates of the classes that the shared folder's segmenter knows."""
+    model = f"onnx:{shared_folder() / 'weights' / 'deeplabv3_mobilenetv2_voc21.onnx'}"
+    config = InferSemanticConfig(model=model, unknown_classes="none", workers=1)
+    run_stage(run, "infer-semantic", config)
+    for name, behind in stages_behind(run, "infer-semantic", config):
+        run_stage(run, name, behind)
+
+
+def _fused(run: RunPaths) -> dict[int, dict[str, Any]]:
+    """Rows of `fuse` on the teacher's candidates, by annotation."""
+    run_stage(run, "fuse", FuseConfig(sources=["teacher"], workers=1))
+    rows = read_part(run.part("pseudo", 0, 1)).to_pylist()
+    return {row["annotation_id"]: row for row in rows if row["status"] == "ok"}
+
+
 def _rows(run: RunPaths) -> list[dict[str, Any]]:
     truth = json.loads((shared_folder() / "data" / "coco-dev" / "instances.json").read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
@@ -88,6 +118,7 @@ def _rows(run: RunPaths) -> list[dict[str, Any]]:
     looks: dict[int, list[Any]] = defaultdict(list)
     for row in read_part(run.part("candidates/teacher", 0, 1)).to_pylist():
         looks[row["annotation_id"]].append(soft_mask_from_struct(row["mask"]))
+    fused = _fused(run)
     figures: dict[tuple[str, str], list[float]] = defaultdict(list)
     for one in truth["annotations"]:
         if one["iscrowd"]:
@@ -95,7 +126,9 @@ def _rows(run: RunPaths) -> list[dict[str, Any]]:
         size_hw = sizes[one["image_id"]]
         true_mask = decode(from_segmentation(one["segmentation"], size_hw))
         is_voc = names[one["category_id"]] in VOC and int(true_mask.sum()) >= MIN_AREA_PX
-        for setting, iou in _ious(one["bbox"], true_mask, looks[one["id"]]).items():
+        by_setting = _ious(one["bbox"], true_mask, looks[one["id"]])
+        by_setting["fused"] = rle_iou(fused[one["id"]]["segmentation"], encode(true_mask))
+        for setting, iou in by_setting.items():
             for case in ("all", "voc32") if is_voc else ("all",):
                 figures[setting, case].append(iou)
     return [_row(setting, case, np.array(values)) for (setting, case), values in figures.items()]
