@@ -15,6 +15,7 @@ from pseudolabel.pipelines.made_categories import made_categories
 from pseudolabel.pipelines.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stages.planned_images import planned_pixels
 
 if TYPE_CHECKING:
     from pseudolabel.fusion.calibration import Calibration
@@ -86,7 +87,7 @@ class FuseStage:
             have = ", ".join(there) or "none"
             raise InputError(
                 f"{self.run_paths.root}: no table {', '.join(missing) or 'of candidates'} (there: {have}); "
-                "make one with  pseudolabel infer-semantic,  infer-siseg  or  infer-teacher"
+                "make one with  pseudolabel infer-semantic,  infer-colors,  infer-siseg  or  infer-teacher"
             )
         return ("manifest", *wanted)
 
@@ -168,9 +169,7 @@ class FuseStage:
         """The photograph, where the refinement looks at it and there is something to refine."""
         if self.config.refine != "color" or not found:
             return None
-        from pseudolabel.images import load_image
-
-        return load_image(shard.images_root, image["file_name"], exif=cast(Any, shard.exif))
+        return planned_pixels(image, shard)
 
     def _shards(self, paths: list[Path]) -> Iterator[tuple[pa.Table, pa.Table]]:
         for path in paths:

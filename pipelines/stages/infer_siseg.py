@@ -13,6 +13,7 @@ from pseudolabel.errors import RejectError
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stages.planned_images import planned_pixels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,9 +116,7 @@ class InferSisegStage:
         from pseudolabel.siseg.cells import semantic_cells
         from pseudolabel.siseg.instances import find_instances
 
-        pixels, labels = _pixels(image, shard), decode_indices(semantic["label_map"])
-        if pixels.shape[:2] != labels.shape:
-            raise RejectError("changed_since_plan", f"{pixels.shape[:2]} px now, {labels.shape} before")
+        pixels, labels = planned_pixels(image, shard), decode_indices(semantic["label_map"])
         index_of = categories_by_class(semantic["classes"], self._categories)
         fields = self._fields(pixels)
         confidence = decode_indices(semantic["confidence"])
@@ -187,13 +186,6 @@ def categories_by_class(classes: Sequence[str], categories: Iterable[Mapping[str
 def object_classes(classes: Sequence[str], categories: Iterable[Mapping[str, Any]]) -> frozenset[int]:
     """Indices of the segmenter's classes that are objects of the data set."""
     return frozenset(categories_by_class(classes, categories))
-
-
-def _pixels(image: Row, shard: Shard) -> "np.ndarray":
-    from pseudolabel.images import load_image
-
-    exif: Literal["transpose", "ignore"] = "transpose" if shard.exif == "transpose" else "ignore"
-    return load_image(shard.images_root, image["file_name"], exif=exif)
 
 
 def _boxes(image: Row, index_of: Mapping[int, Sequence[int]]) -> "list[GivenBox]":
