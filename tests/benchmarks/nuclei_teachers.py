@@ -211,7 +211,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--settings", default=MAIN_ROWS, help=f"all, or of box,{','.join(SETTINGS)}")
     parser.add_argument("--gpu", action="store_true", help="the large network, on CUDA")
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--short-px", type=int, default=512, help="short side of the network's input")
     parser.add_argument("--seeds", default="0")
