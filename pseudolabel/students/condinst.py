@@ -58,12 +58,15 @@ class CondInstStudent(Student):
         return detection_losses(silenced, assigned) | self._mask_losses(features, assigned, batch)
 
     def _mask_losses(self, features: Features, assigned: Assigned, batch: StudentBatch) -> dict[str, Tensor]:
+        """Sums over the objects with a mask and those without, each divided by the number of all: few boxes among many
+        masks weigh no more than few masks would.
+        """
         dense = features.dense
         score = dense.logits.detach().sigmoid().amax(dim=2) * dense.centerness.detach().sigmoid()
         chosen = top_positives(score[assigned.image, assigned.location], assigned.owner, assigned.image)
         owner = assigned.owner[chosen]
         has_mask = torch.cat([one.has_mask for one in batch.samples])[owner]
-        with_mask, without = normaliser(torch.stack([has_mask.sum(), (~has_mask).sum()]))
+        count = normaliser(torch.tensor(len(chosen), device=score.device))
         if not len(chosen):
             return self._untrained(features)
         logits = self.network.mask_logits(features, assigned.image[chosen], assigned.location[chosen])
@@ -74,7 +77,7 @@ class CondInstStudent(Student):
         dice = weights * dice_loss(logits.sigmoid(), masks, sure)
         cells = box_cells(boxes, (logits.shape[1], logits.shape[2]), stride=STRIDE)
         projection = projection_loss(logits, cells)
-        return {"mask": (dice * has_mask).sum() / with_mask, "projection": (projection * ~has_mask).sum() / without}
+        return {"mask": (dice * has_mask).sum() / count, "projection": (projection * ~has_mask).sum() / count}
 
     def _untrained(self, features: Features) -> dict[str, Tensor]:
         """Losses of 0 that still reach every parameter, as training on several GPUs demands."""

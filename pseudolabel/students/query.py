@@ -185,20 +185,13 @@ def _layer_losses(said: Said, truths: list[_Truth]) -> dict[str, Tensor]:
         dices.append((weight * use * dice_loss(planes[query].sigmoid(), mask, sure)).sum())
         projections.append((~use * projection_loss(planes[query], truth.cells[owner])).sum())
     terms, weights = (torch.cat(parts) for parts in zip(*classes, strict=True))
-    with_mask, without = _objects(truths)
+    count = normaliser(torch.tensor(sum(len(truth.labels) for truth in truths), device=terms.device))
     return {
         "class": CLASS_COST * terms.sum() / normaliser(weights.sum(), least=1e-6),
-        "mask": ENTROPY_COST * torch.stack(masks).sum() / with_mask,
-        "dice": DICE_COST * torch.stack(dices).sum() / with_mask,
-        "projection": DICE_COST * torch.stack(projections).sum() / without,
+        "mask": ENTROPY_COST * torch.stack(masks).sum() / count,
+        "dice": DICE_COST * torch.stack(dices).sum() / count,
+        "projection": DICE_COST * torch.stack(projections).sum() / count,
     }
-
-
-def _objects(truths: list[_Truth]) -> tuple[Tensor, Tensor]:
-    """How many objects have a mask, and how many a box alone; what sums over them are divided by."""
-    has_mask = torch.cat([truth.has_mask for truth in truths])
-    with_mask, without = normaliser(torch.stack([has_mask.sum(), (~has_mask).sum()]))
-    return with_mask, without
 
 
 def _class_terms(

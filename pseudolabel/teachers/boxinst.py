@@ -139,10 +139,12 @@ class BoxInst(Method):
         masks, has_mask = _true_masks(batch, needed=self.config.supervision == "masks")
         by_mask = has_mask[instances.owner]
         dice = dice_loss(instances.logits.sigmoid(), masks[instances.owner].float())
-        mask = {"mask": (dice * by_mask).sum() / by_mask.sum().clamp(min=1)}
+        mask = {"mask": (dice * by_mask).sum() / max(len(by_mask), 1)}
         if self.config.supervision == "masks":
             return mask
-        return mask | self._box_losses(_those(instances, ~by_mask), batch, progress)
+        share = (~by_mask).float().mean() if len(by_mask) else 1.0  # each instance weighs the same, whatever teaches it
+        boxes = self._box_losses(_those(instances, ~by_mask), batch, progress)
+        return mask | {name: share * value for name, value in boxes.items()}
 
     def _box_losses(self, instances: Instances, batch: Batch, progress: float) -> dict[str, Tensor]:
         config = self.config

@@ -110,6 +110,18 @@ def test_an_object_with_a_box_alone_trains_the_detector_and_no_mask(name):
         assert found["projection"] > 0
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "mask_rcnn"])
+def test_a_box_alone_among_masks_weighs_as_much_as_one_of_them(name):
+    """The same picture once with a mask and once with a box: every loss is half of what it is alone."""
+    model = student(name)
+    masked, boxed = sample(0), sample(0, role="box", mask=None)
+    alone = losses(model, masked), losses(model, boxed)
+    together = losses(model, masked, boxed)
+    for key in MASK_LOSSES[name]:
+        assert together[key] == pytest.approx(alone[0][key] / 2, rel=1e-4)
+    assert together["projection"] == pytest.approx(alone[1]["projection"] / 2, rel=1e-4)
+
+
 def biased(name: str):
     """A student that sees an object of the first class everywhere, so that every piece of background costs much."""
     model = student(name)
