@@ -7,6 +7,7 @@ import torch
 
 from pseudolabel.errors import InputError
 from pseudolabel.pipelines.predict import PredictConfig, measure, predict
+from pseudolabel.students import evaluation
 from pseudolabel.students.base import Instances, StudentConfig, make_student
 from pseudolabel.students.evaluation import ap_on_file
 from pseudolabel.students.pictures import coco_rows, instances_picture
@@ -40,6 +41,28 @@ def test_an_empty_student_has_an_ap_of_zero_on_a_file(scenes):
     student = make_student(StudentConfig(backbone="tiny", width=40, convs=1, least_score=1.0), len(CLASSES)).eval()
     ap = ap_on_file(scenes / "instances.json", scenes / "images", CATEGORIES, image_px=96)
     assert ap(student) == 0.0
+
+
+class Faultless(torch.nn.Module):
+    """Says of the scenes of these places, one after the other, what is true."""
+
+    def __init__(self, places):
+        super().__init__()
+        self.places = iter(places)
+
+    def predict(self, images, *, image_px):
+        return [perfect(next(self.places)) for _ in images]
+
+
+def test_two_processes_share_the_images_and_get_the_ap_of_all(scenes, monkeypatch):
+    truth, said, found = scenes / "instances.json", [], []
+    for rank in range(2):
+        monkeypatch.setattr(evaluation, "share", lambda images, rank=rank: images[rank::2])
+        monkeypatch.setattr(evaluation, "gathered", lambda rows: said.extend(rows) or [*said])
+        student = Faultless(range(rank, 3, 2))
+        found.append(evaluation.evaluate_student(student, truth, scenes / "images", CATEGORIES, image_px=96).ap)
+    assert found[0] < 0.9  # of what the first has seen by itself
+    assert found[1] == pytest.approx(1.0)
 
 
 def test_an_unreadable_image_is_listed_with_its_reason_and_the_others_are_done(scenes, tmp_path):
