@@ -64,25 +64,35 @@ def _in_window(targets: Targets, corner: tuple[int, int], inner_hw: Tensor, side
 
 
 def flipped(batch: Batch, flip: Bool[Tensor, "b"]) -> Batch:
-    """The chosen images mirrored left to right within their own width, with their boxes and masks."""
+    """The chosen images mirrored left to right within their own width, with their boxes and masks.
+
+    Masks are known at the pixels of the grid alone, and a mirrored picture would be asked for others: where there are
+    masks it is moved right by up to three pixels, so that the grid's pixels fall on each other.
+    """
     images = batch.images.clone()
     targets = list(batch.targets)
     for index in flip.nonzero()[:, 0].tolist():
         width = int(batch.sizes_hw[index, 1])
-        images[index, :, :, :width] = batch.images[index, :, :, :width].flip(2)
+        shift = (1 - width) % STRIDE if targets and targets[index].masks is not None else 0
+        content = F.pad(batch.images[index, :, :, :width], (0, shift), mode="replicate")
+        images[index, :, :, :width] = content.flip(2)[:, :, :width]
         if targets:
-            targets[index] = _flipped_targets(targets[index], width)
+            targets[index] = _flipped_targets(targets[index], width, shift)
     return replace(batch, images=images, targets=tuple(targets))
 
 
-def _flipped_targets(targets: Targets, width: int) -> Targets:
+def _flipped_targets(targets: Targets, width: int, shift: int) -> Targets:
     left, top, right, bottom = targets.boxes.unbind(1)
-    boxes = torch.stack([width - right, top, width - left, bottom], dim=1)
+    mirrored = [(width + shift - right).clamp(max=width), top, (width + shift - left).clamp(max=width), bottom]
+    boxes = torch.stack(mirrored, dim=1)
     if targets.masks is None:
         return replace(targets, boxes=boxes)
-    masks, cells = targets.masks.clone(), width // 4
+    cells = (width + shift - 1) // STRIDE
+    masks = targets.masks.clone()
     masks[:, :, :cells] = targets.masks[:, :, :cells].flip(2)
-    return replace(targets, boxes=boxes, masks=masks)
+    keep = boxes[:, 2] > boxes[:, 0]  # what lay in the columns that were moved out is gone
+    has_mask = None if targets.has_mask is None else targets.has_mask[keep]
+    return Targets(boxes[keep], targets.labels[keep], masks[keep], has_mask)
 
 
 def strong_view(images: Float[Tensor, "b 3 H W"], *, blur: bool = False) -> Float[Tensor, "b 3 H W"]:

@@ -92,10 +92,22 @@ def test_flipping_twice_gives_the_batch_back(drawn):
     twice = flipped(once, flip)
     assert not torch.equal(once.images[0], batch.images[0])
     assert torch.equal(once.images[1], batch.images[1])
-    assert torch.equal(twice.images, batch.images)
+    assert torch.equal(twice.images[..., 1:], batch.images[..., 1:])
     for one, other in zip(twice.targets, batch.targets, strict=True):
         assert torch.equal(one.boxes, other.boxes)
         assert torch.equal(one.masks, other.masks)
+
+
+@pytest.mark.parametrize("width", [96, 93, 94, 95])
+def test_flipped_masks_are_those_of_the_flipped_picture_at_the_grids_pixels(drawn, width):
+    batch = drawn(with_masks=True)
+    batch = replace(batch, sizes_hw=torch.tensor([[96, width]] * 3))
+    once = flipped(batch, torch.ones(3, dtype=torch.bool))
+    for image, target in zip(once.images, once.targets, strict=True):
+        seen = image[:, 2::4, 2::4]
+        for label, mask in enumerate(target.masks):
+            colour = torch.tensor([(210.0, 60, 60), (60, 190, 80)][label])
+            assert torch.equal((seen == colour[:, None, None]).all(dim=0), mask)
 
 
 def test_a_flipped_box_frames_the_flipped_object(drawn):
