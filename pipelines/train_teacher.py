@@ -86,7 +86,7 @@ class TrainTeacherConfig(Config):
     )
     label_weight: float = _of(["mal"], 2.0, "of the loss with the masks of the round before", ge=0)
     crop_px: int = _of(["mal"], 128, "side of the crops, a multiple of 32", ge=32)
-    freeze: bool = option(True, "keep the encoder's layers up to stride 4 as pretrained, where it is pretrained")
+    freeze: bool = option(True, "keep the encoder's layers up to stride 4 as they are (all but mal: if pretrained)")
     max_objects: int = _of(["mal"], 100_000, "train on this many objects at most, drawn by the seed", ge=1)
     image_px: int = _of(FAMILY, 640, "short side of the images that are seen, the long one twice that at most", ge=32)
     window_px: int = _of(
