@@ -1,12 +1,19 @@
 """`demo`: draw scenes, train a small segmenter on part of them, and run the whole chain on the rest."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from pseudolabel.errors import IncompleteError
 from pseudolabel.pipelines.chain import parse_chain, run_chain
+from pseudolabel.pipelines.commit import write_text_atomically
 from pseudolabel.pipelines.demo import ENCODER, DemoData, DemoSegmenter, make_demo_data, train_demo_segmenter
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.paths import RunPaths
@@ -52,8 +59,8 @@ def run_demo(folder: Path, say: Say, on_summary: OnSummary) -> DemoResult:
     with _one_thread():
         models = _segmenter(data, folder, say)
         summaries = _labelled(data, folder, models, on_summary)
-        say("training a student on the true masks, then the same one on the pseudo labels (1 to 2 minutes each)")
-        students = {name: _student(data, folder, models, name, on_summary) for name in ("full", "pseudo")}
+        say("training a student on the true masks and the same one on the pseudo labels, side by side (2 to 3 minutes)")
+        students = _students(data, folder, models, on_summary)
     shown = PictureConfig(images=4, objects=36, ground_truth=data.scenes / "instances.json")
     pictures = draw_pictures(_run(folder), shown)
     return DemoResult(summaries[-1]["figures"], students, summaries, pictures)
@@ -124,22 +131,55 @@ def _labelled(data: DemoData, folder: Path, models: Path, on_summary: OnSummary)
     return _chained(_run(folder), {**sections, "evaluate": truth}, on_summary)
 
 
-def _student(data: DemoData, folder: Path, models: Path, name: str, on_summary: OnSummary) -> dict[str, float]:
-    """A student's figures on scenes that nothing was trained on; `full` learns from true masks, in a run of its own."""
+def _students(data: DemoData, folder: Path, models: Path, on_summary: OnSummary) -> dict[str, dict[str, float]]:
+    """Figures, on scenes that nothing was trained on, of a student on true masks and of one on the pseudo labels.
+
+    Each is a `pseudolabel run` in a process of its own, as one thread of each is all that networks this small can use.
+
+    Raises:
+        IncompleteError: one of them failed; it has said why.
+    """
+    runs = {"full": RunPaths(folder / "reference"), "pseudo": _run(folder)}
+    files = {name: folder / f"student-{name}.yaml" for name in runs}
+    for name, file in files.items():
+        sections = {"run": str(runs[name].root.absolute()), **_student_sections(data, models, name)}
+        write_text_atomically(file, yaml.safe_dump(sections, sort_keys=False))
+    for summary in _side_by_side(list(files.values())):
+        on_summary(summary)
+    return {name: read_config(run.model("student"))["figures"] for name, run in runs.items()}
+
+
+def _student_sections(data: DemoData, models: Path, name: str) -> dict[str, Any]:
+    """The sections of a student's run file; `full` learns from true masks, in a run of its own."""
     options = {
         **STUDENT,
-        "backbone_weights": str(models / "encoder.safetensors"),
-        "validation": str(data.test / "instances.json"),
-        "validation_images": str(data.test / "images"),
+        "backbone_weights": str((models / "encoder.safetensors").absolute()),
+        "validation": str((data.test / "instances.json").absolute()),
+        "validation_images": str((data.test / "images").absolute()),
     }
-    run, sections = _run(folder), {"train-student": options}
-    if name == "full":
-        run = RunPaths(folder / "reference")
-        labels = {"labels": str(data.scenes / "instances.json"), "weights": "none"}
-        sections = {"shard": _shard(data.scenes), "train-student": {**options, **labels}}
-    _chained(run, sections, on_summary)
-    figures: dict[str, float] = read_config(run.model("student"))["figures"]
-    return figures
+    if name == "pseudo":
+        return {"train-student": options}
+    labels = {"labels": str((data.scenes / "instances.json").absolute()), "weights": "none"}
+    return {"shard": _shard(data.scenes.absolute()), "train-student": {**options, **labels}}
+
+
+def _side_by_side(files: list[Path]) -> list[dict[str, Any]]:
+    """The summaries of some run files, run at the same time; none is left running when this ends."""
+    command = [sys.executable, "-m", "pseudolabel.cli.main", "run", "--engine", "inline", "--json"]
+    running = [subprocess.Popen([*command, str(file)], stdout=subprocess.PIPE, text=True) for file in files]
+    try:
+        printed = [process.communicate()[0] for process in running]
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    failed = [
+        f"{file.name} (exit {one.returncode})" for file, one in zip(files, running, strict=True) if one.returncode
+    ]
+    if failed:
+        raise IncompleteError(f"the demo's training of a student failed: {', '.join(failed)}")
+    return [summary for text in printed for summary in json.loads(text)["stages"]]
 
 
 def _chained(run: RunPaths, sections: dict[str, Any], on_summary: OnSummary) -> list[dict[str, Any]]:
