@@ -95,8 +95,17 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
 
 
 def _command() -> str:
+    """What was typed, from the repository's root; a path elsewhere by its last part alone, as it is this machine's."""
     script = Path(sys.argv[0]).name
-    return " ".join(["python", f"tests/benchmarks/{script}", *sys.argv[1:]])
+    return " ".join(["python", f"tests/benchmarks/{script}", *map(_shown, sys.argv[1:])])
+
+
+def _shown(argument: str) -> str:
+    path = Path(argument)
+    if not path.is_absolute():
+        return argument
+    root = Path(__file__).resolve().parents[2]
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _commit() -> str:
