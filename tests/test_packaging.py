@@ -78,7 +78,17 @@ def test_help_is_instant_and_imports_no_torch() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["shard", "infer-semantic", "infer-siseg", "infer-teacher", "train-siseg", "train-teacher", "fuse", "run"],
+    [
+        "shard",
+        "infer-semantic",
+        "infer-colors",
+        "infer-siseg",
+        "infer-teacher",
+        "train-siseg",
+        "train-teacher",
+        "fuse",
+        "run",
+    ],
 )
 def test_the_help_of_a_command_imports_no_torch(command: str) -> None:
     code = (
