@@ -134,7 +134,8 @@ class InferSemanticStage:
         looks = self._closer.of([(read.row, read.photo) for read in good]) if self._closer else {}
         for read in batch:
             key = read.row["image_key"]
-            yield _Result(key, found.get(key, read.photo), looks.get(key))  # type: ignore[arg-type]
+            maps = read.photo if isinstance(read.photo, RejectError) else found[key]
+            yield _Result(key, maps, looks.get(key))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ def kill_once() -> None:
         if step == int(os.environ["KILL_STEP"]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    StudentMethod.after_step = after_step  # type: ignore[method-assign]
+    StudentMethod.after_step = after_step  # type: ignore[method-assign]  # where the kill falls
 
 
 if __name__ == "__main__":
