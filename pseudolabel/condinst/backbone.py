@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from pseudolabel.condinst.onnx_encoder import load_segmenter_encoder
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.registry import did_you_mean
 
@@ -96,8 +97,10 @@ def build_encoder(name: str, weights: str) -> Encoder:
     """The encoder of that name with its weights.
 
     Args:
-        weights: a file (.safetensors, or .pt read without code), `hub` for the encoder's own ImageNet weights out of
-            the hub's cache or, where that lacks them, from the hub; or `none` to start from chance.
+        weights: a file (.safetensors, .pt read without code, or a segmenter's .onnx over the same backbone, its card
+            beside it; what that lacks of the encoder's last layers starts from chance), `hub` for the encoder's own
+            ImageNet weights out of the hub's cache or, where that lacks them, from the hub; or `none` to start from
+            chance.
 
     Raises:
         ConfigError: no such encoder, or one without stages at strides 8, 16 and 32, or `hub` for `tiny`.
@@ -111,7 +114,9 @@ def build_encoder(name: str, weights: str) -> Encoder:
         build = _mobilenet if name == "mobilenet_v2" else partial(_timm_encoder, name)
         with _hub_says_why(name):
             encoder = build(pretrained=weights == "hub")
-    if weights not in ("hub", "none"):
+    if weights.endswith(".onnx"):
+        load_segmenter_encoder(encoder, Path(weights))
+    elif weights not in ("hub", "none"):
         load_encoder_weights(encoder, Path(weights))
     return encoder
 

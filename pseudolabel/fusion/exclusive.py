@@ -1,12 +1,29 @@
-"""One owner per pixel, for consumers that cannot take overlapping masks."""
+"""One owner per pixel, among the objects of a class or among all.
 
-from collections.abc import Sequence
+Two things of one class are rarely annotated on the same pixels, whereas a tie is part of the person, too. Of two
+objects i and j that claim a pixel, i beats j there by the margin
+
+    log-odds of i - log-odds of j + STAKE (n / area i - n / area j) + UPRIGHT tanh((top i - top j) / s)
+
+with n the pixels that both claim and s the root of the smaller one's area. So an object that lies within another one,
+and would have nothing left, gets its pixels, and in photographs, with the ground below, the object that begins lower
+in the image is taken to stand in front. A pixel goes to whoever's smallest margin is the largest, and how sure an
+object may still be of it is its own probability times that of winning, the logistic function of that margin.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from pseudolabel.masks import Grid
+
+STAKE, UPRIGHT = (
+    4.0,
+    1.0,
+)  # chosen on drawn scenes, nuclei and photographs, where half or twice as much do about as well
+_SURE = 0.01  # log-odds are taken of probabilities that are at least this far from 0 and 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,21 +35,80 @@ class Claim:
     probability: Float32[np.ndarray, "h w"]
 
 
-def exclusive_pixels(claims: Sequence[Claim], size_hw: tuple[int, int]) -> list[Bool[np.ndarray, "h w"]]:
-    """What is left to each object when every pixel goes to the surest one, of equally sure ones to the smaller.
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What an object gets of its claim, and how sure it may be of each pixel after its rivals were heard."""
 
-    Takes two numbers per pixel of the image, whatever the number of objects.
+    pixels: Bool[np.ndarray, "h w"]
+    probability: Float32[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Dispute:
+    """The pixels that two objects claim, the smaller object first, and by how much that one beats the other there."""
+
+    first: int
+    second: int
+    at_first: tuple[slice, slice]  # where the common rectangle lies in each one's window
+    at_second: tuple[slice, slice]
+    pixels: Bool[np.ndarray, "h w"]
+    margin: Float32[np.ndarray, "h w"]
+
+
+def shared_out(claims: Sequence[Claim], *, upright: bool) -> list[Share | None]:
+    """Every disputed pixel to one of its claimants; None for an object that nobody disputes anything with.
+
+    Args:
+        upright: the images show the ground below, so that what begins lower stands in front.
     """
-    surest = np.zeros(size_hw, dtype=np.float32)
-    owner = np.full(size_hw, -1, dtype=np.int32)
-    for i in sorted(range(len(claims)), key=lambda i: int(claims[i].pixels.sum())):
-        claim, view = claims[i], _view(claims[i].window)
-        wins = claim.pixels & ((claim.probability > surest[view]) | (owner[view] < 0))
-        owner[view][wins] = i
-        surest[view][wins] = claim.probability[wins]
-    return [claim.pixels & (owner[_view(claim.window)] == i) for i, claim in enumerate(claims)]
+    disputes = list(_disputes(claims, upright=upright))
+    least: dict[int, Float32[np.ndarray, "h w"]] = {}
+    for one in disputes:
+        sides = ((one.first, one.at_first, one.margin), (one.second, one.at_second, -one.margin))
+        for index, view, margin in sides:
+            own = least.setdefault(index, np.full(claims[index].pixels.shape, np.inf, dtype=np.float32))[view]
+            np.minimum(own, margin, out=own, where=one.pixels)
+    left = {index: claims[index].pixels.copy() for index in least}
+    for one in disputes:
+        beaten = least[one.first][one.at_first] < least[one.second][one.at_second]
+        left[one.first][one.at_first] &= ~(one.pixels & beaten)
+        left[one.second][one.at_second] &= ~(one.pixels & ~beaten)
+    return [_share(claim, left[i], least[i]) if i in left else None for i, claim in enumerate(claims)]
 
 
-def _view(window: Grid) -> tuple[slice, slice]:
-    y0, x0 = int(window.y0), int(window.x0)
-    return slice(y0, y0 + window.height), slice(x0, x0 + window.width)
+def _share(claim: Claim, pixels: Bool[np.ndarray, "h w"], margin: Float32[np.ndarray, "h w"]) -> Share:
+    """Where nobody else claims a pixel the margin is infinite."""
+    return Share(pixels, claim.probability / (1 + np.exp(-margin)))
+
+
+def _disputes(claims: Sequence[Claim], *, upright: bool) -> Iterator[_Dispute]:
+    areas = [int(claim.pixels.sum()) for claim in claims]
+    order = sorted(range(len(claims)), key=lambda i: areas[i])
+    extents = np.array([claims[i].window.extent_xyxy for i in order]).reshape(-1, 4).round().astype(int)
+    for place, first in enumerate(order):
+        later = extents[place + 1 :]
+        low, high = np.maximum(extents[place, :2], later[:, :2]), np.minimum(extents[place, 2:], later[:, 2:])
+        for other in np.flatnonzero((low < high).all(axis=1)):
+            second = order[place + 1 + int(other)]
+            views = [_view(claims[i].window, low[other], high[other]) for i in (first, second)]
+            both = claims[first].pixels[views[0]] & claims[second].pixels[views[1]]
+            if not both.any():
+                continue
+            sure = [_log_odds(claims[i].probability[view]) for i, view in zip((first, second), views, strict=True)]
+            stake = STAKE * both.sum() * (1 / areas[first] - 1 / areas[second])
+            below = (claims[first].window.y0 - claims[second].window.y0) / np.sqrt(areas[first])
+            front = UPRIGHT * np.tanh(below) if upright else 0.0
+            margin = (sure[0] - sure[1] + stake + front).astype(np.float32)
+            yield _Dispute(first, second, views[0], views[1], both, margin)
+
+
+def _view(window: Grid, low: np.ndarray, high: np.ndarray) -> tuple[slice, slice]:
+    """A rectangle of the image in the cells of a window."""
+    x0, y0 = int(window.x0), int(window.y0)
+    return slice(int(low[1]) - y0, int(high[1]) - y0), slice(int(low[0]) - x0, int(high[0]) - x0)
+
+
+def _log_odds(probability: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    sure = np.clip(probability, _SURE, 1 - _SURE)
+    result: Float32[np.ndarray, "h w"] = np.log(sure / (1 - sure))
+    return result

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float32, UInt8
 from pseudolabel.fusion.calibration import Calibration
 from pseudolabel.fusion.candidates import Candidate, Target
 from pseudolabel.fusion.decisions import COVERED, CROWD, EMPTY_MASK, NO_CANDIDATE, Limits, Verdict, judge
-from pseudolabel.fusion.exclusive import Claim, exclusive_pixels
+from pseudolabel.fusion.exclusive import Claim, Share, shared_out
 from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.parts import without_islands, without_pinholes
@@ -23,6 +24,7 @@ from pseudolabel.masks import Grid, PixelMask
 from pseudolabel.rle import Rle, area, bbox_xywh, encode_crop
 
 Row = dict[str, Any]
+Exclusive = Literal["none", "class", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class LabelSettings:
     refinement: Refinement
     smallest_part: float
     largest_pinhole: float
-    exclusive: bool
+    exclusive: Exclusive  # among which objects a pixel has one owner at most
+    upright: bool = True  # images show the ground below
     by_expected_iou: bool = False  # score by the refined mask, not by the rule
     unsure_band: float = 0.35  # pixels are unsure whose probability of being what the mask says is below 1/2 plus this
 
@@ -65,11 +68,21 @@ def label_objects(
     Args:
         image_rgb: needed where the refinement looks at colours.
     """
+    labels = settled_labels(targets, candidates, size_hw, settings, image_rgb)
+    return [_judged(label, size_hw, settings, calibration) for label in labels]
+
+
+def settled_labels(
+    targets: Sequence[Target],
+    candidates: Sequence[Candidate],
+    size_hw: tuple[int, int],
+    settings: LabelSettings,
+    image_rgb: UInt8[np.ndarray, "h w 3"] | None = None,
+) -> list[Label]:
+    """The masks of all objects, refined and with their disputes settled, in the order of `targets`."""
     fused = fuse_image(targets, candidates, size_hw, settings.fusion)
     labels = [_label(target, one, size_hw, settings, image_rgb) for target, one in zip(targets, fused, strict=True)]
-    if settings.exclusive:
-        labels = _one_owner_per_pixel(labels, size_hw)
-    return [_judged(label, size_hw, settings, calibration) for label in labels]
+    return labels if settings.exclusive == "none" else _settled(labels, settings)
 
 
 def crowd_row(target: Target, segmentation: Rle | None, size_hw: tuple[int, int]) -> Row:
@@ -94,7 +107,8 @@ def _label(
 ) -> Label:
     if fused is None:
         return _rectangle(target, object_window(target.box_xyxy, size_hw), None, NO_CANDIDATE, 0.0)
-    fused = replace(fused, probability=refine(fused.probability, fused.window, settings.refinement, image_rgb))
+    soft = refine(fused.probability, fused.window, settings.refinement, image_rgb, tau_pixel=_tau(settings))
+    fused = replace(fused, probability=soft)
     pixels = _pixels(fused.probability, settings)
     if not pixels.any():
         return _rectangle(target, fused.window, fused, EMPTY_MASK, 0.0)
@@ -111,24 +125,44 @@ def _score(fused: FusedObject, expected: float, settings: LabelSettings) -> floa
     return math.sqrt(fused.pixel_quality * expected) if settings.by_expected_iou else fused.score
 
 
-def _one_owner_per_pixel(labels: list[Label], size_hw: tuple[int, int]) -> list[Label]:
+def _settled(labels: list[Label], settings: LabelSettings) -> list[Label]:
     """The labels with overlaps resolved among real masks; boxes that stand in for one claim no pixel."""
-    claims = {
-        i: Claim(label.window, label.pixels, label.fused.probability)
-        for i, label in enumerate(labels)
-        if label.fused is not None and label.verdict is None
-    }
-    shares = dict(zip(claims, exclusive_pixels(list(claims.values()), size_hw), strict=True))
-    return [_with_pixels(label, shares[i]) if i in shares else label for i, label in enumerate(labels)]
+    rivals: dict[int | None, list[int]] = defaultdict(list)
+    for i, label in enumerate(labels):
+        if label.fused is not None and label.verdict is None:
+            rivals[label.target.category_id if settings.exclusive == "class" else None].append(i)
+    settled = list(labels)
+    for group in rivals.values():
+        claims = [_claim(labels[i]) for i in group]
+        for i, share in zip(group, shared_out(claims, upright=settings.upright), strict=True):
+            if share is not None:
+                settled[i] = _with_share(labels[i], share, settings)
+    return settled
 
 
-def _with_pixels(label: Label, pixels: Bool[np.ndarray, "h w"]) -> Label:
-    return replace(label, pixels=pixels) if pixels.any() else replace(label, verdict=COVERED)
+def _claim(label: Label) -> Claim:
+    assert label.fused is not None, "a box that stands in for a mask claims nothing"
+    return Claim(label.window, label.pixels, label.fused.probability)
+
+
+def _with_share(label: Label, share: Share, settings: LabelSettings) -> Label:
+    assert label.fused is not None
+    if not share.pixels.any():
+        return replace(label, verdict=COVERED)
+    pixels = without_islands(share.pixels, smallest_share=settings.smallest_part)
+    fused = replace(label.fused, probability=share.probability)
+    expected = expected_iou(share.probability, pixels)
+    score = _score(fused, expected, settings)
+    return replace(label, pixels=pixels, fused=fused, expected_iou=expected, score=score)
+
+
+def _tau(settings: LabelSettings) -> float:
+    """What a fused probability has to exceed; of votes, each of which `tau_pixel` has decided, more than half count."""
+    return 0.5 if settings.fusion.rule.fusion == "vote" else settings.fusion.rule.tau_pixel
 
 
 def _pixels(probability: Float32[np.ndarray, "h w"], settings: LabelSettings) -> Bool[np.ndarray, "h w"]:
-    tau = 0.5 if settings.fusion.rule.fusion == "vote" else settings.fusion.rule.tau_pixel
-    mask = without_islands(probability > tau, smallest_share=settings.smallest_part)
+    mask = without_islands(probability > 0.5, smallest_share=settings.smallest_part)
     return without_pinholes(mask, largest_share=settings.largest_pinhole)
 
 

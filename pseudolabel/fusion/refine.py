@@ -27,7 +27,7 @@ class Refinement:
     threshold_cost: float = 0.02  # per step away from the first one, in IoU of the boxes
     margin: float = 0.2  # surroundings that colours are taken from, per side, in sides of the box
     max_cells: int = 96
-    trust: float = 1.0  # in the log-odds of the fused mask, against colours and neighbours
+    trust: float = 2.0  # in the log-odds of the fused mask, against colours and neighbours
     field: random_field.Refinement = field(default_factory=random_field.Refinement)
 
 
@@ -36,12 +36,18 @@ def refine(
     window: Grid,
     refinement: Refinement,
     image_rgb: UInt8[np.ndarray, "H W 3"] | None = None,
+    *,
+    tau_pixel: float = 0.5,
 ) -> Float32[np.ndarray, "h w"]:
-    """The refined probabilities at the window's pixels; 0.5 stays the threshold.
+    """The refined probabilities at the window's pixels, of which 0.5 is the threshold.
+
+    Args:
+        tau_pixel: what the fused probability has to exceed.
 
     Raises:
         ValueError: the method looks at colours and there is no image.
     """
+    probability = shifted_to(probability, tau_pixel)
     if refinement.method == "none":
         return probability
     if refinement.method == "color":

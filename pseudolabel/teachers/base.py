@@ -30,6 +30,7 @@ class TeacherInput:
     pixels: UInt8[np.ndarray, "h w 3"]
     boxes_xyxy: Float[np.ndarray, "n 4"]
     labels: Int[np.ndarray, "n"] | None = None  # indices of the teacher's classes; -1 where it has no such class
+    category_ids: Int[np.ndarray, "n"] | None = None  # the run's own numbers of the classes
 
 
 @dataclass(frozen=True, slots=True)

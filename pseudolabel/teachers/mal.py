@@ -44,8 +44,8 @@ class MalConfig(Config):
 
     backbone: str = option("mobilenet_v2", "encoder by name")
     width: int = option(64, "channels of the pyramid and the head", ge=8, multiple_of=8)
-    crop_px: int = option(128, "side of a crop; the mask has a quarter of it", ge=32, multiple_of=32)
-    canvas_px: int = option(256, "side of the stored picture that crops are cut from", ge=64)
+    crop_px: int = option(192, "side of a crop; the mask has a quarter of it", ge=32, multiple_of=32)
+    canvas_px: int = option(384, "side of the stored picture that crops are cut from", ge=64)
     room: float = option(0.2, "context on every side of the box, in box sides", ge=0.05, le=0.45)
     jitter: float = option(0.05, "how far crops move, in box sides", ge=0, le=0.2)
     room_jitter: float = option(0.1, "how much the context varies", ge=0, le=0.2)
@@ -58,13 +58,15 @@ class MalConfig(Config):
     dilation: int = option(2, "distance of the neighbours, in cells", ge=1)
     pairwise_weight: float = option(1.0, "of the pairwise loss", ge=0)
     outside_weight: float = option(1.0, "of the background loss outside the box", ge=0)
-    pairwise_warmup: float = option(0.15, "share of the training over which the pairwise loss rises", ge=0, lt=1)
+    pairwise_warmup: float = option(
+        0.15, "share of the training over which the pairwise loss rises and the filled ellipse fades", ge=0, lt=1
+    )
     teacher_from: float = option(0.4, "share of the training after which the moving average teaches", ge=0, le=1)
     teacher_ramp: float = option(0.1, "share of the training over which its losses rise", gt=0, le=1)
     pixel_weight: float = option(0.5, "of the quality-weighted dice with the teacher's mask", ge=0)
     affinity_weight: float = option(0.1, "of the affinity loss with the teacher's mask", ge=0)
     label_weight: float = option(2.0, "of the loss with an earlier round's masks", ge=0)
-    labelled_pairwise: float = option(0.3, "share of the pairwise loss that stays where there are such masks", ge=0)
+    labelled_pairwise: float = option(0.3, "share of the pairwise loss that stays for objects with such masks", ge=0)
     field_weight: float = option(1.0, "of like-coloured neighbours in the mean field over the teacher's mask", ge=0)
     ema: float = option(0.995, "momentum of the moving average", ge=0, lt=1)
 
@@ -85,13 +87,15 @@ class Mal(Method):
         config = self.config
         views = self._training_views(batch)
         logits = self.network(_jittered(views.rgb, config.color_jitter), views.cues)
-        target = _Target(views, logits.shape, config)
-        pairwise = config.pairwise_weight * (1.0 if views.masks is None else config.labelled_pairwise)
+        target = _Target(views, logits.shape, config, batch.scores)
+        risen = _rise(progress, 0, config.pairwise_warmup)
         losses = {
             "projection": projection_loss(logits, target.cells).mean(),
-            "pairwise": pairwise * _rise(progress, 0, config.pairwise_warmup) * target.pairwise(logits),
+            "pairwise": config.pairwise_weight * risen * target.pairwise(logits),
             "outside": config.outside_weight * outside_loss(logits, target.box, views.valid).mean(),
         }
+        if risen < 1:
+            losses["start"] = (1 - risen) * start_loss(logits, target.cells).mean()
         if views.masks is not None and batch.scores is not None:
             known = labelled_loss(logits, views.masks, target.box * views.valid, batch.scores)
             losses["labels"] = config.label_weight * known
@@ -163,7 +167,9 @@ class Mal(Method):
 class _Target:
     """What a batch of crops says about its masks."""
 
-    def __init__(self, views: Views, shape: torch.Size, config: MalConfig) -> None:
+    def __init__(
+        self, views: Views, shape: torch.Size, config: MalConfig, scores: Float[Tensor, "b"] | None = None
+    ) -> None:
         count, *size = shape
         self.cells: Int[Tensor, "b 4"] = box_cells(views.box_in_crop, (size[0], size[1]))
         self.box: Float[Tensor, "b h w"] = box_masks(self.cells, (size[0], size[1])).float()
@@ -173,6 +179,8 @@ class _Target:
         edges = color_edges(self.lab, views.valid, tau=config.tau, theta=config.theta, dilation=config.dilation)
         weights = image_edge_weights(edges, self.windows)
         share = 1 / sum_by_instance(weights, self.windows).clamp(min=1) / count
+        if scores is not None:
+            share = share * torch.where(scores > 0, config.labelled_pairwise, 1.0)
         self._edges = scale_by_instance(weights, share, self.windows)
 
     def pairwise(self, logits: Tensor) -> Float[Tensor, ""]:
@@ -186,6 +194,22 @@ def outside_loss(
     """Mean cross-entropy with background over the cells of the image outside the box."""
     weight = (1 - box) * valid
     return (F.softplus(logits) * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1)
+
+
+def start_loss(logits: Float[Tensor, "b h w"], cells: Int[Tensor, "b 4"]) -> Float[Tensor, "b"]:
+    """Mean cross-entropy with foreground over the cells whose centres lie in the ellipse that the box inscribes.
+
+    The projection loss alone is also content with one row and one column of the box, an easy way out that depends on
+    no pixel; who starts from a filled ellipse and lets the colours carve it does not get there.
+    """
+    corner, far = cells[:, :2, None].float(), cells[:, 2:, None].float()
+    along = [torch.arange(side, device=logits.device) + 0.5 for side in (logits.shape[2], logits.shape[1])]
+    x, y = (
+        (2 * along[axis] - corner[:, axis] - far[:, axis]) / (far[:, axis] - corner[:, axis]).clamp(min=1)
+        for axis in (0, 1)
+    )
+    middle = (x[:, None, :] ** 2 + y[:, :, None] ** 2 <= 1).float()
+    return (F.softplus(-logits) * middle).sum(dim=(1, 2)) / middle.sum(dim=(1, 2)).clamp(min=1)
 
 
 def labelled_loss(

@@ -29,6 +29,7 @@ class CropBatch:
     canvas: UInt8[Tensor, "b 3 S S"]
     boxes: Float[Tensor, "b 4"]  # xyxy, image pixels
     others: Float[Tensor, "b k 4"]  # boxes of the same image that overlap; all zero where there are fewer
+    rivals: Bool[Tensor, "b k"]  # which of them are of the object's own class
     sizes_wh: Float[Tensor, "b 2"]  # of the images
     images: tuple[str, ...]
     masks: UInt8[Tensor, "b T T"] | None = None  # what an earlier round found, over the canvases; 255 = certain
@@ -53,7 +54,7 @@ class Views:
 def take(batch: CropBatch, index: Int[Tensor, "n"], device: str | torch.device = "cpu") -> CropBatch:
     """These objects of a batch, on a device."""
     return CropBatch(
-        *(getattr(batch, name)[index].to(device) for name in ("canvas", "boxes", "others", "sizes_wh")),
+        *(getattr(batch, name)[index].to(device) for name in ("canvas", "boxes", "others", "rivals", "sizes_wh")),
         images=tuple(batch.images[place] for place in index.tolist()),
         masks=None if batch.masks is None else batch.masks[index].to(device),
         scores=None if batch.scores is None else batch.scores[index].to(device),
@@ -103,8 +104,10 @@ def _cut(pixels: UInt8[Tensor, "3 h w"], extent: Sequence[float], size: int) -> 
     return cut.round().clamp(0, 255).to(torch.uint8)
 
 
-def neighbour_boxes(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n k 4"]:
-    """For each box of an image the other boxes that overlap it, most first, zeros behind them."""
+def neighbour_boxes(
+    boxes: Float[Tensor, "n 4"], classes: Int[Tensor, "n"]
+) -> tuple[Float[Tensor, "n k 4"], Bool[Tensor, "n k"]]:
+    """For each box of an image the other boxes that overlap it, most first, zeros behind them; which have its class."""
     low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     shared = (high - low).clamp(min=0).prod(dim=2)
@@ -112,7 +115,8 @@ def neighbour_boxes(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n k 4"]:
     count = min(NEIGHBOURS, len(boxes))
     overlap, which = shared.topk(count, dim=1)
     chosen = boxes[which] * (overlap > 0)[..., None]
-    return F.pad(chosen, (0, 0, 0, NEIGHBOURS - count))
+    same = (classes[which] == classes[:, None]) & (overlap > 0)
+    return F.pad(chosen, (0, 0, 0, NEIGHBOURS - count)), F.pad(same, (0, NEIGHBOURS - count))
 
 
 def sample_views(batch: CropBatch, rect: Float[Tensor, "b 4"], flip: Bool[Tensor, "b"], size: int) -> Views:
@@ -148,9 +152,9 @@ def cell_centres(
     return torch.where(flip[:, None], x.flip(1), x), y
 
 
-def cue_planes(batch: CropBatch, x: Float[Tensor, "b w"], y: Float[Tensor, "b h"]) -> Float[Tensor, "b 7 h w"]:
+def cue_planes(batch: CropBatch, x: Float[Tensor, "b w"], y: Float[Tensor, "b h"]) -> Float[Tensor, "b 9 h w"]:
     """What the network is told of boxes: in the box; distances to its four sides in box sides, cut at 1; in a smaller
-    other box; in a larger other box.
+    and in a larger box of another class; in a smaller and in a larger one of its own class.
     """
     boxes = batch.boxes
     side = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
@@ -163,18 +167,19 @@ def cue_planes(batch: CropBatch, x: Float[Tensor, "b w"], y: Float[Tensor, "b h"
     return torch.stack([inside.float(), *(d.clamp(-1, 1) for d in distances), *_other_planes(batch, x, y)], dim=1)
 
 
-def _other_planes(batch: CropBatch, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _other_planes(batch: CropBatch, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     others = batch.others
     column = (x[:, None] >= others[..., 0:1]) & (x[:, None] < others[..., 2:3])
     row = (y[:, None] >= others[..., 1:2]) & (y[:, None] < others[..., 3:4])
     area = (others[..., 2:] - others[..., :2]).prod(dim=2)
     smaller = (area < (batch.boxes[:, 2:] - batch.boxes[:, :2]).prod(dim=1, keepdim=True)) & (area > 0)
+    own = batch.rivals
 
     def covered(chosen: Tensor) -> Tensor:
         hits = torch.einsum("bkh,bkw->bhw", (row & chosen[..., None]).float(), column.float())
         return (hits > 0).float()
 
-    return covered(smaller), covered(~smaller)
+    return covered(smaller & ~own), covered(~smaller & ~own), covered(smaller & own), covered(~smaller & own)
 
 
 def _on_image(x: Tensor, y: Tensor, sizes_wh: Tensor) -> Bool[Tensor, "b h w"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou
@@ -93,16 +93,25 @@ def load_mal(weights: Path, config: Mapping[str, Any], *, device: str, candidate
 
 def object_batch(inputs: Sequence[TeacherInput], canvas_px: int) -> CropBatch:
     """All objects of some images, canvases cut."""
-    canvases, boxes, others, sizes, names = [], [], [], [], []
+    canvases, boxes, others, rivals, sizes, names = [], [], [], [], [], []
     for number, one in enumerate(inputs):
         given = torch.as_tensor(one.boxes_xyxy, dtype=torch.float32).reshape(-1, 4)
         canvases.append(cut_canvases(one.pixels, given, canvas_px))
         boxes.append(given)
-        others.append(neighbour_boxes(given))
+        near, same = neighbour_boxes(given, _classes(one))
+        others.append(near)
+        rivals.append(same)
         height, width = one.pixels.shape[:2]
         sizes.append(torch.tensor([[width, height]], dtype=torch.float32).expand(len(given), 2))
         names += [str(number)] * len(given)
-    return CropBatch(torch.cat(canvases), torch.cat(boxes), torch.cat(others), torch.cat(sizes), tuple(names))
+    pixels, all_boxes = torch.cat(canvases), torch.cat(boxes)
+    return CropBatch(pixels, all_boxes, torch.cat(others), torch.cat(rivals), torch.cat(sizes), tuple(names))
+
+
+def _classes(one: TeacherInput) -> Int[Tensor, "n"]:
+    """The class of each box; all are taken to be of one where nobody says."""
+    given = one.category_ids
+    return torch.zeros(len(one.boxes_xyxy), dtype=torch.int64) if given is None else torch.from_numpy(given)
 
 
 def _box_part(

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pseudolabel.condinst import backbone as encoders
 from pseudolabel.condinst.backbone import Encoder, build_encoder
 
-CUES = 7  # see mal_crops.cue_planes
+CUES = 9  # see mal_crops.cue_planes
 STRIDE = 4
 
 

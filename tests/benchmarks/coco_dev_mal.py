@@ -5,8 +5,9 @@
 candidates above one half, cut to its box, and in the rows `fused` what `fuse` makes of the teacher's candidates alone,
 with its fit to the colours. Seconds are CPU time of the whole process.
 
-    python tests/benchmarks/coco_dev_mal.py                # from boxes alone
-    python tests/benchmarks/coco_dev_mal.py --guided       # three rounds, a segmenter's masks between them
+    python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
+    python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 3   # from boxes alone, a segmenter's encoder
+    python tests/benchmarks/coco_dev_mal.py --guided --rounds 3      # and with that segmenter's masks between rounds
 """
 
 import argparse
@@ -42,6 +43,7 @@ VOC = frozenset([
 ])
 # fmt: on
 MIN_AREA_PX = 1024
+IMAGENET, SEGMENTER = "mobilenetv2_imagenet_fp16.safetensors", "deeplabv3_mobilenetv2_voc21.onnx"
 VIEWS = (1, 2, 6, 10)
 
 
@@ -55,14 +57,16 @@ def main() -> None:
         "--pairwise-weight", type=float, default=TrainTeacherConfig.model_fields["pairwise_weight"].default
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--guided", action="store_true", help="three rounds, the segmenter's masks between them")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--segmenter", action="store_true", help="start from the segmenter's encoder")
+    parser.add_argument("--guided", action="store_true", help="and use the segmenter's masks between the rounds")
     parser.add_argument("--run", type=Path)
     options, _ = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as scratch:
         run = RunPaths(options.run or Path(scratch) / "run")
         seconds = _train(run, options)
         rows = [row | seconds for row in _rows(run)]
-    name = "coco_dev_mal_guided" if options.guided else "coco_dev_mal"
+    name = "coco_dev_mal" + ("_guided" if options.guided else "_segmenter" if options.segmenter else "")
     report(name, rows, on="coco-dev, 1302 boxes of 142 images", seeds=[options.seed])
 
 
@@ -75,13 +79,13 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
     if options.guided:
         _semantic_masks(run)
     config = TrainTeacherConfig(
-        backbone_weights=str(shared / "weights" / "mobilenetv2_imagenet_fp16.safetensors"),
+        backbone_weights=str(shared / "weights" / (SEGMENTER if options.segmenter or options.guided else IMAGENET)),
         epochs=options.epochs,
         batch_size=options.batch_size,
         crop_px=options.crop_px,
         teacher_from=options.teacher_from,
         pairwise_weight=options.pairwise_weight,
-        rounds=3 if options.guided else 1,
+        rounds=options.rounds,
         guides=["semantic"] if options.guided else [],
         seed=options.seed,
         device="cpu",
@@ -97,7 +101,7 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
 
 def _semantic_masks(run: RunPaths) -> None:
     """Candidates of the classes that the shared folder's segmenter knows."""
-    model = f"onnx:{shared_folder() / 'weights' / 'deeplabv3_mobilenetv2_voc21.onnx'}"
+    model = f"onnx:{shared_folder() / 'weights' / SEGMENTER}"
     config = InferSemanticConfig(model=model, unknown_classes="none", workers=1)
     run_stage(run, "infer-semantic", config)
     for name, behind in stages_behind(run, "infer-semantic", config):

@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from pseudolabel.fusion.exclusive import Claim, exclusive_pixels
+from pseudolabel.fusion.exclusive import STAKE, UPRIGHT, Claim, Share, shared_out
 from pseudolabel.fusion.parts import without_islands, without_pinholes
 from pseudolabel.masks import Grid
 
@@ -44,36 +45,66 @@ def test_background_at_the_border_is_no_hole() -> None:
     assert not without_pinholes(mask, largest_share=0.5)[0, 5]
 
 
-def test_a_pixel_goes_to_the_surer_object() -> None:
-    window = Grid(0, 0, 1.0, 1.0, 1, 3)
-    sure = Claim(window, np.array([[True, True, False]]), np.float32([[0.9, 0.6, 0.1]]))
-    doubtful = Claim(Grid(1.0, 0, 1.0, 1.0, 1, 2), np.array([[True, True]]), np.float32([[0.7, 0.8]]))
-    first, second = exclusive_pixels([sure, doubtful], (1, 3))
-    np.testing.assert_array_equal(first, [[True, False, False]])
-    np.testing.assert_array_equal(second, [[True, True]])
+def _claim(x: int, probability: np.ndarray, y: int = 0) -> Claim:
+    height, width = probability.shape
+    return Claim(Grid(float(x), float(y), 1.0, 1.0, height, width), probability > 0.5, probability.astype(np.float32))
 
 
-def test_of_equally_sure_objects_the_smaller_gets_the_pixel() -> None:
-    large = Claim(Grid(0, 0, 1.0, 1.0, 2, 2), np.ones((2, 2), dtype=bool), np.full((2, 2), 0.8, np.float32))
-    small = Claim(Grid(1.0, 1.0, 1.0, 1.0, 1, 1), np.ones((1, 1), dtype=bool), np.full((1, 1), 0.8, np.float32))
-    first, second = exclusive_pixels([large, small], (2, 2))
-    assert first.sum() == 3
-    assert second.all()
+def _shares(claims: list[Claim], *, upright: bool = False) -> list[Share]:
+    shares = shared_out(claims, upright=upright)
+    assert all(share is not None for share in shares)
+    return [share for share in shares if share is not None]
 
 
-def test_no_pixel_has_two_owners_and_none_is_lost() -> None:
+def test_a_pixel_goes_to_the_surer_of_objects_with_as_much_at_stake() -> None:
+    first, second = _shares([_claim(0, np.array([[0.9, 0.6, 0.1]])), _claim(1, np.array([[0.7, 0.8]]))])
+    np.testing.assert_array_equal(first.pixels, [[True, False, False]])  # 1 of 2 pixels is disputed for each
+    np.testing.assert_array_equal(second.pixels, [[True, True]])
+
+
+def test_a_disputed_pixels_probability_is_times_that_of_winning() -> None:
+    first, second = _shares([_claim(0, np.array([[0.9, 0.6, 0.1]])), _claim(1, np.array([[0.7, 0.8]]))])
+    odds = (0.7 / 0.3) / (0.6 / 0.4)  # of the second against the first, as both risk half of what they have
+    assert first.probability[0] == pytest.approx([0.9, 0.6 / (1 + odds), 0.1])
+    assert second.probability[0] == pytest.approx([0.7 * odds / (1 + odds), 0.8])
+
+
+def test_an_object_inside_another_gets_its_pixels_though_it_is_less_sure() -> None:
+    large, small = _shares([_claim(0, np.full((4, 4), 0.8)), _claim(1, np.full((2, 2), 0.6))])
+    assert large.pixels.sum() == 12
+    assert small.pixels.all()
+    margin = np.log(0.6 / 0.4) - np.log(0.8 / 0.2) + STAKE * (1 - 4 / 16)
+    assert small.probability[0, 0] == pytest.approx(0.6 / (1 + np.exp(-margin)))
+
+
+def test_in_upright_images_what_begins_lower_stands_in_front() -> None:
+    back, front = _claim(0, np.full((6, 4), 0.8), y=0), _claim(0, np.full((6, 4), 0.8), y=3)
+    for claims, place in (([back, front], 1), ([front, back], 0)):
+        assert _shares(claims, upright=True)[place].pixels.all()
+        assert _shares(claims, upright=True)[1 - place].pixels.sum() == 12
+    margin = UPRIGHT * np.tanh(3 / np.sqrt(24))
+    assert _shares([back, front], upright=True)[1].probability[0, 0] == pytest.approx(0.8 / (1 + np.exp(-margin)))
+
+
+def test_undisputed_objects_stay_as_they_are() -> None:
+    claims = [_claim(0, np.full((2, 2), 0.8)), _claim(5, np.full((2, 2), 0.9)), _claim(1, np.full((1, 6), 0.4))]
+    assert shared_out(claims, upright=True) == [None, None, None]
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_no_pixel_has_two_owners_and_none_is_lost(upright: bool) -> None:
     random = np.random.default_rng(0)
     claims = []
     for _ in range(20):
         x, y, w, h = random.integers(0, 20), random.integers(0, 20), random.integers(1, 12), random.integers(1, 12)
-        probability = random.random((h, w)).astype(np.float32)
-        claims.append(Claim(Grid(float(x), float(y), 1.0, 1.0, int(h), int(w)), probability > 0.5, probability))
+        claims.append(_claim(int(x), random.random((h, w)).round(1), y=int(y)))
     owners, wanted = np.zeros((40, 40), dtype=int), np.zeros((40, 40), dtype=bool)
-    for claim, pixels in zip(claims, exclusive_pixels(claims, (40, 40)), strict=True):
+    for claim, share in zip(claims, shared_out(claims, upright=upright), strict=True):
         view = (
             slice(int(claim.window.y0), int(claim.window.y0) + claim.window.height),
             slice(int(claim.window.x0), int(claim.window.x0) + claim.window.width),
         )
-        owners[view] += pixels
+        owners[view] += claim.pixels if share is None else share.pixels
         wanted[view] |= claim.pixels
+        assert share is None or (share.probability <= claim.probability + 1e-6).all()
     np.testing.assert_array_equal(owners, wanted.astype(int))

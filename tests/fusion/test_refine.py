@@ -61,7 +61,7 @@ def test_color_pulls_a_blurred_mask_to_the_edge_of_its_object() -> None:
 
     refined = refine(blurred, WINDOW, Refinement("color"), image)
     assert iou(blurred > 0.5) < 0.5
-    assert iou(refined > 0.5) > 0.9
+    assert iou(refined > 0.5) > 0.85
 
 
 def test_color_without_an_image_is_an_error() -> None:

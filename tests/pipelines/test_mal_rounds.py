@@ -66,8 +66,9 @@ def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp
     assert targets.masks.shape == (sum(len(one.objects) for one in images), TARGET_CELLS, TARGET_CELLS)
     large = [max(side := one.bbox_xywh[2:]) > 30 and min(side) > 30 for image in images for one in image.objects]
     assert any(large)
-    middle = targets.masks[large][:, 28:36, 28:36] > 127  # the box is the middle half of its canvas
-    corner = targets.masks[large][:, :14, :14]
+    half, corners = slice(7 * TARGET_CELLS // 16, 9 * TARGET_CELLS // 16), slice(0, 7 * TARGET_CELLS // 32)
+    middle = targets.masks[large][:, half, half] > 127  # the box is the middle half of its canvas
+    corner = targets.masks[large][:, corners, corners]
     assert middle.mean() > 0.9
     assert corner.max() == 0
     assert ((targets.scores > 0.3) & (targets.scores <= 1)).mean() > 0.8

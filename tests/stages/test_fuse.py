@@ -98,13 +98,17 @@ def test_a_good_candidate_becomes_a_kept_mask_under_the_id_of_its_box(tmp_path: 
 
 
 def test_the_score_is_the_masks_own_expected_iou_where_boxes_are_given(tmp_path: Path) -> None:
-    """Half of the box at 0.8, the rest at 0.2: inside the mask 0.8 on average, expected 0.8 / (1 + 0.2)."""
+    """Half of the box at 0.8, the rest at 0.2, odds 4 and 1/4; a threshold of 0.6 makes odds of 8/3 and 1/6 of them,
+    probabilities 8/11 and 1/7: expected is 8/11 / (1 + 1/7).
+    """
     grid = Grid(10.0, 20.0, 2.0, 2.0, 15, 20)
     soft = np.full((15, 20), 51, dtype=np.uint8)
     soft[:, :10] = 204
     row = fuse(tmp_path, [image(object_cell(7, 3, BOX))], table(candidate(annotation_id=7, mask=SoftMask(grid, soft))),
                score="auto")[7]  # fmt: skip
-    assert row["expected_iou"] == pytest.approx(0.8 / 1.2, abs=0.03)  # the step between the halves is interpolated
+    assert row["expected_iou"] == pytest.approx(
+        8 / 11 / (8 / 7), abs=0.03
+    )  # the step between the halves is interpolated
     assert row["score"] == pytest.approx(np.sqrt(row["pixel_quality"] * row["expected_iou"]), rel=1e-6)
 
 
@@ -139,7 +143,7 @@ def test_sources_count_the_same_however_many_candidates_they_have(tmp_path: Path
         return SoftMask(ellipse(BOX).grid, np.full((30, 40), level, np.uint8))
 
     many = [candidate(mask=flat(90), box_score=0.8) for _ in range(4)]
-    other = candidate(mask=flat(190), source="semantic", box_score=0.8)
+    other = candidate(mask=flat(230), source="semantic", box_score=0.8)
     images = [image(object_cell(1, 3, BOX))]
     assert fuse(tmp_path / "a", images, table(*many), table(other), scale="raw")[1]["decision"] == "keep"
     alone = fuse(tmp_path / "b", images, table(*many), table(other), scale="raw", balance=False)[1]
@@ -196,16 +200,20 @@ def test_holes_and_parts_survive(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(row["segmentation"])[20:50, 10:50], cells > 0)
 
 
-def test_exclusive_masks_do_not_overlap(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("exclusive", "category", "share"),
+    [("none", 3, True), ("class", 3, False), ("class", 4, True), ("all", 4, False)],
+)
+def test_masks_share_pixels_only_where_they_may(tmp_path: Path, exclusive: str, category: int, share: bool) -> None:
     second = (30.0, 20.0, 40.0, 30.0)
     rows = fuse(
         tmp_path,
-        [image(object_cell(1, 3, BOX), object_cell(2, 3, second))],
-        table(candidate(), candidate(annotation_id=2, box_xywh=second)),
-        exclusive=True,
+        [image(object_cell(1, 3, BOX), object_cell(2, category, second))],
+        table(candidate(), candidate(annotation_id=2, box_xywh=second, category_id=category)),
+        exclusive=exclusive,
     )
     first_mask, second_mask = decode(rows[1]["segmentation"]), decode(rows[2]["segmentation"])
-    assert not (first_mask & second_mask).any()
+    assert (first_mask & second_mask).any() == share
     assert area(rows[1]["segmentation"]) + area(rows[2]["segmentation"]) > 1.3 * area(rows[1]["segmentation"])
 
 
@@ -315,7 +323,7 @@ def halves(tmp_path: Path, **options: Any) -> Row:
 def test_pixels_are_unsure_whose_probability_is_near_one_half(
     tmp_path: Path, band: float, unsure_px: int | None
 ) -> None:
-    row = halves(tmp_path, unsure_band=band)
+    row = halves(tmp_path, unsure_band=band, tau_pixel=0.5)
     assert row["area"] == 30 * 20
     assert (None if row["unsure"] is None else area(row["unsure"])) == unsure_px
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pseudolabel.masks import pixel_window, resample
 from pseudolabel.synthetic import Scene, draw_scene
 from pseudolabel.teachers.base import TeacherInput
-from pseudolabel.teachers.mal import Mal, MalConfig, mask_quality, outside_loss
+from pseudolabel.teachers.losses import projection_loss
+from pseudolabel.teachers.mal import Mal, MalConfig, mask_quality, outside_loss, start_loss
 from pseudolabel.teachers.mal_crops import (
     CropBatch,
     canvas_extent,
@@ -88,21 +89,51 @@ def test_cues_say_where_the_box_is_and_how_far_its_sides_are() -> None:
     assert float(cues.abs().max()) == 1.0
 
 
-def test_cues_tell_smaller_from_larger_neighbours() -> None:
+def test_cues_tell_smaller_from_larger_neighbours_and_rivals_of_the_same_class() -> None:
     boxes = torch.tensor([[40.0, 20.0, 72.0, 60.0], [44.0, 30.0, 52.0, 40.0], [0.0, 0.0, 56.0, 90.0]])
-    others = neighbour_boxes(boxes)
+    others, rivals = neighbour_boxes(boxes, torch.tensor([3, 5, 3]))
     assert others[0, :2].tolist() == [boxes[2].tolist(), boxes[1].tolist()]
     assert not others[0, 2:].any()
-    view = sample_views(_batch(_ramp(100, 120), boxes), canvas_extent(boxes), _no_flip(3), 64)
-    smaller, larger = view.cues[0, 5], view.cues[0, 6]
-    assert int(smaller.sum()) == 2 * 2  # 8 x 10 px on cells of 4 x 5 px
-    assert int(larger.sum()) == 8 * 16  # columns 24 to 56 of the crop, all rows
+    assert rivals[0, :2].tolist() == [True, False]
+    assert not rivals[0, 2:].any()
+    asked = TeacherInput(_ramp(100, 120), boxes.numpy(), category_ids=np.array([3, 5, 3]))
+    view = sample_views(object_batch([asked], 128), canvas_extent(boxes), _no_flip(3), 64)
+    # smaller and larger ones of another class, then of its own
+    assert view.cues[0, 5:].sum(dim=(1, 2)).tolist() == [
+        2 * 2,  # 8 x 10 px on cells of 4 x 5 px
+        0,
+        0,
+        8 * 16,  # columns 24 to 56 of the crop, all rows
+    ]
+
+
+def test_boxes_without_classes_are_taken_to_be_of_one() -> None:
+    boxes = torch.tensor([[40.0, 20.0, 72.0, 60.0], [44.0, 30.0, 52.0, 40.0]])
+    assert _batch(_ramp(100, 120), boxes).rivals[:, 0].tolist() == [True, True]
 
 
 def test_cells_beyond_the_image_are_not_valid() -> None:
     batch = _batch(_ramp(70, 80), BOX)
     valid = sample_views(batch, torch.tensor([[24.0, 0.0, 88.0, 80.0]]), _no_flip(1), 64).valid[0]
     assert valid.sum(dim=1).tolist() == [14] * 14 + [0] * 2
+
+
+def test_the_start_loss_asks_for_the_ellipse_in_the_box_and_for_no_more() -> None:
+    cells = torch.tensor([[1, 2, 5, 6]])  # 4 x 4 cells: all but the corners have their centre in the circle
+    logits = torch.full((1, 8, 9), -3.0)
+    assert float(start_loss(logits, cells)) == pytest.approx(math.log1p(math.exp(3)), rel=1e-6)
+    logits[0, 2:6, 1:5] = 50.0
+    logits[0, [2, 2, 5, 5], [1, 4, 1, 4]] = -50.0
+    assert float(start_loss(logits, cells)) == pytest.approx(0.0, abs=1e-6)
+    assert float(start_loss(torch.zeros(1, 8, 9), cells)) == pytest.approx(math.log(2))
+
+
+def test_a_row_and_a_column_satisfy_the_projection_but_not_the_start() -> None:
+    cells = torch.tensor([[0, 0, 8, 8]])
+    logits = torch.full((1, 8, 8), -20.0)
+    logits[0, 0], logits[0, :, 0] = 20.0, 20.0
+    assert float(projection_loss(logits, cells)) == pytest.approx(0.0, abs=1e-3)
+    assert float(start_loss(logits, cells)) > 10
 
 
 def test_the_outside_loss_of_an_undecided_mask_is_log_2() -> None:
