@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pseudolabel.fusion.candidates import Candidate, Target
     from pseudolabel.teachers.base import Teacher
 
-TARGET_CELLS = 64  # side of a target over its canvas, as fine as a mask of a 256 px canvas on stride 4
+TARGET_CELLS = 96  # side of a target over its canvas, as fine as a mask of a 384 px canvas on stride 4
 VIEWS = 4
 
 
@@ -36,6 +36,10 @@ class BoxedImage:
     def boxes_xyxy(self) -> list[list[float]]:
         return [list(one.box_xyxy) for one in self.objects]
 
+    @property
+    def category_ids(self) -> list[int]:
+        return [one.category_id for one in self.objects]
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -46,11 +50,17 @@ class Targets:
 
 
 def fused_targets(
-    run: RunPaths, plan: Plan, images: Sequence[BoxedImage], teacher: "Teacher", guides: Sequence[str], path: Path
+    run: RunPaths,
+    plan: Plan,
+    images: Sequence[BoxedImage],
+    teacher: "Teacher | None",
+    guides: Sequence[str],
+    path: Path,
 ) -> Targets:
     """The targets of every object, from `path` where an earlier, stopped call has written them.
 
     Args:
+        teacher: the last round's, None before there is one.
         guides: candidate tables beside the teacher, such as `semantic`.
         path: an .npy file; the scores lie beside it.
     """
@@ -71,7 +81,7 @@ def fused_targets(
 
 
 def _labels(
-    run: RunPaths, plan: Plan, images: Sequence[BoxedImage], teacher: "Teacher", guides: Sequence[str]
+    run: RunPaths, plan: Plan, images: Sequence[BoxedImage], teacher: "Teacher | None", guides: Sequence[str]
 ) -> "Iterator[tuple[np.ndarray, float]]":
     import numpy as np
     from tqdm import tqdm
@@ -82,32 +92,30 @@ def _labels(
     others = _Guides(run, plan, guides)
     for image in tqdm(images, desc="label for the next round", unit="image", leave=False, disable=None):
         pixels = load_pixels(plan, image.file_name)
-        [own] = teacher.predict([TeacherInput(pixels, np.array(image.boxes_xyxy, dtype=np.float32))])
-        candidates = [_bound(one, image) for one in own] + others.of(image)
-        yield from _image_labels(image, pixels, candidates)
+        boxes = np.array(image.boxes_xyxy, dtype=np.float32)
+        asked = TeacherInput(pixels, boxes, category_ids=np.array(image.category_ids))
+        own = [] if teacher is None else teacher.predict([asked])[0]
+        yield from _image_labels(image, pixels, [_bound(one, image) for one in own] + others.of(image))
 
 
 def _image_labels(
     image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]"
 ) -> "Iterator[tuple[np.ndarray, float]]":
-    """One soft mask over its canvas and one score for every object of an image."""
-    import math
-
+    """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them by itself."""
     import numpy as np
 
-    from pseudolabel.fusion.objects import FusionSettings, fuse_image
-    from pseudolabel.fusion.refine import Refinement, refine
-    from pseudolabel.fusion.scoring import expected_iou
+    from pseudolabel.fusion.labels import settled_labels
     from pseudolabel.masks import resample
+    from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
 
-    fused = fuse_image(image.objects, candidates, pixels.shape[:2], FusionSettings())
-    for one, target in zip(fused, image.objects, strict=True):
-        if one is None:
+    settings = label_settings(FuseConfig(), has_boxes=True)
+    labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, pixels)
+    for label, target in zip(labels, image.objects, strict=True):
+        if label.fused is None or label.verdict is not None:
             yield np.zeros((TARGET_CELLS, TARGET_CELLS), dtype=np.uint8), 0.0
             continue
-        soft = refine(one.probability, one.window, Refinement(), pixels)
-        score = math.sqrt(one.pixel_quality * expected_iou(soft, soft > 0.5))
-        yield np.rint(resample(soft, one.window, _canvas_grid(target)) * 255).astype(np.uint8), score
+        soft = resample(label.fused.probability, label.window, _canvas_grid(target))
+        yield np.rint(soft * 255).astype(np.uint8), label.score
 
 
 def _canvas_grid(target: "Target") -> Any:

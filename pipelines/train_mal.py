@@ -31,8 +31,8 @@ _LOOK_S = 0.5
 def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
     """Train on every box of the run that is no crowd and at least a pixel wide and high, round after round.
 
-    The first round learns from the boxes alone; each later one, from the start again, also from the masks that the
-    last one's network gave, with those of `guides`, fused.
+    The first round learns from the boxes alone, unless `guided_from` says 1; each later one, from the start again, also
+    from the masks that the last one's network gave, with those of `guides`, fused.
     """
     from pseudolabel.pipelines.mal_rounds import fused_targets
     from pseudolabel.teachers.mal_infer import MalTeacher
@@ -43,12 +43,15 @@ def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
     images = list(boxed_images(run, plan))
     folder = run.logs("train-teacher") / _digest(run, config)
     objects = Canvases(folder, plan, images, model.canvas_px)
-    method = _trained(objects, model, config, folder, device)
-    for number in range(2, config.rounds + 1):
-        teacher = MalTeacher(method.average, model, device=device, views=VIEWS)
-        own = folder / f"round-{number}"
-        objects.targets = fused_targets(run, plan, images, teacher, config.guides, own / "targets.npy")
+    method = None
+    for number in range(1, config.rounds + 1):
+        own = folder if number == 1 else folder / f"round-{number}"
+        teacher = None if method is None else MalTeacher(method.average, model, device=device, views=VIEWS)
+        guides = config.guides if number >= config.guided_from else []
+        if teacher is not None or guides:
+            objects.targets = fused_targets(run, plan, images, teacher, guides, own / "targets.npy")
         method = _trained(objects, model, config, own, device)
+    assert method is not None, "there is at least one round"
     about = {
         "method": "mal",
         "model": model.model_dump(mode="json"),
@@ -123,7 +126,10 @@ class Canvases:
             raise InputError(f"{plan.source}: no box to learn from; a teacher needs boxes of at least a pixel")
         boxes = [torch.tensor(image.boxes_xyxy) for image in images]
         self._boxes = torch.cat(boxes)
-        self._others = torch.cat([neighbour_boxes(one) for one in boxes])
+        near = [
+            neighbour_boxes(one, torch.tensor(image.category_ids)) for one, image in zip(boxes, images, strict=True)
+        ]
+        self._others, self._rivals = (torch.cat(parts) for parts in zip(*near, strict=True))
         sizes = [
             torch.tensor([image.size_wh], dtype=torch.float32).expand(len(image.boxes_xyxy), 2) for image in images
         ]
@@ -145,7 +151,8 @@ class Canvases:
         index = torch.tensor(list(places))
         canvas = torch.from_numpy(self._pixels[list(places)])
         names = tuple(self._names[place] for place in places)
-        batch = CropBatch(canvas, self._boxes[index], self._others[index], self._sizes[index], names)
+        others, rivals = self._others[index], self._rivals[index]
+        batch = CropBatch(canvas, self._boxes[index], others, rivals, self._sizes[index], names)
         if self.targets is None:
             return batch
         masks, scores = self.targets.masks[list(places)], self.targets.scores[list(places)]

@@ -11,7 +11,7 @@ from pseudolabel.config import Config, option, result_relevant
 from pseudolabel.errors import ConfigError, InputError, RejectError
 from pseudolabel.pipelines.commit import read_footer, read_part
 from pseudolabel.pipelines.device import resolve_device
-from pseudolabel.pipelines.fingerprint import file_sha256
+from pseudolabel.pipelines.fingerprint import backbone_files, file_sha256
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, read_plan
 from pseudolabel.pipelines.stages.infer_siseg import object_classes
@@ -67,7 +67,7 @@ class TrainSisegConfig(Config):
             from pseudolabel.siseg.segmenter_encoder import encoder_file
 
             return {"backbone": encoder_file(self.backbone)}
-        return {} if self.backbone_weights in ("hub", "none") else {"backbone": Path(self.backbone_weights)}
+        return backbone_files(self.backbone_weights)
 
 
 @dataclass(frozen=True, slots=True)

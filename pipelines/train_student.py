@@ -10,7 +10,7 @@ from pseudolabel.config import Config, option, result_relevant
 from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.commit import read_footer, read_part, write_text_atomically
 from pseudolabel.pipelines.device import resolve_device
-from pseudolabel.pipelines.fingerprint import file_sha256
+from pseudolabel.pipelines.fingerprint import backbone_files, file_sha256
 from pseudolabel.pipelines.made_categories import made_categories
 from pseudolabel.pipelines.memory import memory_errors_explained
 from pseudolabel.pipelines.paths import RunPaths
@@ -28,7 +28,11 @@ class TrainStudentConfig(Config):
 
     model: str = option("condinst", "which student: " + ", ".join(STUDENTS))
     backbone: str = option("resnet50", "encoder by name: tiny, mobilenet_v2, resnet50, swin_tiny, any timm name")
-    backbone_weights: str = option("hub", "a file, hub (the hub's cache), or none to start from chance")
+    backbone_weights: str = option(
+        "hub",
+        "a file (.safetensors, .pt, or a segmenter's .onnx over the same backbone), hub (the hub's cache), or none to "
+        "start from chance",
+    )
     width: int = option(256, "channels of the pyramid and of the heads", ge=40, multiple_of=8)
     convs: int = option(4, "convolutions in each tower of the heads", ge=1)
     finest_px: float = option(64.0, "condinst: half-size of objects up to which the finest level learns them", gt=0)
@@ -80,9 +84,7 @@ class TrainStudentConfig(Config):
 
     def weight_files(self) -> dict[str, Path]:
         """Files that decide the result."""
-        files = {"labels": self.labels, "validation": self.validation}
-        if self.backbone_weights not in ("hub", "none"):
-            files["backbone"] = Path(self.backbone_weights)
+        files = {"labels": self.labels, "validation": self.validation} | backbone_files(self.backbone_weights)
         return {name: path for name, path in files.items() if path is not None}
 
 

@@ -8,6 +8,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pseudolabel.config import Config, option
+from pseudolabel.pipelines.fingerprint import backbone_files
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.registry import Registry
 
@@ -63,7 +64,9 @@ class TrainTeacherConfig(Config):
         "mobilenet_v2", "encoder by name: mobilenet_v2, resnet50, resnet101, swin_tiny, tiny, or any timm name"
     )
     backbone_weights: str = option(
-        "hub", "a file, hub (ImageNet's, out of the hub's cache or fetched), or none to start from chance"
+        "hub",
+        "a file (.safetensors, .pt, or a segmenter's .onnx over the same backbone, its card beside it), hub "
+        "(ImageNet's, out of the hub's cache or fetched), or none to start from chance",
     )
     epochs: float = option(8.0, "how often every object (mal) or image (the others: 24) is seen", gt=0)
     batch_size: int = option(8, "objects (mal) or images (the others: 2) per step and process", ge=1)
@@ -84,8 +87,9 @@ class TrainTeacherConfig(Config):
     guides: list[str] = _of(
         ["mal"], [], "candidate tables, such as semantic, that are fused with the masks between two rounds"
     )
+    guided_from: int = _of(["mal"], 2, "round in which the guides speak first; in round 1 they speak alone", ge=1)
     label_weight: float = _of(["mal"], 2.0, "of the loss with the masks of the round before", ge=0)
-    crop_px: int = _of(["mal"], 128, "side of the crops, a multiple of 32", ge=32)
+    crop_px: int = _of(["mal"], 192, "side of the crops, a multiple of 32", ge=32)
     freeze: bool = option(True, "keep the encoder's layers up to stride 4 as they are (all but mal: if pretrained)")
     max_objects: int = _of(["mal"], 100_000, "train on this many objects at most, drawn by the seed", ge=1)
     image_px: int = _of(FAMILY, 640, "short side of the images that are seen, the long one twice that at most", ge=32)
@@ -159,8 +163,10 @@ class TrainTeacherConfig(Config):
 
     @model_validator(mode="after")
     def _guides_need_rounds(self) -> "TrainTeacherConfig":
-        if self.guides and self.rounds < 2:
-            raise PydanticCustomError("guides", "guides speak between two rounds: set rounds to 2 or more")
+        if self.guides and self.rounds < self.guided_from:
+            raise PydanticCustomError(
+                "guides", f"guides speak from round {self.guided_from} on: raise rounds, or lower guided_from"
+            )
         return self
 
     @model_validator(mode="before")
@@ -193,7 +199,7 @@ class TrainTeacherConfig(Config):
 
     def weight_files(self) -> dict[str, Path]:
         """Files that decide the result."""
-        return {} if self.backbone_weights in ("hub", "none") else {"backbone": Path(self.backbone_weights)}
+        return backbone_files(self.backbone_weights)
 
 
 def methods_of(name: str) -> tuple[str, ...]:

@@ -41,12 +41,17 @@ class FuseConfig(StageConfig):
         "auto: expected where boxes are given, mqs where objects have to be found"
     )  # fmt: skip
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
-    tau_pixel: float = option(0.5, "pixels need a larger probability", gt=0, lt=1)
+    tau_pixel: float = option(0.6, "pixels need a larger fused probability", gt=0, lt=1)
     tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
     refine: Literal["none", "tight", "color"] = option("color", "fit the mask to the box's sides, and to colours")
     smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
     largest_pinhole: float = option(0.005, "holes below this share of the mask are filled", ge=0, le=1)
-    exclusive: bool = option(False, "give every pixel to one object at most")
+    exclusive: Literal["none", "class", "all"] = option(
+        "class", "a pixel belongs to one object of a class at most, to one of all, or to as many as claim it"
+    )
+    upright: bool = option(
+        True, "images show the ground below: of two objects that claim a pixel, the one that begins lower is in front"
+    )
     unsure_band: float = option(
         0.35, "pixels whose probability is less than this away from 1/2 are noted as unsure; 0 = none", ge=0, le=0.5
     )
@@ -60,7 +65,7 @@ class FuseStage:
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     config_class: ClassVar[type[StageConfig]] = FuseConfig
     resources: ClassVar[Resources] = Resources(cpus=1)
     unit: ClassVar[Literal["image", "object"]] = "object"
@@ -218,6 +223,7 @@ def label_settings(config: FuseConfig, *, has_boxes: bool) -> "LabelSettings":
         smallest_part=config.smallest_part,
         largest_pinhole=config.largest_pinhole,
         exclusive=config.exclusive,
+        upright=config.upright,
         by_expected_iou=expected,
         unsure_band=config.unsure_band,
     )

@@ -128,7 +128,8 @@ class InferTeacherStage:
             return None
         boxes = np.array([_xyxy(one["bbox_xywh"]) for one in objects], dtype=np.float32).reshape(-1, 4)
         labels = np.array([self._classes.get(one["category_id"], -1) for one in objects], dtype=np.int64)
-        return TeacherInput(pixels, boxes, labels)
+        category_ids = np.array([one["category_id"] for one in objects], dtype=np.int64)
+        return TeacherInput(pixels, boxes, labels, category_ids)
 
     def _image_rows(self, image: Row, found: "list[TeacherCandidate] | RejectError") -> list[Row]:
         import math

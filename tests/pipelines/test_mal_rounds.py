@@ -125,8 +125,15 @@ def test_a_second_round_gives_another_teacher_and_the_same_one_every_time(run: R
     assert run_training(run, "train-teacher", TrainTeacherConfig(**QUICK, rounds=2), overwrite=True).sha256 == two
 
 
-def test_guides_without_a_second_round_are_refused() -> None:
-    with pytest.raises(ValidationError, match="set rounds to 2 or more"):
+def test_guides_may_speak_before_there_is_a_teacher(run: RunPaths) -> None:
+    alone = run_training(run, "train-teacher", TrainTeacherConfig(**QUICK)).sha256
+    _write_full_boxes(run)
+    guided = TrainTeacherConfig(**QUICK, guides=["full"], guided_from=1)
+    assert run_training(run, "train-teacher", guided, overwrite=True).sha256 != alone
+
+
+def test_guides_that_never_speak_are_refused() -> None:
+    with pytest.raises(ValidationError, match="guides speak from round 2 on: raise rounds, or lower guided_from"):
         TrainTeacherConfig(guides=["semantic"])
 
 
