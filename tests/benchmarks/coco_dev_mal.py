@@ -2,8 +2,8 @@
 
 `--epochs`, `--batch-size`, `--crop-px`, `--teacher-from`, `--pairwise-weight`, `--seed` change the training,
 `--run DIR` keeps the run folder. One core and the ImageNet weights of the shared folder; a mask is the mean of its
-candidates above one half, cut to its box, and in the rows `fused` what `fuse` makes of the teacher's candidates alone,
-with its fit to the colours. Seconds are CPU time of the whole process.
+candidates above one half, cut to its box, and in the rows `fused` what `fuse` makes of the teacher's candidates and,
+where guided, the segmenter's. Seconds are CPU time of the whole process.
 
     python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
     python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 3   # from boxes alone, a segmenter's encoder
@@ -44,7 +44,7 @@ VOC = frozenset([
 # fmt: on
 MIN_AREA_PX = 1024
 IMAGENET, SEGMENTER = "mobilenetv2_imagenet_fp16.safetensors", "deeplabv3_mobilenetv2_voc21.onnx"
-VIEWS = (1, 2, 6, 10)
+VIEWS = (1, 2, 6)
 
 
 def main() -> None:
@@ -100,17 +100,17 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _semantic_masks(run: RunPaths) -> None:
-    """Candidates of the classes that the shared folder's segmenter knows."""
+    """Candidates of the shared folder's segmenter, those of classes that it does not know from colours."""
     model = f"onnx:{shared_folder() / 'weights' / SEGMENTER}"
-    config = InferSemanticConfig(model=model, unknown_classes="none", workers=1)
+    config = InferSemanticConfig(model=model, workers=1)
     run_stage(run, "infer-semantic", config)
     for name, behind in stages_behind(run, "infer-semantic", config):
         run_stage(run, name, behind)
 
 
 def _fused(run: RunPaths) -> dict[int, dict[str, Any]]:
-    """Rows of `fuse` on the teacher's candidates, by annotation."""
-    run_stage(run, "fuse", FuseConfig(sources=["teacher"], workers=1))
+    """Rows of `fuse`, by annotation, of all candidates that the run has."""
+    run_stage(run, "fuse", FuseConfig(workers=1))
     rows = read_part(run.part("pseudo", 0, 1)).to_pylist()
     return {row["annotation_id"]: row for row in rows if row["status"] == "ok"}
 
