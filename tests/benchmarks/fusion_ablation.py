@@ -13,7 +13,7 @@ one source, object by object, with its own 95 % interval.
 import argparse
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ VOC = (
 )  # fmt: skip
 CASES = {"all": Selection(), "voc": Selection(VOC), "voc32": Selection(VOC, 32 * 32)}
 SEED = 0
-ENCODER = "mobilenetv2_imagenet_fp16.safetensors"
+ENCODER, SEGMENTER = "mobilenetv2_imagenet_fp16.safetensors", "deeplabv3_mobilenetv2_voc21.onnx"
 TEACHER = {"precision": "bf16", "threads": 1}
 Row = dict[str, Any]
 
@@ -56,8 +56,11 @@ def settings(sources: list[str]) -> dict[str, Row]:
         **{f"fused, fusion {name}": {"fusion": name} for name in ("qmf", "vote", "best")},
         **{f"fused, score {name}": {"score": name} for name in ("expected", "mqs", "mcs", "mcs-paper", "code")},
         "fused, as the released code": {"fusion": "vote", "score": "code", "candidates": "20"},
-        **{f"fused, K = {k}": {"candidates": str(k)} for k in (1, 2, 5, 10, "adaptive")},
-        **{f"fused, min_iou {value}": {"min_iou": value} for value in (0.0, 0.3, 0.7)},
+        **{f"fused, K = {k}": {"candidates": str(k)} for k in (1, 10, "adaptive")},
+        "fused, min_iou 0": {"min_iou": 0.0},
+        **{f"fused, tau_pixel {value}": {"tau_pixel": value} for value in (0.5, 0.6)},
+        **{f"fused, exclusive {among}": {"exclusive": among} for among in ("none", "class", "all")},
+        "fused, not upright": {"upright": False},
         "fused, scores as given": {"scale": "raw"},
         "fused, scores by support": {"scale": "support"},
         "fused, sources not balanced": {"balance": False},
@@ -129,7 +132,7 @@ def calibrated_error(rows: list[Row], truth: Truth, selection: Selection) -> flo
     return expected_calibration_error(held_out_scores(own, ious), ious)
 
 
-def table(run: RunPaths, ground_truth: Path, cases: list[str], only: str) -> Iterator[Row]:
+def table(run: RunPaths, ground_truth: Path, cases: list[str], only: str, base: Row) -> Iterator[Row]:
     """One row per setting and case."""
     truth = read_truth(read_json(ground_truth), where=str(ground_truth))
     objects = {case: selected(truth, CASES[case]) for case in cases}
@@ -139,6 +142,7 @@ def table(run: RunPaths, ground_truth: Path, cases: list[str], only: str) -> Ite
     for name, options in settings(sources).items():
         if only not in name and name not in sources:
             continue
+        options = base | options
         key = FuseConfig(**options).model_dump_json()
         if key not in done:
             rows = fused_rows(run, options)
@@ -161,15 +165,21 @@ class Case:
     run: RunPaths
     truth: Path
     selections: tuple[str, ...]
+    base: Row = field(default_factory=dict)  # options of `fuse` in every row
 
 
 def coco(folder: Path) -> Case:
-    """142 photographs: a pretrained segmenter of 21 classes, and a teacher that learned from their boxes."""
+    """142 photographs: a pretrained segmenter of 21 classes, and a teacher that learned from their boxes and from it."""
     data, weights = shared_folder() / "data" / "coco-dev", shared_folder() / "weights"
     sections = {
-        "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 8},
-        "infer-semantic": {"model": f"onnx:{weights / 'deeplabv3_mobilenetv2_voc21.onnx'}"},
-        "train-teacher": {"backbone_weights": str(weights / ENCODER), **TEACHER},
+        "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 1},
+        "infer-semantic": {"model": f"onnx:{weights / SEGMENTER}"},
+        "train-teacher": {
+            "backbone_weights": str(weights / SEGMENTER),
+            "rounds": 3,
+            "guides": ["semantic"],
+            **TEACHER,
+        },
         "infer-teacher": {},
     }
     return Case(finished(folder / "coco", sections), data / "instances.json", ("all", "voc32"))
@@ -184,7 +194,7 @@ def nuclei(folder: Path) -> Case:
         "train-teacher": {"backbone_weights": str(weights / ENCODER), "epochs": 3, **TEACHER},
         "infer-teacher": {},
     }
-    return Case(finished(folder / "nuclei", sections), data / "instances_train.json", ("all",))
+    return Case(finished(folder / "nuclei", sections), data / "instances_train.json", ("all",), {"upright": False})
 
 
 def drawn(folder: Path) -> Case:
@@ -222,12 +232,12 @@ def main() -> None:
     if given.set:
         with tempfile.TemporaryDirectory() as scratch:
             case = SETS[given.set](given.folder or Path(scratch))
-            rows = list(table(case.run, case.truth, list(case.selections), given.only))
+            rows = list(table(case.run, case.truth, list(case.selections), given.only, case.base))
         report(f"fusion_ablation_{given.set}", rows, on=f"{given.set}: {SETS[given.set].__doc__}", seeds=[SEED])
         return
     if not (given.run and given.ground_truth):
         parser.error("name a RUN and --ground-truth, or a --set")
-    rows = list(table(RunPaths(given.run), given.ground_truth, given.case or ["all", "voc32"], given.only))
+    rows = list(table(RunPaths(given.run), given.ground_truth, given.case or ["all", "voc32"], given.only, {}))
     report("fusion_ablation", rows, on=read_plan(RunPaths(given.run)).source.rsplit("/", 1)[-1], seeds=[SEED])
 
 
