@@ -26,11 +26,16 @@ OnSummary = Callable[[dict[str, Any]], None]
 
 # heads on the features of the demo's own segmenter; one thread, as with the segmenter's own training
 _SISEG = {"head_width": 64, "crop": 192, "steps": 60, "learning_rate": 4e-3, "threads": 1, "device": "cpu"}
-# a CondInst that starts from the segmenter's encoder; about 400 steps
+# a box-conditioned teacher that starts from the segmenter's encoder and from the masks of the two sources before it
+_TEACHER: dict[str, Any] = {
+    "backbone": ENCODER, "freeze": False, "crop_px": 64, "epochs": 4, "guides": ["semantic", "siseg"], "guided_from": 1,
+    "threads": 1, "device": "cpu",
+}  # fmt: skip
+# a CondInst that starts from the segmenter's encoder; 360 steps
 STUDENT: dict[str, Any] = {
     "model": "condinst", "backbone": ENCODER, "width": 64, "convs": 2, "finest_px": 25.6,
     "image_px": 256, "predict_px": 320, "smallest_scale": 0.7, "largest_scale": 1.4, "views": "weak",
-    "epochs": 40, "batch_size": 4, "learning_rate": 2e-3, "encoder_learning_rate": 1e-3, "ema": 0.98,
+    "epochs": 36, "batch_size": 4, "learning_rate": 2e-3, "encoder_learning_rate": 1e-3, "ema": 0.98,
     "validate_every": 0, "threads": 1, "device": "cpu",
 }  # fmt: skip
 # so few images that starting worker processes would take longer than the work
@@ -77,12 +82,16 @@ def student_table(students: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def label_sections(scenes: Path, segmenter: Path) -> dict[str, Any]:
-    """The run file's sections that label drawn scenes out of their boxes and the segmenter's folder."""
+    """The run file's sections that label drawn scenes out of their boxes and the segmenter's folder, its encoder's file
+    beside it.
+    """
     return {
         "shard": _shard(scenes),
         "infer-semantic": {"model": f"smp:{segmenter}"},
         "train-siseg": {"backbone": f"smp:{segmenter}", **_SISEG},
         "infer-siseg": {"weak_cells": 0.7, "pictures": 1},
+        "train-teacher": {**_TEACHER, "backbone_weights": str(segmenter.with_name("encoder.safetensors").absolute())},
+        "infer-teacher": {"candidates": 2, "threads": 1},
         "fuse": {},
     }
 

@@ -148,6 +148,7 @@ def test_the_demo_ends_with_two_students_and_does_nothing_twice(
     )
     monkeypatch.setitem(demo_chain.STUDENT, "epochs", 2)
     monkeypatch.setitem(demo_chain._SISEG, "steps", 2)
+    monkeypatch.setitem(demo_chain._TEACHER, "epochs", 0.5)
     first = demo_chain.run_demo(tmp_path, lambda line: None, lambda summary: None)
     assert set(first.students) == {"full", "pseudo"}
     assert all("validation_ap" in figures for figures in first.students.values())

@@ -52,6 +52,9 @@ def settings(sources: list[str]) -> dict[str, Row]:
     return {
         **{source: {"sources": [source]} for source in sources},
         "fused": {},
+        **{
+            f"fused without {one}": {"sources": [s for s in sources if s != one]} for one in sources if len(sources) > 2
+        },
         **{f"fused, ranking {name}": {"ranking": name} for name in ("bqr", "bpma")},
         **{f"fused, fusion {name}": {"fusion": name} for name in ("qmf", "vote", "best")},
         **{f"fused, score {name}": {"score": name} for name in ("expected", "mqs", "mcs", "mcs-paper", "code")},
@@ -169,7 +172,7 @@ class Case:
 
 
 def coco(folder: Path) -> Case:
-    """142 photographs: a pretrained segmenter of 21 classes, and a teacher that learned from their boxes and from it."""
+    """142 photographs: a pretrained segmenter of 21 classes, and one teacher of their boxes and of it."""
     data, weights = shared_folder() / "data" / "coco-dev", shared_folder() / "weights"
     sections = {
         "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 1},
