@@ -1,8 +1,9 @@
 """The box-conditioned teacher: the given box is the prompt, boxes are all that it learns from.
 
-Losses on the crop's stride-4 grid: projection and pairwise colour (BoxInst), the outside of the box as background, and
-in the later part of the training a moving average of the network as teacher, whose masks the network is to repeat as
-far as their quality goes (dice weighted by quality, and affinity, as BoxTeacher and BoxSeg have them).
+Losses on the crop's stride-4 grid: projection and pairwise colour (BoxInst); the outside of the box as background; the
+ellipse that the box inscribes as foreground, which fades as the pairwise loss rises; and in the later part of the
+training a moving average of the network as teacher, whose masks the network is to repeat as far as their quality goes
+(dice weighted by quality, and affinity, as BoxTeacher and BoxSeg have them).
 
 The idea is Mask Auto-Labeler's (Lan et al., CVPR 2023), with the losses of this project's other teachers.
 """

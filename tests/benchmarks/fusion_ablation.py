@@ -11,6 +11,7 @@ one source, object by object, with its own 95 % interval.
 """
 
 import argparse
+import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -135,20 +136,19 @@ def calibrated_error(rows: list[Row], truth: Truth, selection: Selection) -> flo
     return expected_calibration_error(held_out_scores(own, ious), ious)
 
 
-def table(run: RunPaths, ground_truth: Path, cases: list[str], only: str, base: Row) -> Iterator[Row]:
-    """One row per setting and case."""
+def table(
+    run: RunPaths, ground_truth: Path, cases: list[str], *, only: str = "", base: Row | None = None, jobs: int = 1
+) -> Iterator[Row]:
+    """One row per setting and case; `jobs` processes fuse."""
     truth = read_truth(read_json(ground_truth), where=str(ground_truth))
     objects = {case: selected(truth, CASES[case]) for case in cases}
     sources = [name.removeprefix("candidates/") for name in run.candidate_tables()]
+    wanted = {name: (base or {}) | options for name, options in settings(sources).items()}
+    wanted = {name: options for name, options in wanted.items() if only in name or name in sources}
     best: dict[str, np.ndarray] = {}
     done: dict[str, dict[str, Row]] = {}  # figures by options: many rows name the default
-    for name, options in settings(sources).items():
-        if only not in name and name not in sources:
-            continue
-        options = base | options
-        key = FuseConfig(**options).model_dump_json()
-        if key not in done:
-            rows = fused_rows(run, options)
+    for name, key, rows in _fused_once(run, wanted, jobs):
+        if rows is not None:
             predictions = predictions_of(rows, truth)
             done[key] = {}
             for case in cases:
@@ -159,6 +159,16 @@ def table(run: RunPaths, ground_truth: Path, cases: list[str], only: str, base: 
                 done[key][case] = measured(rows, truth, CASES[case]) | {"gain": more}
         for case in cases:
             yield {"setting": name, "case": case} | done[key][case]
+
+
+def _fused_once(run: RunPaths, wanted: dict[str, Row], jobs: int) -> Iterator[tuple[str, str, list[Row] | None]]:
+    """Each setting's name and key with its rows, which are None where an earlier setting means the same."""
+    keys = {name: FuseConfig(**options).model_dump_json() for name, options in wanted.items()}
+    first = {key: name for name, key in reversed(keys.items())}
+    with multiprocessing.get_context("spawn").Pool(jobs, torch.set_num_threads, (1,)) as pool:
+        tasks = {key: pool.apply_async(fused_rows, (run, wanted[name])) for key, name in reversed(first.items())}
+        for name, key in keys.items():
+            yield name, key, tasks[key].get() if first[key] == name else None
 
 
 @dataclass(frozen=True)
@@ -230,17 +240,22 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=list(CASES), help="all and voc32 if not given")
     parser.add_argument("--set", choices=list(SETS), help="make the run, too")
     parser.add_argument("--folder", type=Path, help="where the runs of --set are made and kept")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that fuse")
     parser.add_argument("--only", default="", help="settings whose name contains this")
     given, _ = parser.parse_known_args()
     if given.set:
         with tempfile.TemporaryDirectory() as scratch:
             case = SETS[given.set](given.folder or Path(scratch))
-            rows = list(table(case.run, case.truth, list(case.selections), given.only, case.base))
+            rows = list(
+                table(case.run, case.truth, list(case.selections), only=given.only, base=case.base, jobs=given.jobs)
+            )
         report(f"fusion_ablation_{given.set}", rows, on=f"{given.set}: {SETS[given.set].__doc__}", seeds=[SEED])
         return
     if not (given.run and given.ground_truth):
         parser.error("name a RUN and --ground-truth, or a --set")
-    rows = list(table(RunPaths(given.run), given.ground_truth, given.case or ["all", "voc32"], given.only, {}))
+    rows = list(
+        table(RunPaths(given.run), given.ground_truth, given.case or ["all", "voc32"], only=given.only, jobs=given.jobs)
+    )
     report("fusion_ablation", rows, on=read_plan(RunPaths(given.run)).source.rsplit("/", 1)[-1], seeds=[SEED])
 
 
