@@ -204,7 +204,7 @@ def nuclei(folder: Path) -> Case:
     sections = {
         "shard": {"images": str(data / "images"), "annotations": str(data / "boxes_train.json"), "shards": 2},
         "infer-colors": {},
-        "train-teacher": {"backbone_weights": str(weights / ENCODER), "epochs": 3, **TEACHER},
+        "train-teacher": {"backbone_weights": str(weights / ENCODER), "epochs": 3, "crop_px": 96, **TEACHER},
         "infer-teacher": {},
     }
     return Case(finished(folder / "nuclei", sections), data / "instances_train.json", ("all",), {"upright": False})
