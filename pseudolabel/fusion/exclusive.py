@@ -44,15 +44,20 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class _Dispute:
-    """The pixels that two objects claim, the smaller object first, and by how much that one beats the other there."""
+class _Pair:
+    """Two objects that dispute something, the smaller first, and where the common rectangle lies in their windows."""
 
     first: int
     second: int
-    at_first: tuple[slice, slice]  # where the common rectangle lies in each one's window
+    at_first: tuple[slice, slice]
     at_second: tuple[slice, slice]
-    pixels: Bool[np.ndarray, "h w"]
-    margin: Float32[np.ndarray, "h w"]
+
+    def pixels(self, claims: Sequence[Claim]) -> Bool[np.ndarray, "h w"]:
+        """What both claim of the common rectangle."""
+        both: Bool[np.ndarray, "h w"] = (
+            claims[self.first].pixels[self.at_first] & claims[self.second].pixels[self.at_second]
+        )
+        return both
 
 
 def shared_out(claims: Sequence[Claim], *, upright: bool) -> list[Share | None]:
@@ -61,18 +66,19 @@ def shared_out(claims: Sequence[Claim], *, upright: bool) -> list[Share | None]:
     Args:
         upright: the images show the ground below, so that what begins lower stands in front.
     """
-    disputes = list(_disputes(claims, upright=upright))
+    areas = [int(claim.pixels.sum()) for claim in claims]
+    pairs = list(_pairs(claims, areas))
     least: dict[int, Float32[np.ndarray, "h w"]] = {}
-    for one in disputes:
-        sides = ((one.first, one.at_first, one.margin), (one.second, one.at_second, -one.margin))
-        for index, view, margin in sides:
+    for pair in pairs:
+        disputed, margin = pair.pixels(claims), _margin(claims, pair, areas, upright=upright)
+        for index, view, own_margin in ((pair.first, pair.at_first, margin), (pair.second, pair.at_second, -margin)):
             own = least.setdefault(index, np.full(claims[index].pixels.shape, np.inf, dtype=np.float32))[view]
-            np.minimum(own, margin, out=own, where=one.pixels)
+            np.minimum(own, own_margin, out=own, where=disputed)
     left = {index: claims[index].pixels.copy() for index in least}
-    for one in disputes:
-        beaten = least[one.first][one.at_first] < least[one.second][one.at_second]
-        left[one.first][one.at_first] &= ~(one.pixels & beaten)
-        left[one.second][one.at_second] &= ~(one.pixels & ~beaten)
+    for pair in pairs:
+        disputed, beaten = pair.pixels(claims), least[pair.first][pair.at_first] < least[pair.second][pair.at_second]
+        left[pair.first][pair.at_first] &= ~(disputed & beaten)
+        left[pair.second][pair.at_second] &= ~(disputed & ~beaten)
     return [_share(claim, left[i], least[i]) if i in left else None for i, claim in enumerate(claims)]
 
 
@@ -81,8 +87,7 @@ def _share(claim: Claim, pixels: Bool[np.ndarray, "h w"], margin: Float32[np.nda
     return Share(pixels, claim.probability / (1 + np.exp(-margin)))
 
 
-def _disputes(claims: Sequence[Claim], *, upright: bool) -> Iterator[_Dispute]:
-    areas = [int(claim.pixels.sum()) for claim in claims]
+def _pairs(claims: Sequence[Claim], areas: Sequence[int]) -> Iterator[_Pair]:
     order = sorted(range(len(claims)), key=lambda i: areas[i])
     extents = np.array([claims[i].window.extent_xyxy for i in order]).reshape(-1, 4).round().astype(int)
     for place, first in enumerate(order):
@@ -91,15 +96,20 @@ def _disputes(claims: Sequence[Claim], *, upright: bool) -> Iterator[_Dispute]:
         for other in np.flatnonzero((low < high).all(axis=1)):
             second = order[place + 1 + int(other)]
             views = [_view(claims[i].window, low[other], high[other]) for i in (first, second)]
-            both = claims[first].pixels[views[0]] & claims[second].pixels[views[1]]
-            if not both.any():
-                continue
-            sure = [_log_odds(claims[i].probability[view]) for i, view in zip((first, second), views, strict=True)]
-            stake = STAKE * both.sum() * (1 / areas[first] - 1 / areas[second])
-            below = (claims[first].window.y0 - claims[second].window.y0) / np.sqrt(areas[first])
-            front = UPRIGHT * np.tanh(below) if upright else 0.0
-            margin = (sure[0] - sure[1] + stake + front).astype(np.float32)
-            yield _Dispute(first, second, views[0], views[1], both, margin)
+            pair = _Pair(first, second, *views)
+            if pair.pixels(claims).any():
+                yield pair
+
+
+def _margin(claims: Sequence[Claim], pair: _Pair, areas: Sequence[int], *, upright: bool) -> Float32[np.ndarray, "h w"]:
+    """By how much the first of a pair beats the second, over their common rectangle."""
+    first, second = claims[pair.first], claims[pair.second]
+    sure = _log_odds(first.probability[pair.at_first]) - _log_odds(second.probability[pair.at_second])
+    stake = pair.pixels(claims).sum() * (1 / areas[pair.first] - 1 / areas[pair.second])
+    lower = (first.window.y0 - second.window.y0) / np.sqrt(areas[pair.first])
+    in_front = UPRIGHT * np.tanh(lower) if upright else 0.0
+    margin: Float32[np.ndarray, "h w"] = (sure + STAKE * stake + in_front).astype(np.float32)
+    return margin
 
 
 def _view(window: Grid, low: np.ndarray, high: np.ndarray) -> tuple[slice, slice]:
