@@ -328,6 +328,22 @@ def test_pixels_are_unsure_whose_probability_is_near_one_half(
     assert (None if row["unsure"] is None else area(row["unsure"])) == unsure_px
 
 
+@pytest.mark.parametrize(
+    ("options", "level", "expected"),
+    [
+        pytest.param({"score": "expected"}, 245, "keep", id="sure"),
+        pytest.param({"score": "expected"}, 204, "review", id="our own score is high for nearly all masks"),
+        pytest.param({"score": "expected"}, 165, "box_only", id="hardly more than nothing"),
+        pytest.param({"score": "mqs"}, 204, "keep", id="the papers' scores are lower"),
+        pytest.param({"score": "expected", "keep_score": 0.5}, 204, "keep", id="said otherwise"),
+    ],
+)
+def test_limits_belong_to_the_scores_scale(tmp_path: Path, options: Row, level: int, expected: str) -> None:
+    flat = SoftMask(ellipse(BOX).grid, np.full((30, 40), level, np.uint8))
+    row = fuse(tmp_path, [image(object_cell(1, 3, BOX))], table(candidate(mask=flat, box_score=0.8)), **options)[1]
+    assert row["decision"] == expected
+
+
 def test_a_box_that_stands_in_for_a_mask_has_no_unsure_pixels(tmp_path: Path) -> None:
     assert halves(tmp_path, review_score=1.0, keep_score=1.0)["decision"] == "box_only"
     assert halves(tmp_path / "b", review_score=1.0, keep_score=1.0)["unsure"] is None
