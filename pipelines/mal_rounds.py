@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pseudolabel.fusion.candidates import Candidate, Target
     from pseudolabel.teachers.base import Teacher
 
-TARGET_CELLS = 96  # side of a target over its canvas, as fine as a mask of a 384 px canvas on stride 4
+TARGET_CELLS = 64  # side of a target over its canvas
 VIEWS = 4
 
 

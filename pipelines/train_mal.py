@@ -38,15 +38,16 @@ def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
     from pseudolabel.teachers.mal_infer import MalTeacher
     from pseudolabel.training.checkpoint import save_model
 
-    model = mal_config(config)
+    plain, fine = mal_configs(config)
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
     folder = run.logs("train-teacher") / _digest(run, config)
-    objects = Canvases(folder, plan, images, model.canvas_px)
-    method = None
+    objects = Canvases(folder, plan, images, fine.canvas_px)
+    model, method = plain, None
     for number in range(1, config.rounds + 1):
         own = folder if number == 1 else folder / f"round-{number}"
         teacher = None if method is None else MalTeacher(method.average, model, device=device, views=VIEWS)
+        model = fine if number == config.rounds > 1 else plain
         guides = config.guides if number >= config.guided_from else []
         if teacher is not None or guides:
             objects.targets = fused_targets(run, plan, images, teacher, guides, own / "targets.npy")
@@ -79,14 +80,17 @@ def _trained(objects: "Canvases", model: "MalConfig", config: TrainTeacherConfig
     return method
 
 
-def mal_config(config: TrainTeacherConfig) -> "MalConfig":
-    """The part of the options that describes the network and its losses."""
+def mal_configs(config: TrainTeacherConfig) -> "tuple[MalConfig, MalConfig]":
+    """The part of the options that describes the network and its losses, for all rounds but the last of several and for
+    that one; the canvases are the same.
+    """
     from pseudolabel.teachers.mal import MalConfig
 
-    return MalConfig(
+    largest = max(config.crop_px, config.last_crop_px) if config.rounds > 1 else config.crop_px
+    plain = MalConfig(
         backbone=config.backbone,
         crop_px=config.crop_px,
-        canvas_px=2 * config.crop_px,
+        canvas_px=2 * largest,
         lr=config.learning_rate,
         encoder_lr=config.encoder_learning_rate,
         freeze=config.freeze,
@@ -99,6 +103,7 @@ def mal_config(config: TrainTeacherConfig) -> "MalConfig":
         field_weight=config.field_weight,
         label_weight=config.label_weight,
     )
+    return plain, plain.model_copy(update={"crop_px": config.last_crop_px})
 
 
 def boxed_images(run: RunPaths, plan: Plan) -> Iterator[BoxedImage]:

@@ -89,7 +89,11 @@ class TrainTeacherConfig(Config):
     )
     guided_from: int = _of(["mal"], 2, "round in which the guides speak first; in round 1 they speak alone", ge=1)
     label_weight: float = _of(["mal"], 2.0, "of the loss with the masks of the round before", ge=0)
-    crop_px: int = _of(["mal"], 192, "side of the crops, a multiple of 32", ge=32)
+    crop_px: int = _of(["mal"], 128, "side of the crops, a multiple of 32", ge=32, multiple_of=32)
+    last_crop_px: int = _of(
+        ["mal"], 192, "side of the crops in the last of several rounds, which has masks to learn their fine parts from",
+        ge=32, multiple_of=32,
+    )  # fmt: skip
     freeze: bool = option(True, "keep the encoder's layers up to stride 4 as they are (all but mal: if pretrained)")
     max_objects: int = _of(["mal"], 100_000, "train on this many objects at most, drawn by the seed", ge=1)
     image_px: int = _of(FAMILY, 640, "short side of the images that are seen, the long one twice that at most", ge=32)

@@ -45,8 +45,8 @@ class MalConfig(Config):
 
     backbone: str = option("mobilenet_v2", "encoder by name")
     width: int = option(64, "channels of the pyramid and the head", ge=8, multiple_of=8)
-    crop_px: int = option(192, "side of a crop; the mask has a quarter of it", ge=32, multiple_of=32)
-    canvas_px: int = option(384, "side of the stored picture that crops are cut from", ge=64)
+    crop_px: int = option(128, "side of a crop; the mask has a quarter of it", ge=32, multiple_of=32)
+    canvas_px: int = option(256, "side of the stored picture that crops are cut from", ge=64)
     room: float = option(0.2, "context on every side of the box, in box sides", ge=0.05, le=0.45)
     jitter: float = option(0.05, "how far crops move, in box sides", ge=0, le=0.2)
     room_jitter: float = option(0.1, "how much the context varies", ge=0, le=0.2)
