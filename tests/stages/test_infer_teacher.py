@@ -1,5 +1,6 @@
 """`train-teacher --method mal` and `infer-teacher` over a run of drawn scenes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from pseudolabel.pipelines.stages.shard import ShardStage
 from pseudolabel.pipelines.train_teacher import TrainTeacherConfig, train_teacher
 from pseudolabel.records import soft_mask_from_struct
 from pseudolabel.synthetic import write_dataset
+from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
 from pseudolabel.teachers.boxinst import BoxInstConfig
 from pseudolabel.training.checkpoint import save_model
 
@@ -71,6 +73,28 @@ def test_the_table_has_the_name_that_was_given(run: RunPaths) -> None:
 
 def test_the_same_shard_gives_the_same_bytes(run: RunPaths) -> None:
     assert _table(run, candidates=2).equals(_table(run, candidates=2))
+
+
+class _Recorder:
+    """A teacher that keeps what it is asked and answers nothing."""
+
+    def __init__(self) -> None:
+        self.asked: list[TeacherInput] = []
+
+    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[TeacherCandidate]]:
+        self.asked += inputs
+        return [[] for _ in inputs]
+
+
+def test_a_teacher_is_told_which_boxes_are_of_one_class(run: RunPaths) -> None:
+    plan, manifest = read_plan(run), read_part(run.part("manifest", 0, 1))
+    stage = InferTeacherStage(InferTeacherConfig(threads=1), run)
+    stage.setup("cpu")
+    stage._teacher = recorder = _Recorder()
+    stage.run(Shard(0, 1, Path(plan.images_root), plan.exif), {"manifest": manifest})
+    images = sorted(manifest.to_pylist(), key=lambda row: row["image_key"])
+    expected = [[one["category_id"] for one in image["objects"]] for image in images]
+    assert [one.category_ids.tolist() for one in recorder.asked if one.category_ids is not None] == expected
 
 
 def test_an_image_that_is_gone_is_a_reject_and_the_others_go_on(run: RunPaths) -> None:
