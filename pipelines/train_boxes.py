@@ -86,7 +86,7 @@ def train_boxes(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
         "model": model.model_dump(mode="json"),
         "input": size.model_dump(mode="json"),
         "categories": [{"id": int(row["id"]), "name": str(row["name"])} for row in plan.categories],
-        "trained": config.model_dump(mode="json"),
+        "trained": result_relevant(config),
         "images": len(images),
     }
     save_model(run.model("teacher"), method.model_state(), about)

@@ -56,7 +56,7 @@ def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
     about = {
         "method": "mal",
         "model": model.model_dump(mode="json"),
-        "trained": config.model_dump(mode="json"),
+        "trained": result_relevant(config),
         "objects": len(objects),
     }
     save_model(run.model("teacher"), method.model_state(), about)

@@ -23,7 +23,7 @@ from pseudolabel.records import soft_mask_from_struct
 from pseudolabel.synthetic import write_dataset
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
 from pseudolabel.teachers.boxinst import BoxInstConfig
-from pseudolabel.training.checkpoint import save_model
+from pseudolabel.training.checkpoint import read_config, save_model
 
 SETTINGS = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
 
@@ -117,6 +117,13 @@ def test_training_again_gives_the_same_teacher(run: RunPaths) -> None:
         checkpoint.unlink()
     train_teacher(run, TrainTeacherConfig(**SETTINGS))
     assert run.model("teacher").read_bytes() == before
+
+
+def test_where_it_was_trained_is_no_part_of_a_teacher(run: RunPaths) -> None:
+    """Candidates of a teacher stay fresh if it is trained again elsewhere, to the same weights."""
+    trained = read_config(run.model("teacher"))["trained"]
+    assert trained["crop_px"] == 32
+    assert not {"device", "threads", "loader_workers"} & trained.keys()
 
 
 def test_no_crops_are_left_on_disk_after_training(run: RunPaths) -> None:
