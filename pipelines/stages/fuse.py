@@ -237,8 +237,8 @@ def label_settings(config: FuseConfig, *, has_boxes: bool) -> "LabelSettings":
 
 
 def _limits(config: FuseConfig, *, own_scale: bool) -> "Limits":
-    """Our own score is high for nearly all masks: on photographs the few below 0.8 have a mean IoU of 0.4, those below
-    0.65 one of 0.25, which is less than a box's.
+    """The limits that are given, or those of the score's scale: our own score is high for nearly all masks, so that the
+    limits of the others would never speak. `calibrate` gives limits that mean a precision.
     """
     from pseudolabel.fusion.decisions import Limits
 

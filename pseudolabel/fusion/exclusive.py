@@ -70,7 +70,8 @@ def shared_out(claims: Sequence[Claim], *, upright: bool) -> list[Share | None]:
     pairs = list(_pairs(claims, areas))
     least: dict[int, Float32[np.ndarray, "h w"]] = {}
     for pair in pairs:
-        disputed, margin = pair.pixels(claims), _margin(claims, pair, areas, upright=upright)
+        disputed = pair.pixels(claims)
+        margin = _margin(claims, pair, areas, int(disputed.sum()), upright=upright)
         for index, view, own_margin in ((pair.first, pair.at_first, margin), (pair.second, pair.at_second, -margin)):
             own = least.setdefault(index, np.full(claims[index].pixels.shape, np.inf, dtype=np.float32))[view]
             np.minimum(own, own_margin, out=own, where=disputed)
@@ -101,11 +102,13 @@ def _pairs(claims: Sequence[Claim], areas: Sequence[int]) -> Iterator[_Pair]:
                 yield pair
 
 
-def _margin(claims: Sequence[Claim], pair: _Pair, areas: Sequence[int], *, upright: bool) -> Float32[np.ndarray, "h w"]:
-    """By how much the first of a pair beats the second, over their common rectangle."""
+def _margin(
+    claims: Sequence[Claim], pair: _Pair, areas: Sequence[int], count: int, *, upright: bool
+) -> Float32[np.ndarray, "h w"]:
+    """By how much the first of a pair, which dispute `count` pixels, beats the second, over their common rectangle."""
     first, second = claims[pair.first], claims[pair.second]
     sure = _log_odds(first.probability[pair.at_first]) - _log_odds(second.probability[pair.at_second])
-    stake = pair.pixels(claims).sum() * (1 / areas[pair.first] - 1 / areas[pair.second])
+    stake = count * (1 / areas[pair.first] - 1 / areas[pair.second])
     lower = (first.window.y0 - second.window.y0) / np.sqrt(areas[pair.first])
     in_front = UPRIGHT * np.tanh(lower) if upright else 0.0
     margin: Float32[np.ndarray, "h w"] = (sure + STAKE * stake + in_front).astype(np.float32)

@@ -42,13 +42,11 @@ def source() -> Encoder:
     encoder = build_encoder(NAME, "none").eval()
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for values, low, high in (
-                (module.weight.data, 0.5, 2.0),
-                (module.bias.data, -1.0, 1.0),
-                (module.running_mean, -1.0, 1.0),
-                (module.running_var, 0.5, 2.0),
-            ):
-                values.uniform_(low, high)  # type: ignore[union-attr]
+            for name, values in module.state_dict().items():  # views of the module's own numbers
+                if name in ("weight", "running_var"):
+                    values.uniform_(0.5, 2.0)
+                elif name in ("bias", "running_mean"):
+                    values.uniform_(-1.0, 1.0)
     return encoder
 
 
@@ -84,7 +82,8 @@ def _plain_graph(source: Encoder, path: Path) -> Path:
             values = [module.weight.flip(1) if place == 0 else module.weight]
             nodes.append(helper.make_node("Conv", [f"x{place}", f"{place}.0"], [f"x{place + 1}"]))
         else:
-            values = [module.weight, module.bias, module.running_mean, module.running_var]  # type: ignore[list-item]
+            state = module.state_dict()
+            values = [state[name] for name in ("weight", "bias", "running_mean", "running_var")]
             names = [f"{place}.{part}" for part in range(4)]
             nodes.append(helper.make_node("BatchNormalization", [f"x{place}", *names], [f"x{place + 1}"]))
         tensors += [numpy_helper.from_array(v.detach().numpy(), f"{place}.{part}") for part, v in enumerate(values)]
