@@ -69,6 +69,12 @@ def test_a_disputed_pixels_probability_is_times_that_of_winning() -> None:
     assert second.probability[0] == pytest.approx([0.7 * odds / (1 + odds), 0.8])
 
 
+def test_of_equally_sure_objects_the_smaller_gets_the_pixel() -> None:
+    large, small = _shares([_claim(0, np.full((2, 2), 0.8)), _claim(1, np.full((1, 1), 0.8))])
+    assert large.pixels.sum() == 3
+    assert small.pixels.all()
+
+
 def test_an_object_inside_another_gets_its_pixels_though_it_is_less_sure() -> None:
     large, small = _shares([_claim(0, np.full((4, 4), 0.8)), _claim(1, np.full((2, 2), 0.6))])
     assert large.pixels.sum() == 12

@@ -215,6 +215,7 @@ def test_masks_share_pixels_only_where_they_may(tmp_path: Path, exclusive: str, 
     first_mask, second_mask = decode(rows[1]["segmentation"]), decode(rows[2]["segmentation"])
     assert (first_mask & second_mask).any() == share
     assert area(rows[1]["segmentation"]) + area(rows[2]["segmentation"]) > 1.3 * area(rows[1]["segmentation"])
+    assert area(rows[1]["segmentation"]) + area(rows[2]["segmentation"]) > 1.3 * area(rows[1]["segmentation"])
 
 
 @pytest.mark.parametrize(
