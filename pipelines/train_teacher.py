@@ -171,6 +171,12 @@ class TrainTeacherConfig(Config):
             raise PydanticCustomError(
                 "guides", f"guides speak from round {self.guided_from} on: raise rounds, or lower guided_from"
             )
+        for name, speaks, wanted in (
+            ("guided_from", bool(self.guides), "guides"),
+            ("last_crop_px", self.rounds > 1, "rounds of 2 or more"),
+        ):
+            if not speaks and getattr(self, name) != self.default_of(name, self.method):
+                raise PydanticCustomError("no_effect", f"{name} does nothing without {wanted}")
         return self
 
     @model_validator(mode="before")

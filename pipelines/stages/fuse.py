@@ -49,7 +49,7 @@ class FuseConfig(StageConfig):
     smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
     largest_pinhole: float = option(0.005, "holes below this share of the mask are filled", ge=0, le=1)
     exclusive: Literal["none", "class", "all"] = option(
-        "class", "a pixel belongs to one object of a class at most, to one of all, or to as many as claim it"
+        "class", "none: a pixel may belong to several objects; class: to one object of each class; all: to one of all"
     )
     upright: bool = option(
         True, "images show the ground below: of two objects that claim a pixel, the one that begins lower is in front"

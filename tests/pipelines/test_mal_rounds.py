@@ -137,6 +137,12 @@ def test_guides_that_never_speak_are_refused() -> None:
         TrainTeacherConfig(guides=["semantic"])
 
 
+@pytest.mark.parametrize(("name", "wanted"), [("guided_from", "guides"), ("last_crop_px", "rounds of 2 or more")])
+def test_options_of_rounds_that_would_do_nothing_are_refused(name: str, wanted: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} does nothing without {wanted}"):
+        TrainTeacherConfig.model_validate({name: 64})
+
+
 def test_a_soft_target_on_a_canvas_grid_keeps_its_place() -> None:
     """The reading that targets rely on: a box of ones lands on the middle half of a canvas with half a side around."""
     plane = resample(np.ones((8, 8), np.float32), Grid(10, 10, 1, 1, 8, 8), Grid(6, 6, 1, 1, 16, 16))
