@@ -39,6 +39,7 @@ class Footer:
     weights: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    learned_from: list[str] = field(default_factory=list)  # candidate tables that its model was trained on
     format_version: int = FORMAT_VERSION
 
 

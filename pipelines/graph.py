@@ -52,7 +52,7 @@ TRAINERS: dict[str, Trainer] = {
         config="pseudolabel.pipelines.train_teacher:TrainTeacherConfig",
         function="pseudolabel.pipelines.train_teacher:train_teacher",
         model="teacher",
-        version=2,
+        version=3,
     ),
     "train-student": Trainer(
         config="pseudolabel.pipelines.train_student:TrainStudentConfig",

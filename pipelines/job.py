@@ -5,7 +5,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pseudolabel.pipelines.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.graph import load_stage
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import Plan, read_plan
-from pseudolabel.pipelines.stage import Shard, Stage, StageConfig
+from pseudolabel.pipelines.stage import Shard, Stage, StageConfig, Taught
 
 _BREAKER_UNITS = 20
 _RECORDED_LIBRARIES = ("pseudolabel", "torch", "numpy", "pyarrow", "Pillow")
@@ -125,7 +125,8 @@ class ShardWorker:
         n_in = units_in(tables, self.stage.unit)
         _check_conservation(counts, n_in, self.job.stage, shard)
         _check_reject_rate(table, counts, n_in, self.job.parsed_config.max_reject_rate)
-        commit_table(table, path, _with_counts(expected, counts, n_in))
+        heard = list(self.stage.learned_from()) if isinstance(self.stage, Taught) else []
+        commit_table(table, path, replace(_with_counts(expected, counts, n_in), learned_from=heard))
 
 
 class SetupError(Exception):
@@ -228,8 +229,7 @@ def _check_weights(job: Job, stage: Stage) -> None:
 
 def _with_counts(footer: Footer, counts: Counter[str], n_in: int) -> Footer:
     n_rejected = counts["rejected"]
-    values = {name: getattr(footer, name) for name in Footer.__dataclass_fields__}
-    return Footer(**(values | {"n_in": n_in, "n_ok": counts.total() - n_rejected, "n_rejected": n_rejected}))
+    return replace(footer, n_in=n_in, n_ok=counts.total() - n_rejected, n_rejected=n_rejected)
 
 
 def _check_conservation(counts: Counter[str], n_in: int, stage: str, shard: int) -> None:

@@ -17,7 +17,7 @@ from pseudolabel.pipelines.commit import DamagedPartError, Footer, read_footer, 
 from pseudolabel.pipelines.paths import RunPaths, parse_part_name
 
 _THREADS = 8
-_COMMON = ("stage", "stage_version", "num_shards", "config", "weights", "versions", "format_version")
+_COMMON = ("stage", "stage_version", "num_shards", "config", "weights", "versions", "learned_from", "format_version")
 
 Look = Footer | DamagedPartError | None  # None: there is no such part
 Identity = tuple[int, int, int, int]  # bytes, inode, time of the last write in ns, of the last change in ns

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pseudolabel.teachers.base import Teacher
 
 TARGET_CELLS = 64  # side of a target over its canvas
-VIEWS = 4
+VIEWS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ def fused_targets(
     teacher: "Teacher | None",
     guides: Sequence[str],
     path: Path,
+    *,
+    heard: bool,
 ) -> Targets:
     """The targets of every object, from `path` where an earlier, stopped call has written them.
 
@@ -63,6 +65,7 @@ def fused_targets(
         teacher: the last round's, None before there is one.
         guides: candidate tables beside the teacher, such as `semantic`.
         path: an .npy file; the scores lie beside it.
+        heard: the teacher has learned from the guides.
     """
     import numpy as np
 
@@ -72,7 +75,7 @@ def fused_targets(
         with atomic_path(path) as temporary:
             file = np.lib.format.open_memmap(temporary, "w+", np.uint8, (count, TARGET_CELLS, TARGET_CELLS))
             found = np.zeros(count, dtype=np.float32)
-            for place, (mask, score) in enumerate(_labels(run, plan, images, teacher, guides)):
+            for place, (mask, score) in enumerate(_labels(run, plan, images, teacher, guides, heard=heard)):
                 file[place], found[place] = mask, score
             file.flush()
         with atomic_path(scores) as temporary, temporary.open("wb") as stream:
@@ -81,7 +84,13 @@ def fused_targets(
 
 
 def _labels(
-    run: RunPaths, plan: Plan, images: Sequence[BoxedImage], teacher: "Teacher | None", guides: Sequence[str]
+    run: RunPaths,
+    plan: Plan,
+    images: Sequence[BoxedImage],
+    teacher: "Teacher | None",
+    guides: Sequence[str],
+    *,
+    heard: bool,
 ) -> "Iterator[tuple[np.ndarray, float]]":
     import numpy as np
     from tqdm import tqdm
@@ -95,20 +104,25 @@ def _labels(
         boxes = np.array(image.boxes_xyxy, dtype=np.float32)
         asked = TeacherInput(pixels, boxes, category_ids=np.array(image.category_ids))
         own = [] if teacher is None else teacher.predict([asked])[0]
-        yield from _image_labels(image, pixels, [_bound(one, image) for one in own] + others.of(image))
+        candidates = [_bound(one, image) for one in own] + others.of(image)
+        yield from _image_labels(image, pixels, candidates, guides if heard else [])
 
 
 def _image_labels(
-    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]"
+    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]", heard: Sequence[str]
 ) -> "Iterator[tuple[np.ndarray, float]]":
-    """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them by itself."""
+    """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them by itself.
+
+    Args:
+        heard: sources that the teacher among the others learned from.
+    """
     import numpy as np
 
     from pseudolabel.fusion.labels import settled_labels
     from pseudolabel.masks import resample
     from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
 
-    settings = label_settings(FuseConfig(), has_boxes=True)
+    settings = label_settings(FuseConfig(), has_boxes=True, guides=heard)
     labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, pixels)
     for label, target in zip(labels, image.objects, strict=True):
         if label.fused is None or label.verdict is not None:

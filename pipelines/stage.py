@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -74,3 +74,11 @@ class Stage(Protocol):
 
     def finish(self, paths: list[Path]) -> None:
         """After the last shard, in the driver: exports from all parts, in shard order."""
+
+
+@runtime_checkable
+class Taught(Protocol):
+    """A stage whose model was trained on candidate tables of a run."""
+
+    def learned_from(self) -> tuple[str, ...]:
+        """Those tables' names; asked after `setup`, recorded in every part."""

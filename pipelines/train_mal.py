@@ -50,7 +50,8 @@ def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
         model = fine if number == config.rounds > 1 else plain
         guides = config.guides if number >= config.guided_from else []
         if teacher is not None or guides:
-            objects.targets = fused_targets(run, plan, images, teacher, guides, own / "targets.npy")
+            path, heard = own / "targets.npy", number > config.guided_from
+            objects.targets = fused_targets(run, plan, images, teacher, guides, path, heard=heard)
         method = _trained(objects, model, config, own, device)
     assert method is not None, "there is at least one round"
     about = {

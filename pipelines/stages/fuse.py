@@ -1,7 +1,7 @@
 """`fuse`: from the candidates of all sources to one mask, one score and one decision per object."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -37,13 +37,17 @@ class FuseConfig(StageConfig):
     min_iou: float = option(0.5, "candidates whose box overlaps the object's less are not chosen", ge=0, le=1)
     scale: Literal["raw", "support"] = option("raw", "box scores as given, or times agreement with other sources")
     balance: bool = option(True, "give every source the same weight, however many candidates it has; for qmf")
+    guide_weight: float = option(
+        0.4, "weight of a source that another of the sources has learned from, whose word is in that one's; for qmf",
+        gt=0, le=1,
+    )  # fmt: skip
     fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
     score: Literal["auto", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
         "auto", "the mask's own expected IoU, BoxSeg's, BoxTeacher's or the released score; "
         "auto: expected where boxes are given, mqs where objects have to be found"
     )  # fmt: skip
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
-    tau_pixel: float = option(0.6, "pixels need a larger fused probability", gt=0, lt=1)
+    tau_pixel: float = option(0.5, "pixels need a larger fused probability", gt=0, lt=1)
     tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
     refine: Literal["none", "tight", "color"] = option("color", "fit the mask to the box's sides, and to colours")
     smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
@@ -73,7 +77,7 @@ class FuseStage:
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     config_class: ClassVar[type[StageConfig]] = FuseConfig
     resources: ClassVar[Resources] = Resources(cpus=1)
     unit: ClassVar[Literal["image", "object"]] = "object"
@@ -83,7 +87,6 @@ class FuseStage:
     def __init__(self, config: StageConfig, run: RunPaths) -> None:
         self.config = cast(FuseConfig, config)
         self.run_paths = run
-        self._settings: LabelSettings | None = None
         self._calibration: Calibration | None = None
         self._has_boxes = True
 
@@ -108,11 +111,10 @@ class FuseStage:
         return {} if self.config.calibration is None else {"calibration": self.config.calibration}
 
     def setup(self, device: str) -> None:
-        """Settings from options; the work itself runs on the CPU, on whichever device the networks ran."""
+        """What the options name; the work itself runs on the CPU, on whichever device the networks ran."""
         from pseudolabel.fusion.calibration import load_calibration
 
         self._has_boxes = read_plan(self.run_paths).n_objects > 0
-        self._settings = label_settings(self.config, has_boxes=self._has_boxes)
         if self.config.calibration is not None:
             self._calibration = load_calibration(self.config.calibration)
 
@@ -120,10 +122,11 @@ class FuseStage:
         from pseudolabel.fusion.candidates import rows_by_image
 
         candidates = rows_by_image([table for name, table in sorted(inputs.items()) if name != "manifest"])
+        settings = label_settings(self.config, has_boxes=self._has_boxes, guides=self._guides(shard, inputs))
         rows: list[Row] = []
         for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
             if image["status"] != "rejected" and image["annotation_id"] is None:
-                rows += self._label_image(image, candidates.get(image["image_key"], []), shard)
+                rows += self._label_image(image, candidates.get(image["image_key"], []), shard, settings)
         return records.table_from_rows(rows, records.PSEUDO)
 
     def finish(self, paths: list[Path]) -> None:
@@ -139,9 +142,16 @@ class FuseStage:
         text = json.dumps(self._provenance(paths), sort_keys=True, indent=1)
         write_text_atomically(folder / "provenance.json", text + "\n")
 
-    def _label_image(self, image: Row, candidates: Sequence[Row], shard: Shard) -> list[Row]:
+    def _guides(self, shard: Shard, tables: Iterable[str]) -> set[str]:
+        """Sources that another one has learned from."""
+        names = {table.removeprefix("candidates/"): table for table in tables if table != "manifest"}
+        parts = [self.run_paths.part(table, shard.index, shard.num_shards) for table in names.values()]
+        return {heard for part in parts for heard in read_footer(part).learned_from if heard in names}
+
+    def _label_image(self, image: Row, candidates: Sequence[Row], shard: Shard, settings: "LabelSettings") -> list[Row]:
         """The rows of one image: one per object, or one `empty` row."""
         from pseudolabel.fusion.candidates import candidate_from_row
+        from pseudolabel.fusion.groups import label_groups
 
         found = [candidate_from_row(row) for row in candidates]
         size_hw = (image["height"], image["width"])
@@ -151,32 +161,23 @@ class FuseStage:
             status = records.rejected(self.name, error.reason, error.detail)
             return [_reject_row(image, one) | status for one in image["objects"] or ()]
         if self._has_boxes:
-            rows = self._label_objects(image, found, size_hw, picture)
+            rows = self._label_objects(image, found, picture, settings)
         else:
-            rows = self._label_groups(found, size_hw, picture)
+            rows = label_groups(found, size_hw, settings, self._calibration, picture)
         if not rows:
             return [{"image_key": image["image_key"], **records.empty(self.name)}]
         return [row | {"image_key": image["image_key"], **records.ok(self.name)} for row in rows]
 
-    def _label_objects(self, image: Row, found: list["Candidate"], size_hw: tuple[int, int], picture: Any) -> list[Row]:
+    def _label_objects(
+        self, image: Row, found: list["Candidate"], picture: Any, settings: "LabelSettings"
+    ) -> list[Row]:
         from pseudolabel.fusion.labels import crowd_row, label_objects
 
-        objects = image["objects"] or []
+        objects, size_hw = image["objects"] or [], (image["height"], image["width"])
         targets = [_target(one) for one in objects if not one["iscrowd"]]
-        labels = label_objects(targets, found, size_hw, self.settings, self._calibration, picture)
+        labels = label_objects(targets, found, size_hw, settings, self._calibration, picture)
         crowds = [crowd_row(_target(one), _crowd_mask(one, size_hw), size_hw) for one in objects if one["iscrowd"]]
         return sorted(labels + crowds, key=lambda row: int(row["annotation_id"]))
-
-    def _label_groups(self, found: list["Candidate"], size_hw: tuple[int, int], picture: Any) -> list[Row]:
-        from pseudolabel.fusion.groups import label_groups
-
-        return label_groups(found, size_hw, self.settings, self._calibration, picture)
-
-    @property
-    def settings(self) -> "LabelSettings":
-        if self._settings is None:
-            raise RuntimeError("setup() was not called")
-        return self._settings
 
     def _picture(self, image: Row, found: Sequence["Candidate"], shard: Shard) -> Any:
         """The photograph, where the refinement looks at it and there is something to refine."""
@@ -205,8 +206,12 @@ class FuseStage:
         }
 
 
-def label_settings(config: FuseConfig, *, has_boxes: bool) -> "LabelSettings":
-    """What the options mean; where boxes are given, a score need not say whether there is an object."""
+def label_settings(config: FuseConfig, *, has_boxes: bool, guides: Collection[str] = ()) -> "LabelSettings":
+    """What the options mean; where boxes are given, a score need not say whether there is an object.
+
+    Args:
+        guides: sources that another one has learned from.
+    """
     from pseudolabel.fusion.labels import LabelSettings
     from pseudolabel.fusion.objects import FusionSettings
     from pseudolabel.fusion.quality_aware import FusionRule, Score
@@ -224,6 +229,7 @@ def label_settings(config: FuseConfig, *, has_boxes: bool) -> "LabelSettings":
             min_iou=config.min_iou,
             scale=config.scale,
             balance=config.balance,
+            source_weights=tuple((name, config.guide_weight) for name in sorted(guides)),
         ),
         limits=_limits(config, own_scale=expected and config.calibration is None),
         refinement=Refinement(config.refine),
@@ -276,4 +282,10 @@ def _origin(run: RunPaths, table: str, paths: list[Path]) -> Row:
     if place is None:
         raise InputError(f"{paths[0]}: not the name of a part")
     footer = read_footer(run.part(table, *place))
-    return {"stage": footer.stage, "version": footer.stage_version, "weights": footer.weights, "config": footer.config}
+    return {
+        "stage": footer.stage,
+        "version": footer.stage_version,
+        "weights": footer.weights,
+        "config": footer.config,
+        "learned_from": footer.learned_from,
+    }

@@ -51,6 +51,7 @@ class InferTeacherStage:
         self._category_ids: list[int | None] = []
         self._classes: dict[int, int] = {}
         self._has_boxes = False
+        self._guides: tuple[str, ...] = ()
 
     def reads(self) -> tuple[str, ...]:
         return ("manifest",)
@@ -85,10 +86,14 @@ class InferTeacherStage:
             raise InputError(f"{weights}: its config names no method; this is no teacher that train-teacher wrote")
         load = TEACHERS.load(config["method"])
         self._teacher = load(weights, config, device=device, candidates=self._config.candidates)
+        self._guides = tuple(config.get("trained", {}).get("guides", ()))
         plan = read_plan(self._run)
         self._has_boxes = plan.n_objects > 0
         self._category_ids = category_ids(config.get("categories") or [], plan.categories)
         self._classes = {number: index for index, number in enumerate(self._category_ids) if number is not None}
+
+    def learned_from(self) -> tuple[str, ...]:
+        return self._guides
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         manifest: list[Row] = inputs["manifest"].to_pylist()

@@ -39,6 +39,7 @@ class FusionSettings:
     min_iou: float = 0.5
     scale: Scale = "raw"
     balance: bool = True  # every source has the same weight in all, however many candidates it has
+    source_weights: tuple[tuple[str, float], ...] = ()  # 1 for the others
     max_cells: int = MAX_CELLS
 
 
@@ -74,7 +75,7 @@ def fuse_image(
         stacks = [
             _stack(targets[i], [candidates[j] for j in chosen[i]], ious[i, chosen[i]], size_hw, settings) for i in rows
         ]
-        for row, one in zip(rows, _fuse_stacks(stacks, settings.rule, balance=settings.balance), strict=True):
+        for row, one in zip(rows, _fuse_stacks(stacks, settings.rule), strict=True):
             fused[row] = one
     return fused
 
@@ -107,6 +108,7 @@ class _Stack:
     probability: Float32[np.ndarray, "k h w"]
     overlap: Float32[np.ndarray, "k k"] | None  # IoU inside the box of every pair, where several sources speak
     sources: list[str]
+    voice: torch.Tensor  # (k,), the weight that the candidate's source gives it beside its quality
     box_score: torch.Tensor  # (k,), on one scale
     box_iou: torch.Tensor  # (k,)
 
@@ -128,17 +130,25 @@ def _stack(
     score = np.array([c.box_score for c in candidates], dtype=np.float32)
     if settings.scale == "support" and overlap is not None:
         score = score * support(overlap, sources)
-    return _Stack(target, window, grid, probability, overlap, sources, torch.from_numpy(score), box_iou)
+    voice = _voices(sources, settings)
+    return _Stack(target, window, grid, probability, overlap, sources, voice, torch.from_numpy(score), box_iou)
 
 
-def _fuse_stacks(stacks: Sequence[_Stack], rule: FusionRule, *, balance: bool) -> list[FusedObject | None]:
+def _voices(sources: Sequence[str], settings: FusionSettings) -> torch.Tensor:
+    """A source's weight, where sources are balanced shared out among its candidates."""
+    given = dict(settings.source_weights)
+    copies = [sources.count(source) if settings.balance else 1 for source in sources]
+    return torch.tensor([given.get(source, 1.0) / count for source, count in zip(sources, copies, strict=True)])
+
+
+def _fuse_stacks(stacks: Sequence[_Stack], rule: FusionRule) -> list[FusedObject | None]:
     """The masks of some objects: weights and scores of all at once, pixels one object after the other."""
     score, valid = _padded([stack.box_score for stack in stacks])
     box_iou, _ = _padded([stack.box_iou for stack in stacks])
     kept = passing(score, valid, tau_box=rule.tau_box)
     weights = candidate_weights(score, box_iou, kept, rule)
-    if balance and rule.fusion == "qmf":
-        weights = qmf_weights(weights / _padded([_copies(stack.sources) for stack in stacks])[0].clamp(min=1), kept)
+    if rule.fusion == "qmf":
+        weights = qmf_weights(weights * _padded([stack.voice for stack in stacks])[0], kept)
     cells = [_on_cells(stack, weights[i : i + 1], kept[i : i + 1], rule) for i, stack in enumerate(stacks)]
     tau = 0.5 if rule.fusion == "vote" else rule.tau_pixel
     read = [to_pixels(c, stack.grid, stack.window, tau_pixel=tau) for c, stack in zip(cells, stacks, strict=True)]
@@ -197,11 +207,6 @@ def _released_scores(
         soft = torch.from_numpy(stack.probability)[None]
         out.append(vote_score(score[i : i + 1, :k], kept[i : i + 1, :k], soft, voted, tau_pixel=rule.tau_pixel))
     return torch.cat(out)
-
-
-def _copies(sources: Sequence[str]) -> torch.Tensor:
-    """How many of an object's candidates come from each candidate's source."""
-    return torch.tensor([float(sources.count(source)) for source in sources])
 
 
 def _padded(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

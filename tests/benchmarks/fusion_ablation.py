@@ -68,6 +68,7 @@ def settings(sources: list[str]) -> dict[str, Row]:
         "fused, scores as given": {"scale": "raw"},
         "fused, scores by support": {"scale": "support"},
         "fused, sources not balanced": {"balance": False},
+        **{f"fused, guide_weight {value}": {"guide_weight": value} for value in (0.2, 0.4, 1.0)},
         **{f"fused, refine {method}": {"refine": method} for method in ("none", "tight", "color")},
         **{f"{source}, refine none": {"sources": [source], "refine": "none"} for source in sources},
     }
