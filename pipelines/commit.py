@@ -39,7 +39,7 @@ class Footer:
     weights: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    learned_from: list[str] = field(default_factory=list)  # candidate tables that its model was trained on
+    learned_from: dict[str, int] = field(default_factory=dict)  # rounds of its model on each candidate table
     format_version: int = FORMAT_VERSION
 
 

@@ -125,7 +125,7 @@ class ShardWorker:
         n_in = units_in(tables, self.stage.unit)
         _check_conservation(counts, n_in, self.job.stage, shard)
         _check_reject_rate(table, counts, n_in, self.job.parsed_config.max_reject_rate)
-        heard = list(self.stage.learned_from()) if isinstance(self.stage, Taught) else []
+        heard = dict(self.stage.learned_from()) if isinstance(self.stage, Taught) else {}
         commit_table(table, path, replace(_with_counts(expected, counts, n_in), learned_from=heard))
 
 

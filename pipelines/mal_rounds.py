@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pseudolabel.fusion.candidates import Candidate, Target
     from pseudolabel.teachers.base import Teacher
 
-TARGET_CELLS = 64  # side of a target over its canvas
+TARGET_CELLS = 96  # side of a target over its canvas
 VIEWS = 6
 
 
@@ -57,7 +57,7 @@ def fused_targets(
     guides: Sequence[str],
     path: Path,
     *,
-    heard: bool,
+    heard: int,
 ) -> Targets:
     """The targets of every object, from `path` where an earlier, stopped call has written them.
 
@@ -65,7 +65,7 @@ def fused_targets(
         teacher: the last round's, None before there is one.
         guides: candidate tables beside the teacher, such as `semantic`.
         path: an .npy file; the scores lie beside it.
-        heard: the teacher has learned from the guides.
+        heard: in how many rounds the teacher has learned from the guides.
     """
     import numpy as np
 
@@ -90,7 +90,7 @@ def _labels(
     teacher: "Teacher | None",
     guides: Sequence[str],
     *,
-    heard: bool,
+    heard: int,
 ) -> "Iterator[tuple[np.ndarray, float]]":
     import numpy as np
     from tqdm import tqdm
@@ -105,16 +105,16 @@ def _labels(
         asked = TeacherInput(pixels, boxes, category_ids=np.array(image.category_ids))
         own = [] if teacher is None else teacher.predict([asked])[0]
         candidates = [_bound(one, image) for one in own] + others.of(image)
-        yield from _image_labels(image, pixels, candidates, guides if heard else [])
+        yield from _image_labels(image, pixels, candidates, dict.fromkeys(guides, heard))
 
 
 def _image_labels(
-    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]", heard: Sequence[str]
+    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]", heard: dict[str, int]
 ) -> "Iterator[tuple[np.ndarray, float]]":
     """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them by itself.
 
     Args:
-        heard: sources that the teacher among the others learned from.
+        heard: in how many rounds the teacher has learned from which sources.
     """
     import numpy as np
 
@@ -122,7 +122,7 @@ def _image_labels(
     from pseudolabel.masks import resample
     from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
 
-    settings = label_settings(FuseConfig(), has_boxes=True, guides=heard)
+    settings = label_settings(FuseConfig(), has_boxes=True, heard=heard)
     labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, pixels)
     for label, target in zip(labels, image.objects, strict=True):
         if label.fused is None or label.verdict is not None:

@@ -80,5 +80,5 @@ class Stage(Protocol):
 class Taught(Protocol):
     """A stage whose model was trained on candidate tables of a run."""
 
-    def learned_from(self) -> tuple[str, ...]:
-        """Those tables' names; asked after `setup`, recorded in every part."""
+    def learned_from(self) -> Mapping[str, int]:
+        """In how many rounds from which; asked after `setup`, recorded in every part."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _MIN_SIDE_PX = 1.0
 _LOOK_S = 0.5
+_CROP_STEP_PX = 32
+_LEAST_CANVAS_PX = 64
 
 
 def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
@@ -38,21 +40,20 @@ def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
     from pseudolabel.teachers.mal_infer import MalTeacher
     from pseudolabel.training.checkpoint import save_model
 
-    plain, fine = mal_configs(config)
+    models = mal_configs(config)
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
     folder = run.logs("train-teacher") / _digest(run, config)
-    objects = Canvases(folder, plan, images, fine.canvas_px)
-    model, method = plain, None
-    for number in range(1, config.rounds + 1):
+    objects = Canvases(folder, plan, images, models[0].canvas_px)
+    method, teacher = None, None
+    for number, model in enumerate(models, start=1):
         own = folder if number == 1 else folder / f"round-{number}"
-        teacher = None if method is None else MalTeacher(method.average, model, device=device, views=VIEWS)
-        model = fine if number == config.rounds > 1 else plain
         guides = config.guides if number >= config.guided_from else []
         if teacher is not None or guides:
-            path, heard = own / "targets.npy", number > config.guided_from
+            path, heard = own / "targets.npy", max(number - config.guided_from, 0)
             objects.targets = fused_targets(run, plan, images, teacher, guides, path, heard=heard)
         method = _trained(objects, model, config, own, device)
+        teacher = MalTeacher(method.average, model, device=device, views=VIEWS)
     assert method is not None, "there is at least one round"
     about = {
         "method": "mal",
@@ -81,17 +82,18 @@ def _trained(objects: "Canvases", model: "MalConfig", config: TrainTeacherConfig
     return method
 
 
-def mal_configs(config: TrainTeacherConfig) -> "tuple[MalConfig, MalConfig]":
-    """The part of the options that describes the network and its losses, for all rounds but the last of several and for
-    that one; the canvases are the same.
+def mal_configs(config: TrainTeacherConfig) -> "list[MalConfig]":
+    """The part of the options that describes the network and its losses, round by round; crops grow evenly from
+    `crop_px` to `last_crop_px`, as the masks to learn from get better; the canvases are the same for all.
     """
     from pseudolabel.teachers.mal import MalConfig
 
-    largest = max(config.crop_px, config.last_crop_px) if config.rounds > 1 else config.crop_px
+    growth = (max(config.last_crop_px, config.crop_px) / config.crop_px) ** (1 / max(config.rounds - 1, 1))
+    sides = [_CROP_STEP_PX * round(config.crop_px * growth**number / _CROP_STEP_PX) for number in range(config.rounds)]
     plain = MalConfig(
         backbone=config.backbone,
         crop_px=config.crop_px,
-        canvas_px=2 * largest,
+        canvas_px=max(max(sides) * 3 // 2, _LEAST_CANVAS_PX),  # a crop shows three quarters of it or less
         lr=config.learning_rate,
         encoder_lr=config.encoder_learning_rate,
         freeze=config.freeze,
@@ -104,7 +106,7 @@ def mal_configs(config: TrainTeacherConfig) -> "tuple[MalConfig, MalConfig]":
         field_weight=config.field_weight,
         label_weight=config.label_weight,
     )
-    return plain, plain.model_copy(update={"crop_px": config.last_crop_px})
+    return [plain.model_copy(update={"crop_px": side}) for side in sides]
 
 
 def boxed_images(run: RunPaths, plan: Plan) -> Iterator[BoxedImage]:

@@ -91,7 +91,7 @@ class TrainTeacherConfig(Config):
     label_weight: float = _of(["mal"], 2.0, "of the loss with the masks of the round before", ge=0)
     crop_px: int = _of(["mal"], 128, "side of the crops, a multiple of 32", ge=32, multiple_of=32)
     last_crop_px: int = _of(
-        ["mal"], 192, "side of the crops in the last of several rounds, which has masks to learn their fine parts from",
+        ["mal"], 256, "side of the crops in the last of several rounds, to which they grow from round to round",
         ge=32, multiple_of=32,
     )  # fmt: skip
     freeze: bool = option(True, "keep the encoder's layers up to stride 4 as they are (all but mal: if pretrained)")

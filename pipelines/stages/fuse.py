@@ -1,7 +1,7 @@
 """`fuse`: from the candidates of all sources to one mask, one score and one decision per object."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -37,17 +37,16 @@ class FuseConfig(StageConfig):
     min_iou: float = option(0.5, "candidates whose box overlaps the object's less are not chosen", ge=0, le=1)
     scale: Literal["raw", "support"] = option("raw", "box scores as given, or times agreement with other sources")
     balance: bool = option(True, "give every source the same weight, however many candidates it has; for qmf")
-    guide_weight: float = option(
-        0.4, "weight of a source that another of the sources has learned from, whose word is in that one's; for qmf",
-        gt=0, le=1,
-    )  # fmt: skip
+    share_guides: bool = option(
+        True, "a source from which another of the sources has learned in n rounds counts 1/n beside it; for qmf"
+    )
     fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
     score: Literal["auto", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
         "auto", "the mask's own expected IoU, BoxSeg's, BoxTeacher's or the released score; "
         "auto: expected where boxes are given, mqs where objects have to be found"
     )  # fmt: skip
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
-    tau_pixel: float = option(0.5, "pixels need a larger fused probability", gt=0, lt=1)
+    tau_pixel: float = option(0.55, "pixels need a larger fused probability", gt=0, lt=1)
     tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
     refine: Literal["none", "tight", "color"] = option("color", "fit the mask to the box's sides, and to colours")
     smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
@@ -122,7 +121,7 @@ class FuseStage:
         from pseudolabel.fusion.candidates import rows_by_image
 
         candidates = rows_by_image([table for name, table in sorted(inputs.items()) if name != "manifest"])
-        settings = label_settings(self.config, has_boxes=self._has_boxes, guides=self._guides(shard, inputs))
+        settings = label_settings(self.config, has_boxes=self._has_boxes, heard=self._heard(shard, inputs))
         rows: list[Row] = []
         for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
             if image["status"] != "rejected" and image["annotation_id"] is None:
@@ -142,11 +141,14 @@ class FuseStage:
         text = json.dumps(self._provenance(paths), sort_keys=True, indent=1)
         write_text_atomically(folder / "provenance.json", text + "\n")
 
-    def _guides(self, shard: Shard, tables: Iterable[str]) -> set[str]:
-        """Sources that another one has learned from."""
-        names = {table.removeprefix("candidates/"): table for table in tables if table != "manifest"}
-        parts = [self.run_paths.part(table, shard.index, shard.num_shards) for table in names.values()]
-        return {heard for part in parts for heard in read_footer(part).learned_from if heard in names}
+    def _heard(self, shard: Shard, tables: Iterable[str]) -> dict[str, int]:
+        """From which sources another one has learned, and in how many rounds at most."""
+        parts = [self.run_paths.part(table, shard.index, shard.num_shards) for table in tables if table != "manifest"]
+        most: dict[str, int] = {}
+        for part in parts:
+            for name, rounds in read_footer(part).learned_from.items():
+                most[name] = max(rounds, most.get(name, 0))
+        return most
 
     def _label_image(self, image: Row, candidates: Sequence[Row], shard: Shard, settings: "LabelSettings") -> list[Row]:
         """The rows of one image: one per object, or one `empty` row."""
@@ -206,11 +208,11 @@ class FuseStage:
         }
 
 
-def label_settings(config: FuseConfig, *, has_boxes: bool, guides: Collection[str] = ()) -> "LabelSettings":
+def label_settings(config: FuseConfig, *, has_boxes: bool, heard: Mapping[str, int] | None = None) -> "LabelSettings":
     """What the options mean; where boxes are given, a score need not say whether there is an object.
 
     Args:
-        guides: sources that another one has learned from.
+        heard: sources from which another one has learned, and in how many rounds.
     """
     from pseudolabel.fusion.labels import LabelSettings
     from pseudolabel.fusion.objects import FusionSettings
@@ -229,7 +231,7 @@ def label_settings(config: FuseConfig, *, has_boxes: bool, guides: Collection[st
             min_iou=config.min_iou,
             scale=config.scale,
             balance=config.balance,
-            source_weights=tuple((name, config.guide_weight) for name in sorted(guides)),
+            source_weights=_shared_weights(heard or {}) if config.share_guides else (),
         ),
         limits=_limits(config, own_scale=expected and config.calibration is None),
         refinement=Refinement(config.refine),
@@ -240,6 +242,11 @@ def label_settings(config: FuseConfig, *, has_boxes: bool, guides: Collection[st
         by_expected_iou=expected,
         unsure_band=config.unsure_band,
     )
+
+
+def _shared_weights(heard: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
+    """What a source says in a teacher's masks need not be said again beside them: 1/n after n rounds."""
+    return tuple((name, 1 / max(rounds, 1)) for name, rounds in sorted(heard.items()))
 
 
 def _limits(config: FuseConfig, *, own_scale: bool) -> "Limits":

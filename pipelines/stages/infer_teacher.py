@@ -51,7 +51,7 @@ class InferTeacherStage:
         self._category_ids: list[int | None] = []
         self._classes: dict[int, int] = {}
         self._has_boxes = False
-        self._guides: tuple[str, ...] = ()
+        self._heard: dict[str, int] = {}
 
     def reads(self) -> tuple[str, ...]:
         return ("manifest",)
@@ -86,14 +86,14 @@ class InferTeacherStage:
             raise InputError(f"{weights}: its config names no method; this is no teacher that train-teacher wrote")
         load = TEACHERS.load(config["method"])
         self._teacher = load(weights, config, device=device, candidates=self._config.candidates)
-        self._guides = tuple(config.get("trained", {}).get("guides", ()))
+        self._heard = _heard(config.get("trained") or {})
         plan = read_plan(self._run)
         self._has_boxes = plan.n_objects > 0
         self._category_ids = category_ids(config.get("categories") or [], plan.categories)
         self._classes = {number: index for index, number in enumerate(self._category_ids) if number is not None}
 
-    def learned_from(self) -> tuple[str, ...]:
-        return self._guides
+    def learned_from(self) -> Mapping[str, int]:
+        return self._heard
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         manifest: list[Row] = inputs["manifest"].to_pylist()
@@ -168,6 +168,11 @@ def category_ids(of_teacher: Sequence[Mapping[str, Any]], of_run: Sequence[Mappi
     """
     known = {row["name"]: int(row["id"]) for row in of_run}
     return [known.get(row["name"]) if known else int(row["id"]) for row in of_teacher]
+
+
+def _heard(trained: Mapping[str, Any]) -> dict[str, int]:
+    """In how many of its rounds a teacher learned from which guides."""
+    return dict.fromkeys(trained.get("guides") or (), trained["rounds"] - trained["guided_from"] + 1)
 
 
 def _objects(image: Row) -> list[Row]:
