@@ -131,6 +131,12 @@ def read_footer(path: Path) -> Footer:
     return _parse_footer(path, metadata)
 
 
+def footer_of(table: pa.Table) -> Footer | None:
+    """What the part said that a table was read from; None for one that was never committed."""
+    metadata = table.schema.metadata or {}
+    return _parse_footer(Path("table"), metadata) if FOOTER_KEY in metadata else None
+
+
 def verify_part(path: Path) -> Footer:
     """The footer of a part whose every page was read and whose checksums hold.
 

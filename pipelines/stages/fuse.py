@@ -10,7 +10,7 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.config import option, result_relevant
 from pseudolabel.errors import InputError, RejectError
-from pseudolabel.pipelines.commit import read_footer, read_part, write_text_atomically
+from pseudolabel.pipelines.commit import footer_of, read_footer, read_part, write_text_atomically
 from pseudolabel.pipelines.made_categories import made_categories
 from pseudolabel.pipelines.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.plan import read_plan
@@ -121,7 +121,7 @@ class FuseStage:
         from pseudolabel.fusion.candidates import rows_by_image
 
         candidates = rows_by_image([table for name, table in sorted(inputs.items()) if name != "manifest"])
-        settings = label_settings(self.config, has_boxes=self._has_boxes, heard=self._heard(shard, inputs))
+        settings = label_settings(self.config, has_boxes=self._has_boxes, heard=_heard(inputs.values()))
         rows: list[Row] = []
         for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
             if image["status"] != "rejected" and image["annotation_id"] is None:
@@ -140,15 +140,6 @@ class FuseStage:
         write_coco(self._shards(paths), header, folder / "instances.json", folder / "results.json")
         text = json.dumps(self._provenance(paths), sort_keys=True, indent=1)
         write_text_atomically(folder / "provenance.json", text + "\n")
-
-    def _heard(self, shard: Shard, tables: Iterable[str]) -> dict[str, int]:
-        """From which sources another one has learned, and in how many rounds at most."""
-        parts = [self.run_paths.part(table, shard.index, shard.num_shards) for table in tables if table != "manifest"]
-        most: dict[str, int] = {}
-        for part in parts:
-            for name, rounds in read_footer(part).learned_from.items():
-                most[name] = max(rounds, most.get(name, 0))
-        return most
 
     def _label_image(self, image: Row, candidates: Sequence[Row], shard: Shard, settings: "LabelSettings") -> list[Row]:
         """The rows of one image: one per object, or one `empty` row."""
@@ -242,6 +233,15 @@ def label_settings(config: FuseConfig, *, has_boxes: bool, heard: Mapping[str, i
         by_expected_iou=expected,
         unsure_band=config.unsure_band,
     )
+
+
+def _heard(tables: Iterable[pa.Table]) -> dict[str, int]:
+    """From which sources another one has learned, and in how many rounds at most."""
+    most: dict[str, int] = {}
+    for footer in filter(None, map(footer_of, tables)):
+        for name, rounds in footer.learned_from.items():
+            most[name] = max(rounds, most.get(name, 0))
+    return most
 
 
 def _shared_weights(heard: Mapping[str, int]) -> tuple[tuple[str, float], ...]:

@@ -172,7 +172,8 @@ def category_ids(of_teacher: Sequence[Mapping[str, Any]], of_run: Sequence[Mappi
 
 def _heard(trained: Mapping[str, Any]) -> dict[str, int]:
     """In how many of its rounds a teacher learned from which guides."""
-    return dict.fromkeys(trained.get("guides") or (), trained["rounds"] - trained["guided_from"] + 1)
+    guides = trained.get("guides")
+    return dict.fromkeys(guides, trained["rounds"] - trained["guided_from"] + 1) if guides else {}
 
 
 def _objects(image: Row) -> list[Row]:

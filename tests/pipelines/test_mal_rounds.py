@@ -10,14 +10,15 @@ from pydantic import ValidationError
 from pseudolabel import records
 from pseudolabel.fusion.candidates import Target
 from pseudolabel.masks import Grid, SoftMask, resample
-from pseudolabel.pipelines.commit import commit_table, read_footer
+from pseudolabel.pipelines.commit import commit_table, footer_of, read_footer, read_part
 from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.mal_rounds import TARGET_CELLS, fused_targets
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.runner import run_stage
+from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.stages.shard import ShardStage
-from pseudolabel.pipelines.train_mal import boxed_images
+from pseudolabel.pipelines.train_mal import boxed_images, mal_configs
 from pseudolabel.pipelines.train_teacher import TrainTeacherConfig
 from pseudolabel.pipelines.training import run_training
 from pseudolabel.synthetic import write_dataset
@@ -62,7 +63,7 @@ def _ellipse(place: int, box: tuple[float, ...]) -> TeacherCandidate:
 def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp_path: Path) -> None:
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
-    targets = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")
+    targets = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy", heard=0)
     assert targets.masks.shape == (sum(len(one.objects) for one in images), TARGET_CELLS, TARGET_CELLS)
     large = [max(side := one.bbox_xywh[2:]) > 30 and min(side) > 30 for image in images for one in image.objects]
     assert any(large)
@@ -77,8 +78,8 @@ def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp
 def test_targets_of_a_stopped_call_are_read_again(run: RunPaths, tmp_path: Path) -> None:
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
-    first = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")
-    again = fused_targets(run, plan, images, _Silent(), [], tmp_path / "targets.npy")
+    first = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy", heard=0)
+    again = fused_targets(run, plan, images, _Silent(), [], tmp_path / "targets.npy", heard=0)
     np.testing.assert_array_equal(first.masks, again.masks)
     np.testing.assert_array_equal(first.scores, again.scores)
 
@@ -87,10 +88,12 @@ def test_a_guides_masks_are_fused_with_the_networks(run: RunPaths, tmp_path: Pat
     """A guide that calls every box full fills what an ellipse alone leaves empty."""
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
-    alone = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "alone.npy")
+    alone = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "alone.npy", heard=0)
     _write_full_boxes(run)
-    guided = fused_targets(run, plan, images, _Ellipses(), ["full"], tmp_path / "guided.npy")
+    guided = fused_targets(run, plan, images, _Ellipses(), ["full"], tmp_path / "guided.npy", heard=0)
     assert guided.masks.mean() > 1.05 * alone.masks.mean()
+    heard = fused_targets(run, plan, images, _Ellipses(), ["full"], tmp_path / "heard.npy", heard=3)
+    assert alone.masks.mean() < heard.masks.mean() < guided.masks.mean()
 
 
 def _write_full_boxes(run: RunPaths) -> None:
@@ -135,6 +138,33 @@ def test_guides_may_speak_before_there_is_a_teacher(run: RunPaths) -> None:
 def test_guides_that_never_speak_are_refused() -> None:
     with pytest.raises(ValidationError, match="guides speak from round 2 on: raise rounds, or lower guided_from"):
         TrainTeacherConfig(guides=["semantic"])
+
+
+@pytest.mark.parametrize(
+    ("options", "sides"),
+    [
+        ({}, [128]),
+        ({"rounds": 2}, [128, 256]),
+        ({"rounds": 4}, [128, 160, 192, 256]),  # a third of an octave each, to the next multiple of 32
+        ({"rounds": 3, "crop_px": 288}, [288, 288, 288]),
+        ({"rounds": 3, "crop_px": 64, "last_crop_px": 64}, [64, 64, 64]),
+    ],
+)
+def test_crops_grow_from_round_to_round(options: dict[str, int], sides: list[int]) -> None:
+    models = mal_configs(TrainTeacherConfig.model_validate(options))
+    assert [model.crop_px for model in models] == sides
+    assert {model.canvas_px for model in models} == {max(sides) * 3 // 2}
+
+
+def test_candidates_say_which_guides_their_teacher_has_heard(run: RunPaths) -> None:
+    _write_full_boxes(run)
+    config = TrainTeacherConfig(**QUICK, rounds=3, last_crop_px=32, guides=["full"])
+    run_training(run, "train-teacher", config)
+    run_stage(run, "infer-teacher", InferTeacherConfig(workers=1, device="cpu"))
+    assert read_footer(run.part("candidates/teacher", 0, 2)).learned_from == {"full": 2}
+    part = run.part("candidates/teacher", 0, 2)
+    assert footer_of(read_part(part)) == read_footer(part)
+    assert read_footer(run.part("candidates/full", 0, 2)).learned_from == {}
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("guided_from", "guides"), ("last_crop_px", "rounds of 2 or more")])

@@ -1,6 +1,7 @@
 """`fuse` as a stage: every object gets a row, whatever its candidates are."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pseudolabel.errors import InputError
 from pseudolabel.fusion.calibration import fit_calibration
 from pseudolabel.fusion.labels import unsure_pixels
 from pseudolabel.masks import Grid, SoftMask
+from pseudolabel.pipelines.commit import FOOTER_KEY, Footer
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import PlanRequest, write_plan
 from pseudolabel.pipelines.stage import Shard
@@ -22,6 +24,7 @@ from pseudolabel.rle import area, decode, encode
 
 Row = dict[str, Any]
 SIZE_HW = (60, 80)
+FOOTER = Footer("infer-teacher", 1, "0", 0, 1, 1, 1, 0, learned_from={"semantic": 2})
 BOX = (10.0, 20.0, 40.0, 30.0)  # x, y, width, height
 
 
@@ -77,7 +80,8 @@ def fuse(
         inputs = {"manifest": records.table_from_rows(mine, records.MANIFEST)}
         for number, one in enumerate(tables):
             kept = [row for row in one.to_pylist() if row["image_key"] in keys]
-            inputs[f"candidates/{number}"] = records.table_from_rows(kept, records.CANDIDATES)
+            part = records.table_from_rows(kept, records.CANDIDATES)
+            inputs[f"candidates/{number}"] = part.replace_schema_metadata(one.schema.metadata)
         result = stage.run(Shard(shard, num_shards, tmp_path, "transpose"), inputs)
         assert result.schema == stage.schema
         rows += result.to_pylist()
@@ -105,7 +109,7 @@ def test_the_score_is_the_masks_own_expected_iou_where_boxes_are_given(tmp_path:
     soft = np.full((15, 20), 51, dtype=np.uint8)
     soft[:, :10] = 204
     row = fuse(tmp_path, [image(object_cell(7, 3, BOX))], table(candidate(annotation_id=7, mask=SoftMask(grid, soft))),
-               score="auto")[7]  # fmt: skip
+               score="auto", tau_pixel=0.6)[7]  # fmt: skip
     assert row["expected_iou"] == pytest.approx(
         8 / 11 / (8 / 7), abs=0.03
     )  # the step between the halves is interpolated
@@ -148,6 +152,20 @@ def test_sources_count_the_same_however_many_candidates_they_have(tmp_path: Path
     assert fuse(tmp_path / "a", images, table(*many), table(other), scale="raw")[1]["decision"] == "keep"
     alone = fuse(tmp_path / "b", images, table(*many), table(other), scale="raw", balance=False)[1]
     assert alone["decision_reason"] == "empty_mask"
+
+
+def test_a_source_that_another_one_has_heard_twice_counts_half_beside_it(tmp_path: Path) -> None:
+    """Certain of all against certain of nothing: 1 part in 2, and 1 in 3 where the others have learned from it."""
+    grid = ellipse(BOX).grid
+    full, empty = (SoftMask(grid, np.full((30, 40), level, np.uint8)) for level in (255, 0))
+    images = [image(object_cell(1, 3, BOX))]
+    guide = table(candidate(source="semantic", mask=full, box_score=0.9))
+    teacher = table(candidate(mask=empty, box_score=0.9))
+    heard = teacher.replace_schema_metadata({FOOTER_KEY: json.dumps(asdict(FOOTER)).encode()})
+    limits = {"tau_pixel": 0.4, "scale": "raw"}
+    assert fuse(tmp_path / "a", images, guide, teacher, **limits)[1]["area"] == 40 * 30
+    assert fuse(tmp_path / "b", images, guide, heard, **limits)[1]["decision_reason"] == "empty_mask"
+    assert fuse(tmp_path / "c", images, guide, heard, share_guides=False, **limits)[1]["area"] == 40 * 30
 
 
 def test_agreement_is_the_iou_between_the_sources(tmp_path: Path) -> None:
