@@ -1,12 +1,13 @@
-"""Box-supervised teachers against the same network with true masks, on microscopic images.
+"""Box-supervised teachers against the same network with true masks, on microscopic images or on drawn scenes.
 
-Trains on the boxes of 110 images and measures masks on 40 others: `mean_iou` of the best-fitting candidate for each
-given box, cut to it, and `ap` of the network's own detections.
+Trains on the boxes of 110 images (drawn: 120 scenes) and measures masks on 40 others: `mean_iou` of the best-fitting
+candidate for each given box, cut to it, and `ap` of the network's own detections.
 
-    python tests/benchmarks/nuclei_teachers.py --out docs/results/nuclei_teachers.json       # CPU, the main rows
-    python tests/benchmarks/nuclei_teachers.py --settings all --gpu --steps 3000 --batch-size 8 --seeds 0,1,2
+    python tests/benchmarks/box_teachers.py --out docs/results/box_teachers_nuclei.json      # CPU, the main rows
+    python tests/benchmarks/box_teachers.py --set drawn --settings all --out docs/results/box_teachers_drawn.json
+    python tests/benchmarks/box_teachers.py --settings all --gpu --steps 3000 --batch-size 8 --seeds 0,1,2
 
-The images are enlarged to a short side of `--short-px`, and every step sees a random part of 256 px of each: nuclei of
+Nuclei are enlarged to a short side of 512 px, and every step sees a random part of 256 px of each image: nuclei of
 20 px have little to offer to a network whose finest grid is of 8 px. With `--out` every row is kept as soon as it is
 there, and a row that the file has already is not made again, so that the table can be made one setting at a time.
 """
@@ -32,6 +33,7 @@ from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.mask_iou import box_mask, object_ious
 from pseudolabel.metrics.objects import Prediction, TrueObject, read_json, read_truth
 from pseudolabel.rle import decode, encode_crop
+from pseudolabel.synthetic import write_dataset
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
 from pseudolabel.teachers.boxinst import BoxInst, BoxInstConfig
 from pseudolabel.teachers.boxseg import BoxSeg, BoxSegConfig
@@ -63,16 +65,14 @@ CPU = {
 }
 GPU = {"channels": 256, "convs": 4, "mask_branch_channels": 128, "ema": 0.999}
 MAIN_ROWS = "box,projection,boxinst,boxteacher,boxseg,full"
-COMMON = {
-    "finest_px": 32,
-    "window_px": 256,
-    "bottom_px": 0,
-    "detections": 300,
-    "min_tutor_px": 80,
-    "warmup": 0.5,
-    "teacher_from": 0.5,
-    "teacher_warmup": 0.2,
+COMMON = {"bottom_px": 0, "warmup": 0.5, "teacher_from": 0.5, "teacher_warmup": 0.2}
+OF_SET = {
+    "nuclei": {"finest_px": 32, "window_px": 256, "detections": 300, "min_tutor_px": 80},
+    "drawn": {"min_tutor_px": 150},
 }
+ON = {"nuclei": "nuclei-dev", "drawn": "drawn scenes"}
+SHORT_PX = {"nuclei": 512, "drawn": 256}
+DRAWN_SCENES = {"train": (120, 11), "val": (40, 12)}  # how many, from which seed
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,43 @@ class Picture:
         return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def pictures(part: str) -> list[Picture]:
-    folder = shared_folder() / "data" / "nuclei-dev"
-    content = read_json(folder / f"instances_{part}.json")
-    truth = read_truth(content, where=part)
+@dataclass(frozen=True)
+class Data:
+    """Images to learn from and images to measure on."""
+
+    train: list[Picture]
+    val: list[Picture]
+    category_ids: list[int]
+
+    def labels(self, picture: Picture) -> np.ndarray:
+        """The class of every object, counted from 0."""
+        return np.array([self.category_ids.index(row.category_id) for row in picture.objects], dtype=np.int64)
+
+
+def data_of(name: str) -> Data:
+    if name == "nuclei":
+        folder = shared_folder() / "data" / "nuclei-dev"
+        parts = [pictures(folder / f"instances_{part}.json", folder / "images") for part in ("train", "val")]
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            for part, (count, seed) in DRAWN_SCENES.items():
+                write_dataset(Path(scratch) / part, count, seed)
+            folders = [Path(scratch) / part for part in DRAWN_SCENES]
+            parts = [pictures(folder / "instances.json", folder / "images") for folder in folders]
+    ids = {row.category_id for part in parts for picture in part for row in picture.objects}
+    return Data(*parts, sorted(ids))
+
+
+def pictures(truth_file: Path, folder: Path) -> list[Picture]:
+    content = read_json(truth_file)
+    truth = read_truth(content, where=str(truth_file))
     names = {row["id"]: row["file_name"] for row in content["images"]}
     by_image: dict[int, list[TrueObject]] = {}
     for row in truth.objects:
         if not row.is_crowd and min(row.box_xywh[2:]) >= 2:
             by_image.setdefault(row.image_id, []).append(row)
     return [
-        Picture(names[image], load_image(folder / "images", names[image], exif="transpose"), tuple(rows))
+        Picture(names[image], load_image(folder, names[image], exif="transpose"), tuple(rows))
         for image, rows in sorted(by_image.items())
     ]
 
@@ -104,17 +130,17 @@ def pictures(part: str) -> list[Picture]:
 class Loader:
     """Batches of a few resized images; true masks only for the reference run."""
 
-    def __init__(self, found: list[Picture], size: InputSize, *, with_masks: bool) -> None:
-        self.items = [self._item(picture, size, with_masks) for picture in found]
-        self.heights = [picture.pixels.shape[0] for picture in found]
-        self.names = [picture.name for picture in found]
+    def __init__(self, data: Data, size: InputSize, *, with_masks: bool) -> None:
+        self.items = [self._item(data, picture, size, with_masks) for picture in data.train]
+        self.heights = [picture.pixels.shape[0] for picture in data.train]
+        self.names = [picture.name for picture in data.train]
 
     def __call__(self, places: Sequence[int]) -> Batch:
         images, targets = zip(*(self.items[place] for place in places), strict=True)
         heights, names = [self.heights[i] for i in places], [self.names[i] for i in places]
         return collate(list(images), list(targets), original_heights=heights, names=names)
 
-    def _item(self, picture: Picture, size: InputSize, with_masks: bool) -> tuple[torch.Tensor, Targets]:
+    def _item(self, data: Data, picture: Picture, size: InputSize, with_masks: bool) -> tuple[torch.Tensor, Targets]:
         resized = resize_image(picture.pixels, size)
         scale = np.tile(np.array(resized.factor_xy, dtype=np.float32), 2)
         boxes = torch.from_numpy(picture.boxes_xyxy() * scale)
@@ -123,21 +149,23 @@ class Loader:
         if with_masks:
             full = torch.from_numpy(np.stack([decode(row.mask) for row in picture.objects]))
             masks = resized_masks(full, (height, width))
-        targets = Targets(boxes, torch.zeros(len(boxes), dtype=torch.int64), masks)
-        check_targets(targets, (height, width), 1, name=picture.name)
+        targets = Targets(boxes, torch.from_numpy(data.labels(picture)), masks)
+        check_targets(targets, (height, width), len(data.category_ids), name=picture.name)
         return resized.image.to(torch.uint8), targets
 
 
-def trained(setting: str, seed: int, arguments: argparse.Namespace, size: InputSize) -> tuple[CondInstTeacher, float]:
+def trained(
+    setting: str, seed: int, arguments: argparse.Namespace, data: Data, size: InputSize
+) -> tuple[CondInstTeacher, float]:
     method_class, config_class, changes = SETTINGS[setting]
     weights = str(shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors")
-    shape = (GPU if arguments.gpu else CPU) | COMMON
+    shape = (GPU if arguments.gpu else CPU) | COMMON | OF_SET[arguments.set]
     values = {key: value for key, value in shape.items() if key in config_class.model_fields}
     tried = {key: value for key, value in json.loads(arguments.change).items() if key in config_class.model_fields}
     config = config_class(backbone="mobilenet_v2", backbone_weights=weights, **(values | changes | tried))
     torch.manual_seed(seed)
-    method = method_class(CondInst(config, 1), config)
-    loader = Loader(pictures("train"), size, with_masks=setting == "full")
+    method = method_class(CondInst(config, len(data.category_ids)), config)
+    loader = Loader(data, size, with_masks=setting == "full")
     settings = FitConfig(
         steps=arguments.steps,
         batch_size=arguments.batch_size,
@@ -167,19 +195,21 @@ def as_prediction(
     return Prediction(annotation, image, category, mask, candidate.box_score, None)
 
 
-def figures(teacher: CondInstTeacher, found: list[Picture]) -> dict[str, Any]:
+def figures(teacher: CondInstTeacher, data: Data) -> dict[str, Any]:
     """Of the masks for given boxes, and of the network's own detections."""
     given, own = [], []
-    for picture in found:
+    for picture in data.val:
         size_hw, boxes = picture.pixels.shape[:2], picture.boxes_xyxy()
-        image, category = picture.objects[0].image_id, picture.objects[0].category_id
-        for one in teacher.predict([TeacherInput(picture.pixels, boxes)])[0]:
-            row = (picture.objects[one.given].annotation_id, image, category)
+        image = picture.objects[0].image_id
+        for one in teacher.predict([TeacherInput(picture.pixels, boxes, data.labels(picture))])[0]:
+            target = picture.objects[one.given]
+            row = (target.annotation_id, image, target.category_id)
             given.append(as_prediction(one, boxes[one.given].tolist(), row, size_hw))
         nothing = TeacherInput(picture.pixels, np.zeros((0, 4), dtype=np.float32))
         for number, one in enumerate(teacher.predict([nothing])[0]):
-            own.append(as_prediction(one, one.box_xyxy, (number, image, category), size_hw))
-    objects = [row for picture in found for row in picture.objects]
+            row = (number, image, data.category_ids[one.category])
+            own.append(as_prediction(one, one.box_xyxy, row, size_hw))
+    objects = [row for picture in data.val for row in picture.objects]
     scores = mask_ap(objects, own)
     return iou_figures(objects, given) | {"ap": scores.ap, "ap50": scores.ap50, "ap75": scores.ap75}
 
@@ -209,17 +239,20 @@ def box_row(found: list[Picture]) -> dict[str, Any]:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--set", default="nuclei", choices=list(OF_SET))
     parser.add_argument("--settings", default=MAIN_ROWS, help=f"all, or of box,{','.join(SETTINGS)}")
     parser.add_argument("--gpu", action="store_true", help="the large network, on CUDA")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--short-px", type=int, default=512, help="short side of the network's input")
+    parser.add_argument("--short-px", type=int, help="short side of the network's input; default: 512, drawn 256")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--precision", default="fp32", help="of the forward pass: bf16 or fp32")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--change", default="{}", help="JSON of options to train every setting with, to try them")
     parser.add_argument("--out", type=Path)
-    return parser.parse_known_args()[0]
+    arguments = parser.parse_known_args()[0]
+    arguments.short_px = arguments.short_px or SHORT_PX[arguments.set]
+    return arguments
 
 
 def main() -> None:
@@ -228,13 +261,13 @@ def main() -> None:
     size = InputSize(short_px=arguments.short_px, long_px=2 * arguments.short_px)
     wanted = ["box", *SETTINGS] if arguments.settings == "all" else arguments.settings.split(",")
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    found, table = pictures("val"), Table(arguments)
+    data, table = data_of(arguments.set), Table(arguments)
     if "box" in wanted:
-        table.add(box_row(found))
+        table.add(box_row(data.val))
     for setting in (name for name in wanted if name != "box"):
         for seed in (one for one in seeds if not table.has(setting, one)):
-            teacher, seconds = trained(setting, seed, arguments, size)
-            table.add({"setting": setting, "seed": seed, **figures(teacher, found), "train_cpu_s": seconds})
+            teacher, seconds = trained(setting, seed, arguments, data, size)
+            table.add({"setting": setting, "seed": seed, **figures(teacher, data), "train_cpu_s": seconds})
     table.report()
 
 
@@ -243,9 +276,11 @@ class Table:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         network = "large network on a GPU" if arguments.gpu else "small network on a CPU"
-        self.on = f"nuclei-dev, {arguments.steps} steps of {arguments.batch_size} at {arguments.short_px} px, {network}"
+        batch = f"{arguments.steps} steps of {arguments.batch_size} at {arguments.short_px} px"
+        self.on = f"{ON[arguments.set]}, {batch}, {network}"
         if arguments.change != "{}":
             self.on += f", with {arguments.change}"
+        self.name = f"box_teachers_{arguments.set}"
         self.rows: list[dict[str, Any]] = []
         self.out: Path | None = arguments.out
         if arguments.out and arguments.out.exists():
@@ -269,7 +304,7 @@ class Table:
     def report(self) -> None:
         """Print the table, and write it where `--out` says."""
         seeds = sorted({one["seed"] for one in self.rows if "seed" in one})
-        report("nuclei_teachers", self.rows, on=self.on, seeds=seeds)
+        report(self.name, self.rows, on=self.on, seeds=seeds)
 
 
 def _key(row: dict[str, Any]) -> tuple[str, int | None]:
