@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "infer-semantic": ("pseudolabel.cli.stages:infer_semantic", "A pretrained segmenter's label maps."),
     "train-siseg": ("pseudolabel.cli.train:train_siseg", "Learn displacement field and boundary from label maps."),
     "infer-siseg": ("pseudolabel.cli.stages:infer_siseg", "Instances out of label maps (SISeg)."),
+    "infer-boundary": ("pseudolabel.cli.stages:infer_boundary", "Boundaries between things (SISeg), for fuse."),
     "infer-colors": ("pseudolabel.cli.stages:infer_colors", "Candidate masks from boxes and colours alone."),
     "train-teacher": ("pseudolabel.cli.train:train_teacher", "Learn masks from boxes alone."),
     "infer-teacher": ("pseudolabel.cli.stages:infer_teacher", "The teacher's candidate masks for every box."),

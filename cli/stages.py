@@ -135,6 +135,10 @@ _TEXTS = {
         "the classes that its segmenter does not know."
     ),
     "infer-siseg": "Instances out of label maps, by displacement field and boundary.",
+    "infer-boundary": (
+        "How probable a boundary between things is, everywhere in every image, by a model that train-siseg wrote.\n\n"
+        "`fuse --refine walk` spreads masks up to these boundaries; nothing else reads them."
+    ),
     "infer-teacher": "Candidate masks of a trained teacher for every box.",
     "fuse": (
         "One scored mask per object out of all candidates of the run.\n\n"

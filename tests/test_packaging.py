@@ -83,6 +83,7 @@ def test_help_is_instant_and_imports_no_torch() -> None:
         "infer-semantic",
         "infer-colors",
         "infer-siseg",
+        "infer-boundary",
         "infer-teacher",
         "train-siseg",
         "train-teacher",

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from pseudolabel.fusion.candidates import Candidate, Target
     from pseudolabel.fusion.decisions import Limits
     from pseudolabel.fusion.labels import LabelSettings
+    from pseudolabel.fusion.refine import Seen
+    from pseudolabel.masks import SoftMask
 
 Row = dict[str, Any]
+BOUNDARY = "boundary"  # the table of infer-boundary
 LIMITS, OWN_LIMITS = (0.5, 0.3), (0.8, 0.65)  # keep and review
 
 
@@ -48,7 +51,10 @@ class FuseConfig(StageConfig):
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
     tau_pixel: float = option(0.55, "pixels need a larger fused probability", gt=0, lt=1)
     tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
-    refine: Literal["none", "tight", "color"] = option("color", "fit the mask to the box's sides, and to colours")
+    refine: Literal["none", "tight", "color", "walk"] = option(
+        "color",
+        "fit the mask to its box's sides (tight); before that to colours, or by a walk to infer-boundary's boundaries",
+    )
     smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
     largest_pinhole: float = option(0.005, "holes below this share of the mask are filled", ge=0, le=1)
     exclusive: Literal["none", "class", "all"] = option(
@@ -90,7 +96,7 @@ class FuseStage:
         self._has_boxes = True
 
     def reads(self) -> tuple[str, ...]:
-        """The manifest and the candidate tables.
+        """The manifest, the candidate tables, and for the walk the boundaries.
 
         Raises:
             InputError: a table that was asked for is not there, or there is none at all.
@@ -104,7 +110,11 @@ class FuseStage:
                 f"{self.run_paths.root}: no table {', '.join(missing) or 'of candidates'} (there: {have}); "
                 "make one with  pseudolabel infer-semantic,  infer-colors,  infer-siseg  or  infer-teacher"
             )
-        return ("manifest", *wanted)
+        if self.config.refine != "walk":
+            return ("manifest", *wanted)
+        if not self.run_paths.table(BOUNDARY).is_dir():
+            raise InputError(f"{self.run_paths.root}: no table {BOUNDARY}; make it with  pseudolabel infer-boundary")
+        return ("manifest", *wanted, BOUNDARY)
 
     def weights(self) -> Mapping[str, Path]:
         return {} if self.config.calibration is None else {"calibration": self.config.calibration}
@@ -120,11 +130,13 @@ class FuseStage:
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         from pseudolabel.fusion.candidates import rows_by_image
 
-        candidates = rows_by_image([table for name, table in sorted(inputs.items()) if name != "manifest"])
+        candidates = rows_by_image([table for name, table in sorted(inputs.items()) if name.startswith("candidates/")])
         settings = label_settings(self.config, has_boxes=self._has_boxes, heard=_heard(inputs.values()))
+        boundaries = {row["image_key"]: row for row in inputs[BOUNDARY].to_pylist()} if BOUNDARY in inputs else {}
         rows: list[Row] = []
         for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
             if image["status"] != "rejected" and image["annotation_id"] is None:
+                image |= {"boundary": boundaries.get(image["image_key"])}
                 rows += self._label_image(image, candidates.get(image["image_key"], []), shard, settings)
         return records.table_from_rows(rows, records.PSEUDO)
 
@@ -149,34 +161,38 @@ class FuseStage:
         found = [candidate_from_row(row) for row in candidates]
         size_hw = (image["height"], image["width"])
         try:
-            picture = self._picture(image, found, shard)
+            seen = self._seen(image, found, shard)
         except RejectError as error:
             status = records.rejected(self.name, error.reason, error.detail)
             return [_reject_row(image, one) | status for one in image["objects"] or ()]
         if self._has_boxes:
-            rows = self._label_objects(image, found, picture, settings)
+            rows = self._label_objects(image, found, seen, settings)
         else:
-            rows = label_groups(found, size_hw, settings, self._calibration, picture)
+            rows = label_groups(found, size_hw, settings, self._calibration, seen)
         if not rows:
             return [{"image_key": image["image_key"], **records.empty(self.name)}]
         return [row | {"image_key": image["image_key"], **records.ok(self.name)} for row in rows]
 
     def _label_objects(
-        self, image: Row, found: list["Candidate"], picture: Any, settings: "LabelSettings"
+        self, image: Row, found: list["Candidate"], seen: "Seen | None", settings: "LabelSettings"
     ) -> list[Row]:
         from pseudolabel.fusion.labels import crowd_row, label_objects
 
         objects, size_hw = image["objects"] or [], (image["height"], image["width"])
         targets = [_target(one) for one in objects if not one["iscrowd"]]
-        labels = label_objects(targets, found, size_hw, settings, self._calibration, picture)
+        labels = label_objects(targets, found, size_hw, settings, self._calibration, seen)
         crowds = [crowd_row(_target(one), _crowd_mask(one, size_hw), size_hw) for one in objects if one["iscrowd"]]
         return sorted(labels + crowds, key=lambda row: int(row["annotation_id"]))
 
-    def _picture(self, image: Row, found: Sequence["Candidate"], shard: Shard) -> Any:
-        """The photograph, where the refinement looks at it and there is something to refine."""
-        if self.config.refine != "color" or not found:
+    def _seen(self, image: Row, found: Sequence["Candidate"], shard: Shard) -> "Seen | None":
+        """The photograph or its boundaries, where the refinement looks at them and there is something to refine."""
+        from pseudolabel.fusion.refine import Seen
+
+        if not found or self.config.refine not in ("color", "walk"):
             return None
-        return planned_pixels(image, shard)
+        if self.config.refine == "color":
+            return Seen(planned_pixels(image, shard))
+        return Seen(boundary=_boundary(image))
 
     def _shards(self, paths: list[Path]) -> Iterator[tuple[pa.Table, pa.Table]]:
         for path in paths:
@@ -264,6 +280,19 @@ def _target(one: Row) -> "Target":
     from pseudolabel.fusion.candidates import Target
 
     return Target(one["annotation_id"], one["category_id"], tuple(one["bbox_xywh"]))
+
+
+def _boundary(image: Row) -> "SoftMask":
+    """What `infer-boundary` found, on its grid over the image."""
+    from pseudolabel.masks import Grid, SoftMask
+    from pseudolabel.segmenters.label_maps import decode_indices
+
+    row = image["boundary"]
+    if row is None or row["status"] != "ok":
+        raise RejectError("image_rejected", f"{BOUNDARY}: {row['reason'] if row else 'no row'}")
+    cells = decode_indices(row["boundary"])
+    height, width = cells.shape
+    return SoftMask(Grid(0.0, 0.0, image["width"] / width, image["height"] / height, height, width), cells)
 
 
 def _crowd_mask(one: Row, size_hw: tuple[int, int]) -> Any:

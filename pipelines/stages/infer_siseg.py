@@ -13,6 +13,7 @@ from pseudolabel.errors import RejectError
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stages.field_predictor import FieldPredictor, siseg_files
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from pseudolabel.siseg.candidates import Candidate, GivenBox
     from pseudolabel.siseg.instances import FieldMaps, Found, ReadOut
-    from pseudolabel.siseg.network import SisegNetwork
 
 _LOG = logging.getLogger(__name__)
 _SOURCE = "siseg"
@@ -61,8 +61,7 @@ class InferSisegStage:
     def __init__(self, config: StageConfig, run: RunPaths) -> None:
         assert isinstance(config, InferSisegConfig)
         self._config, self._run = config, run
-        self._network: SisegNetwork | None = None
-        self._scale = 1.0
+        self._predict: FieldPredictor | None = None
         self._device = "cpu"
         self._categories: list[Row] = []
         self._has_boxes = False
@@ -72,19 +71,13 @@ class InferSisegStage:
 
     def weights(self) -> Mapping[str, Path]:
         """The trained model and the YAML beside it."""
-        weights = self._config.weights or self._run.model("siseg")
-        return {"siseg": weights, "card": weights.with_suffix(".yaml")}
+        return siseg_files(self._run, self._config.weights)
 
     def setup(self, device: str) -> None:
-        import torch
-
-        from pseudolabel.siseg.model import load_siseg
-
-        torch.set_num_threads(self._config.threads)
         plan = read_plan(self._run)
         self._categories, self._has_boxes, self._device = plan.categories, plan.n_objects > 0, device
-        self._network, card = load_siseg(self.weights()["siseg"], device=device)
-        self._scale = card.scale
+        weights = self.weights()["siseg"]
+        self._predict = FieldPredictor(weights, device=device, threads=self._config.threads, flip=self._config.flip)
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         semantic = {row["image_key"]: row for row in inputs["semantic"].to_pylist()}
@@ -118,7 +111,8 @@ class InferSisegStage:
 
         pixels, labels = planned_pixels(image, shard), decode_indices(semantic["label_map"])
         index_of = categories_by_class(semantic["classes"], self._categories)
-        fields = self._fields(pixels)
+        assert self._predict is not None, "setup comes first"
+        fields = self._predict(pixels)
         confidence = decode_indices(semantic["confidence"])
         cells = semantic_cells(labels, confidence, fields.boundary.shape, objects=set(index_of))
         found = find_instances(fields, cells, self._read_out, device=self._device)
@@ -128,17 +122,6 @@ class InferSisegStage:
         if self._has_boxes:
             return boxed_candidates(found.instances, _boxes(image, index_of), size_hw)
         return standing_candidates(found.instances, {i: ids[0] for i, ids in index_of.items()}, size_hw)
-
-    def _fields(self, pixels: "np.ndarray") -> "FieldMaps":
-        import numpy as np
-
-        from pseudolabel.siseg.model import predict_fields
-
-        assert self._network is not None, "setup comes first"
-        fields = predict_fields(self._network, pixels, scale=self._scale, flip=self._config.flip)
-        if not (np.isfinite(fields.displacement).all() and np.isfinite(fields.boundary).all()):
-            raise RejectError("non_finite", "the network's fields")
-        return fields
 
     @property
     def _read_out(self) -> "ReadOut":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32
 
 from pseudolabel.fusion.calibration import Calibration
 from pseudolabel.fusion.candidates import Candidate, Target
@@ -18,7 +18,7 @@ from pseudolabel.fusion.exclusive import Claim, Share, shared_out
 from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.parts import without_islands, without_pinholes
-from pseudolabel.fusion.refine import Refinement, refine
+from pseudolabel.fusion.refine import Refinement, Seen, refine
 from pseudolabel.fusion.scoring import expected_iou
 from pseudolabel.masks import Grid, PixelMask
 from pseudolabel.rle import Rle, area, bbox_xywh, encode_crop
@@ -61,14 +61,14 @@ def label_objects(
     size_hw: tuple[int, int],
     settings: LabelSettings,
     calibration: Calibration | None = None,
-    image_rgb: UInt8[np.ndarray, "h w 3"] | None = None,
+    seen: Seen | None = None,
 ) -> list[Row]:
     """One row per object, in the order of `targets`; without image key and status.
 
     Args:
-        image_rgb: needed where the refinement looks at colours.
+        seen: what the refinement looks at beside the masks.
     """
-    labels = settled_labels(targets, candidates, size_hw, settings, image_rgb)
+    labels = settled_labels(targets, candidates, size_hw, settings, seen)
     return [_judged(label, size_hw, settings, calibration) for label in labels]
 
 
@@ -77,11 +77,11 @@ def settled_labels(
     candidates: Sequence[Candidate],
     size_hw: tuple[int, int],
     settings: LabelSettings,
-    image_rgb: UInt8[np.ndarray, "h w 3"] | None = None,
+    seen: Seen | None = None,
 ) -> list[Label]:
     """The masks of all objects, refined and with their disputes settled, in the order of `targets`."""
     fused = fuse_image(targets, candidates, size_hw, settings.fusion)
-    labels = [_label(target, one, size_hw, settings, image_rgb) for target, one in zip(targets, fused, strict=True)]
+    labels = [_label(target, one, size_hw, settings, seen) for target, one in zip(targets, fused, strict=True)]
     return labels if settings.exclusive == "none" else _settled(labels, settings)
 
 
@@ -103,11 +103,11 @@ def _label(
     fused: FusedObject | None,
     size_hw: tuple[int, int],
     settings: LabelSettings,
-    image_rgb: UInt8[np.ndarray, "h w 3"] | None,
+    seen: Seen | None,
 ) -> Label:
     if fused is None:
         return _rectangle(target, object_window(target.box_xyxy, size_hw), None, NO_CANDIDATE, 0.0)
-    soft = refine(fused.probability, fused.window, settings.refinement, image_rgb, tau_pixel=_tau(settings))
+    soft = refine(fused.probability, fused.window, settings.refinement, seen, tau_pixel=_tau(settings))
     fused = replace(fused, probability=soft)
     pixels = _pixels(fused.probability, settings)
     if not pixels.any():
