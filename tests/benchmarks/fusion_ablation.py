@@ -48,8 +48,9 @@ TEACHER = {"precision": "bf16", "threads": 1}
 Row = dict[str, Any]
 
 
-def settings(sources: list[str]) -> dict[str, Row]:
+def settings(sources: list[str], *, boundary: bool) -> dict[str, Row]:
     """Options of `fuse` by the name of the row; what a row does not say is the default."""
+    refinements = ("none", "tight", "color", "walk") if boundary else ("none", "tight", "color")
     return {
         **{source: {"sources": [source]} for source in sources},
         "fused": {},
@@ -69,7 +70,7 @@ def settings(sources: list[str]) -> dict[str, Row]:
         "fused, scores by support": {"scale": "support"},
         "fused, sources not balanced": {"balance": False},
         "fused, guides not shared": {"share_guides": False},
-        **{f"fused, refine {method}": {"refine": method} for method in ("none", "tight", "color")},
+        **{f"fused, refine {method}": {"refine": method} for method in refinements},
         **{f"{source}, refine none": {"sources": [source], "refine": "none"} for source in sources},
     }
 
@@ -144,7 +145,10 @@ def table(
     truth = read_truth(read_json(ground_truth), where=str(ground_truth))
     objects = {case: selected(truth, CASES[case]) for case in cases}
     sources = [name.removeprefix("candidates/") for name in run.candidate_tables()]
-    wanted = {name: (base or {}) | options for name, options in settings(sources).items()}
+    wanted = {
+        name: (base or {}) | options
+        for name, options in settings(sources, boundary=run.table("boundary").is_dir()).items()
+    }
     wanted = {name: options for name, options in wanted.items() if only in name or name in sources}
     best: dict[str, np.ndarray] = {}
     done: dict[str, dict[str, Row]] = {}  # figures by options: many rows name the default
@@ -218,6 +222,7 @@ def drawn(folder: Path) -> Case:
     if not (models / "segmenter").is_dir():
         train_demo_segmenter(data, models)
     sections = label_sections(data.scenes, models / "segmenter")
+    sections["infer-boundary"] = {}
     del sections["fuse"]
     return Case(finished(folder / "drawn" / "run", sections), data.scenes / "instances.json", ("all",))
 
