@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TARGET_CELLS = 96  # side of a target over its canvas
 VIEWS = 6
+_IMAGES_AT_ONCE = 16  # their objects fill the batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +100,23 @@ def _labels(
     from pseudolabel.teachers.base import TeacherInput
 
     others = _Guides(run, plan, guides)
-    for image in tqdm(images, desc="label for the next round", unit="image", leave=False, disable=None):
-        pixels = load_pixels(plan, image.file_name)
-        boxes = np.array(image.boxes_xyxy, dtype=np.float32)
-        asked = TeacherInput(pixels, boxes, category_ids=np.array(image.category_ids))
-        own = [] if teacher is None else teacher.predict([asked])[0]
-        candidates = [_bound(one, image) for one in own] + others.of(image)
-        yield from _image_labels(image, pixels, candidates, dict.fromkeys(guides, heard))
+    shown = tqdm(total=len(images), desc="label for the next round", unit="image", leave=False, disable=None)
+    for first in range(0, len(images), _IMAGES_AT_ONCE):
+        some = images[first : first + _IMAGES_AT_ONCE]
+        asked = [
+            TeacherInput(
+                load_pixels(plan, image.file_name),
+                np.array(image.boxes_xyxy, dtype=np.float32),
+                category_ids=np.array(image.category_ids),
+            )
+            for image in some
+        ]
+        found = [[] for _ in some] if teacher is None else teacher.predict(asked)
+        for image, one, own in zip(some, asked, found, strict=True):
+            candidates = [_bound(candidate, image) for candidate in own] + others.of(image)
+            yield from _image_labels(image, one.pixels, candidates, dict.fromkeys(guides, heard))
+        shown.update(len(some))
+    shown.close()
 
 
 def _image_labels(
