@@ -59,7 +59,13 @@ def begun_tables(run: RunPaths) -> dict[str, str]:
     stages = {path.stem for path in (run.root / "config").glob("*.yaml")}
     order = [name for name in STAGES if name in stages] + sorted(stages - set(STAGES))
     tables = {_table_of(run, name): name for name in order}
-    standing = ["manifest", "semantic", *(f"candidates/{name}" for name in _folders(run, "candidates")), "pseudo"]
+    standing = [
+        "manifest",
+        "semantic",
+        "boundary",
+        *(f"candidates/{name}" for name in _folders(run, "candidates")),
+        "pseudo",
+    ]
     return tables | {name: "" for name in standing if name not in tables and run.table(name).is_dir()}
 
 
