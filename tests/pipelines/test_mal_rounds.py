@@ -25,6 +25,7 @@ from pseudolabel.synthetic import write_dataset
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
 
 QUICK = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
+TWO_ROUNDS = {"rounds": 2, "last_crop_px": 32}
 
 
 @pytest.fixture
@@ -119,13 +120,13 @@ def _full(key: str, target: Target) -> dict[str, object]:
 
 def test_a_second_round_gives_another_teacher_and_the_same_one_every_time(run: RunPaths) -> None:
     one = run_training(run, "train-teacher", TrainTeacherConfig(**QUICK)).sha256
-    two = run_training(run, "train-teacher", TrainTeacherConfig(**QUICK, rounds=2), overwrite=True).sha256
+    two = run_training(run, "train-teacher", TrainTeacherConfig(**QUICK, **TWO_ROUNDS), overwrite=True).sha256
     assert one != two
     _write_full_boxes(run)
-    guided = TrainTeacherConfig(**QUICK, rounds=2, guides=["full"])
+    guided = TrainTeacherConfig(**QUICK, **TWO_ROUNDS, guides=["full"])
     three = run_training(run, "train-teacher", guided, overwrite=True).sha256
     assert three not in (one, two)
-    assert run_training(run, "train-teacher", TrainTeacherConfig(**QUICK, rounds=2), overwrite=True).sha256 == two
+    assert run_training(run, "train-teacher", TrainTeacherConfig(**QUICK, **TWO_ROUNDS), overwrite=True).sha256 == two
 
 
 def test_guides_may_speak_before_there_is_a_teacher(run: RunPaths) -> None:
