@@ -1,13 +1,13 @@
 """Box-conditioned teacher on coco-dev: trained on its boxes alone, candidates averaged, compared with the true masks.
 
-`--epochs`, `--batch-size`, `--crop-px`, `--teacher-from`, `--pairwise-weight`, `--seed` change the training,
-`--run DIR` keeps the run folder. One core and the ImageNet weights of the shared folder; a mask is the mean of its
-candidates above one half, cut to its box, and in the rows `fused` what `fuse` makes of the teacher's candidates and,
+`--epochs`, `--batch-size`, `--crop-px`, `--last-crop-px`, `--teacher-from`, `--pairwise-weight`, `--seed` change the
+training, `--run DIR` keeps the run folder. One core and the ImageNet weights of the shared folder; a mask is the mean of
+its candidates above one half, cut to its box, and in the rows `fused` what `fuse` makes of the teacher's candidates and,
 where guided, the segmenter's. Seconds are CPU time of the whole process.
 
     python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
     python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 3   # from boxes alone, a segmenter's encoder
-    python tests/benchmarks/coco_dev_mal.py --guided --rounds 3      # and with that segmenter's masks between rounds
+    python tests/benchmarks/coco_dev_mal.py --guided --rounds 4      # and with that segmenter's masks between rounds
 """
 
 import argparse
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=TrainTeacherConfig.model_fields["epochs"].default)
     parser.add_argument("--batch-size", type=int, default=TrainTeacherConfig.model_fields["batch_size"].default)
     parser.add_argument("--crop-px", type=int, default=TrainTeacherConfig.model_fields["crop_px"].default)
+    parser.add_argument("--last-crop-px", type=int, help="with --rounds of 2 or more")
     parser.add_argument("--teacher-from", type=float, default=TrainTeacherConfig.model_fields["teacher_from"].default)
     parser.add_argument(
         "--pairwise-weight", type=float, default=TrainTeacherConfig.model_fields["pairwise_weight"].default
@@ -87,6 +88,7 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
         pairwise_weight=options.pairwise_weight,
         rounds=options.rounds,
         guides=["semantic"] if options.guided else [],
+        **({} if options.last_crop_px is None else {"last_crop_px": options.last_crop_px}),
         seed=options.seed,
         device="cpu",
         threads=1,
