@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import report, shared_folder
+from harness import report, script_parser, shared_folder
 
 from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, resized_masks
 from pseudolabel.condinst.network import CondInst
@@ -238,7 +238,7 @@ def box_row(found: list[Picture]) -> dict[str, Any]:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = script_parser(__doc__)
     parser.add_argument("--set", default="nuclei", choices=list(OF_SET))
     parser.add_argument("--settings", default=MAIN_ROWS, help=f"all, or of box,{','.join(SETTINGS)}")
     parser.add_argument("--gpu", action="store_true", help="the large network, on CUDA")
@@ -249,8 +249,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp32", help="of the forward pass: bf16 or fp32")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--change", default="{}", help="JSON of options to train every setting with, to try them")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_known_args()[0]
+    arguments = parser.parse_args()
     arguments.short_px = arguments.short_px or SHORT_PX[arguments.set]
     return arguments
 

@@ -6,11 +6,10 @@ Figures after calibration are of objects whose image the calibration was not lea
 is drawn into the run folder.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
-from harness import report
+from harness import report, script_parser
 
 from pseudolabel.pipelines.calibrate import CalibrateConfig, calibrate
 from pseudolabel.pipelines.paths import RunPaths
@@ -20,10 +19,10 @@ SEED = 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--ground-truth", type=Path, required=True)
-    given, _ = parser.parse_known_args()
+    given = parser.parse_args()
     run = RunPaths(given.run)
     with tempfile.TemporaryDirectory() as folder:
         config = CalibrateConfig(ground_truth=given.ground_truth, output=Path(folder) / "calibration.json", seed=SEED)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from harness import interleaved, report
+from harness import interleaved, report, script_parser
 from scipy import ndimage
 
 from pseudolabel.siseg.displacement import cluster_cells, refine_centroids, refine_centroids_batch
@@ -56,6 +56,7 @@ def measure(noise: float) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    script_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     rows = [measure(noise) for noise in (0.0, 0.25, 0.5, 1.0, 1.5)]
     report("centroids", rows, on=f"{IMAGES} fields of {HEIGHT}x{WIDTH} cells, {STEPS} steps", seeds=list(range(IMAGES)))

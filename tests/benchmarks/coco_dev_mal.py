@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import report, shared_folder
+from harness import report, script_parser, shared_folder
 
 from pseudolabel.masks import pixel_window, resample
 from pseudolabel.metrics.mask_iou import rle_iou
@@ -48,7 +48,7 @@ VIEWS = (1, 2, 6)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, add_help=False)
+    parser = script_parser(__doc__)
     parser.add_argument("--epochs", type=float, default=TrainTeacherConfig.model_fields["epochs"].default)
     parser.add_argument("--batch-size", type=int, default=TrainTeacherConfig.model_fields["batch_size"].default)
     parser.add_argument("--crop-px", type=int, default=TrainTeacherConfig.model_fields["crop_px"].default)
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--segmenter", action="store_true", help="start from the segmenter's encoder")
     parser.add_argument("--guided", action="store_true", help="and use the segmenter's masks between the rounds")
     parser.add_argument("--run", type=Path)
-    options, _ = parser.parse_known_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         run = RunPaths(options.run or Path(scratch) / "run")
         seconds = _train(run, options)

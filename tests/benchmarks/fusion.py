@@ -8,7 +8,7 @@ same uint8 cells.
 
 import numpy as np
 import torch
-from harness import interleaved, report
+from harness import interleaved, report, script_parser
 from torch.nn import functional as F
 
 from pseudolabel.fusion.candidates import Candidate, Target
@@ -93,6 +93,7 @@ def largest_differences(targets: list[Target], candidates: list[Candidate], mask
 
 
 def main() -> None:
+    script_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     scenes = [scene(seed) for seed in range(IMAGES)]
     inputs = [(*one, full_masks(one[1])) for one in scenes]

@@ -10,7 +10,6 @@ that of calibrations learned without the image they are measured on. `gain` is t
 one source, object by object, with its own 95 % interval.
 """
 
-import argparse
 import multiprocessing
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import report, shared_folder
+from harness import report, script_parser, shared_folder
 
 from pseudolabel.metrics.calibration import bootstrap_interval, expected_calibration_error
 from pseudolabel.metrics.comparison import Selection, compare
@@ -240,7 +239,7 @@ SETS = {"coco": coco, "nuclei": nuclei, "drawn": drawn}
 
 def main() -> None:
     torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--ground-truth", type=Path)
     parser.add_argument("--case", action="append", choices=list(CASES), help="all and voc32 if not given")
@@ -248,7 +247,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the runs of --set are made and kept")
     parser.add_argument("--jobs", type=int, default=1, help="processes that fuse")
     parser.add_argument("--only", default="", help="settings whose name contains this")
-    given, _ = parser.parse_known_args()
+    given = parser.parse_args()
     if given.set:
         with tempfile.TemporaryDirectory() as scratch:
             case = SETS[given.set](given.folder or Path(scratch))

@@ -52,7 +52,7 @@ def shared_folder() -> Path:
 
 def report(name: str, rows: list[dict[str, Any]], *, on: str, seeds: list[int] | None = None) -> None:
     """Print the rows as a table, or as JSON with `--json`; keep them with `--out FILE`."""
-    arguments, _ = _arguments()
+    arguments, _ = script_parser(None).parse_known_args()
     result = {
         "name": name,
         "on": on,
@@ -87,11 +87,12 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _arguments() -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--out", type=Path)
-    return parser.parse_known_args()
+def script_parser(doc: str | None) -> argparse.ArgumentParser:
+    """The parser of a script, with the options that `report` reads; an option that it does not know ends the script."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--out", type=Path, help="keep the figures in this file, too")
+    return parser
 
 
 def _command() -> str:

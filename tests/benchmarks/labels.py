@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from harness import interleaved, report
+from harness import interleaved, report, script_parser
 
 from pseudolabel.segmenters.reduce import reduce_logits
 
@@ -18,6 +18,7 @@ SIZE_HW = (480, 640)
 
 
 def main() -> None:
+    script_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     rows = [_row(name, logits, align_corners) for name, logits in _cases().items() for align_corners in (False, True)]
     report("labels", rows, on="CPU seconds per image of 640x480, one thread, median of 7", seeds=[0])

@@ -7,7 +7,7 @@ One thread, CPU time, in turns; the upsampling to stride 4 is timed by itself.
 import functools
 
 import torch
-from harness import interleaved, report
+from harness import interleaved, report, script_parser
 from torch.nn import functional as F
 
 from pseudolabel.condinst.mask_head import HeadShape, aligned_upsample, dynamic_masks
@@ -88,6 +88,7 @@ def upsample_row(count: int) -> dict:
 
 
 def main() -> None:
+    script_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     rows = [head_row(count, HeadShape(8, 8)) for count in (64, 150, 300)]
     rows += [head_row(64, HeadShape(16, 8)), upsample_row(64)]

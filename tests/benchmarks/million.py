@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-from harness import report
+from harness import report, script_parser
 
 from pseudolabel import records
 from pseudolabel.pipelines.commit import read_part
@@ -147,12 +147,12 @@ def phase_export(run: RunPaths, images: int, shards: int, workers: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__doc__)
     parser.add_argument("--cases", default="100000:100,1000000:1000,1000000:10000", help="IMAGES:SHARDS,...")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where the run folders lie for a while; by default the system's")
     parser.add_argument("--phase", nargs=4, help=argparse.SUPPRESS)
-    arguments, _ = parser.parse_known_args()
+    arguments = parser.parse_args()
     if arguments.phase:
         phase, folder, images, shards = arguments.phase
         measure(phase, RunPaths(Path(folder)), int(images), int(shards), arguments.workers)

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 import torch
-from harness import interleaved, report
+from harness import interleaved, report, script_parser
 from torch.nn import functional as F
 
 from pseudolabel.teachers import losses
@@ -108,6 +108,7 @@ def drawn_case() -> tuple[torch.Tensor, ...]:
 
 
 def main() -> None:
+    script_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     images, boxes, image_of, logits = drawn_case()
     box, similarity = reference_targets(images, boxes, image_of)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from harness import interleaved, report
+from harness import interleaved, report, script_parser
 from scipy import ndimage, sparse
 
 from pseudolabel.siseg.pairs import pair_offsets, path_cells
@@ -111,5 +111,6 @@ def gpu_seconds(arrays: list[torch.Tensor]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    script_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     report("random_walk", [measure(*case) for case in CASES], on="drawn boundaries, radius 5, T^256", seeds=[SEED])

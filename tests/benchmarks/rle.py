@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import numpy as np
-from harness import interleaved, report, shared_folder
+from harness import interleaved, report, script_parser, shared_folder
 from pycocotools import mask as coco_mask
 
 from pseudolabel import rle
@@ -81,5 +81,6 @@ def _row(name: str, case: str, seconds: dict[str, float], difference: int, count
 
 
 if __name__ == "__main__":
+    script_parser(__doc__).parse_args()
     rows = [row for name, path in SETS.items() for row in rows_of(name, path)]
     report("rle", rows, on="the true masks of coco-dev and of nuclei-dev's validation part")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import report
+from harness import report, script_parser
 
 from pseudolabel.pipelines.chain import parse_chain, run_chain
 from pseudolabel.pipelines.demo import make_demo_data, train_demo_segmenter
@@ -52,7 +52,7 @@ def rows(folder: Path, models: Path, arguments: argparse.Namespace, seed: int) -
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--scenes", type=int, default=16, help="drawn scenes to label and to learn from")
@@ -60,8 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=120, help="of the student, four images each")
     parser.add_argument("--models", type=Path, help="the models/ folder of a demo; default: a segmenter is trained")
     parser.add_argument("--keep", type=Path, help="folder in which everything stays, from which another call goes on")
-    arguments, _ = parser.parse_known_args()
-    return arguments
+    return parser.parse_args()
 
 
 def main() -> None:

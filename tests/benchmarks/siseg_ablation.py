@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import report, shared_folder
+from harness import report, script_parser, shared_folder
 from siseg_fused import FusedData, fused_figures, write_labels
 
 from pseudolabel.images import load_image
@@ -312,7 +312,7 @@ def fused_rows_of(case: Case, network: SisegNetwork) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = script_parser(__doc__)
     parser.add_argument("--case", choices=["drawn", "touching", "nuclei", "coco", "coco-truth", "all"], default="all")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--learning-rate", type=float, default=4e-3, help="of the displacement head")
@@ -323,7 +323,7 @@ def main() -> None:
     parser.add_argument("--backbone", help="smp:DIR for the drawn cases; default: mobilenet_v2 of the shared weights")
     parser.add_argument("--scale", type=float, default=2.0, help="with --backbone")
     parser.add_argument("--keep", type=Path, help="folder for trained networks, to measure another read-out on them")
-    arguments, _ = parser.parse_known_args()
+    arguments = parser.parse_args()
     cases = {
         "drawn": lambda: drawn((), "drawn", arguments),
         "touching": lambda: drawn(DISCS, "touching", arguments),

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import report, shared_folder
+from harness import report, script_parser, shared_folder
 
 from pseudolabel.pipelines.chain import parse_chain, run_chain
 from pseudolabel.pipelines.demo import ENCODER, make_demo_data, train_demo_segmenter
@@ -182,7 +182,7 @@ def with_retention(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--cases", default="drawn,nuclei")
     parser.add_argument("--settings", default="all", help="names separated by commas")
     parser.add_argument("--thresholds", default="0.7", help="scores separated by commas")
@@ -207,7 +207,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--nuclei-labels", type=Path, help="pseudo labels of boxes_train.json, as a COCO file")
     parser.add_argument("--keep", type=Path, help="folder for labels and rows, from which another call goes on")
     parser.add_argument("--threads", type=int, default=0)
-    arguments, _ = parser.parse_known_args()
+    arguments = parser.parse_args()
     gpu = {"steps": 6000, "batch_size": 16, "image_px": 512, "learning_rate": 4e-4, "encoder_rate": 1e-4}
     cpu = {"steps": 500, "batch_size": 4, "image_px": 256, "learning_rate": 2e-3, "encoder_rate": 1e-3}
     gpu |= {"views": "strong", "ema": 0.998}
