@@ -113,8 +113,10 @@ def _labels(
         ]
         found = [[] for _ in some] if teacher is None else teacher.predict(asked)
         for image, one, own in zip(some, asked, found, strict=True):
-            candidates = [_bound(candidate, image) for candidate in own] + others.of(image)
-            yield from _image_labels(image, one.pixels, candidates, dict.fromkeys(guides, heard))
+            guiding = others.of(image)
+            candidates = [_bound(candidate, image) for candidate in own] + guiding
+            rounds = dict.fromkeys((candidate.source for candidate in guiding), heard)
+            yield from _image_labels(image, one.pixels, candidates, rounds)
         shown.update(len(some))
     shown.close()
 

@@ -1,7 +1,7 @@
 """`fuse`: from the candidates of all sources to one mask, one score and one decision per object."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -82,7 +82,7 @@ class FuseStage:
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     config_class: ClassVar[type[StageConfig]] = FuseConfig
     resources: ClassVar[Resources] = Resources(cpus=1)
     unit: ClassVar[Literal["image", "object"]] = "object"
@@ -131,7 +131,7 @@ class FuseStage:
         from pseudolabel.fusion.candidates import rows_by_image
 
         candidates = rows_by_image([table for name, table in sorted(inputs.items()) if name.startswith("candidates/")])
-        settings = label_settings(self.config, has_boxes=self._has_boxes, heard=_heard(inputs.values()))
+        settings = label_settings(self.config, has_boxes=self._has_boxes, heard=_heard(inputs))
         boundaries = {row["image_key"]: row for row in inputs[BOUNDARY].to_pylist()} if BOUNDARY in inputs else {}
         rows: list[Row] = []
         for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
@@ -251,12 +251,16 @@ def label_settings(config: FuseConfig, *, has_boxes: bool, heard: Mapping[str, i
     )
 
 
-def _heard(tables: Iterable[pa.Table]) -> dict[str, int]:
-    """From which sources another one has learned, and in how many rounds at most."""
+def _heard(tables: Mapping[str, pa.Table]) -> dict[str, int]:
+    """From which sources another one has learned, and in how many rounds at most; footers name a source's table, whose
+    rows may call themselves otherwise.
+    """
     most: dict[str, int] = {}
-    for footer in filter(None, map(footer_of, tables)):
+    for footer in filter(None, map(footer_of, tables.values())):
         for name, rounds in footer.learned_from.items():
-            most[name] = max(rounds, most.get(name, 0))
+            table = tables.get(f"candidates/{name}")
+            for source in table["source"].unique().drop_null().to_pylist() if table is not None else ():
+                most[source] = max(rounds, most.get(source, 0))
     return most
 
 

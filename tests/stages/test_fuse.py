@@ -24,7 +24,8 @@ from pseudolabel.rle import area, decode, encode
 
 Row = dict[str, Any]
 SIZE_HW = (60, 80)
-FOOTER = Footer("infer-teacher", 1, "0", 0, 1, 1, 1, 0, learned_from={"semantic": 2})
+TABLE = "0"  # under which the first table of candidates lies; its rows call their source otherwise
+FOOTER = Footer("infer-teacher", 1, "0", 0, 1, 1, 1, 0, learned_from={TABLE: 2})
 BOX = (10.0, 20.0, 40.0, 30.0)  # x, y, width, height
 
 
@@ -155,7 +156,7 @@ def test_sources_count_the_same_however_many_candidates_they_have(tmp_path: Path
 
 
 def test_a_source_that_another_one_has_heard_twice_counts_half_beside_it(tmp_path: Path) -> None:
-    """Certain of all against certain of nothing: 1 part in 2, and 1 in 3 where the others have learned from it."""
+    """Certain of all against certain of nothing: 1 part in 2, and 1 in 3 where the others learned from its table."""
     grid = ellipse(BOX).grid
     full, empty = (SoftMask(grid, np.full((30, 40), level, np.uint8)) for level in (255, 0))
     images = [image(object_cell(1, 3, BOX))]
