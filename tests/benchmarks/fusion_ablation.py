@@ -1,6 +1,6 @@
 """What each choice of `fuse` is worth: sources, ranking, fusion, score, number of candidates, refinement.
 
-    python tests/benchmarks/fusion_ablation.py --set coco --folder RUNS      # or nuclei, or drawn
+    python tests/benchmarks/fusion_ablation.py --set coco --folder RUNS      # or coco_boxes, nuclei, drawn
     python tests/benchmarks/fusion_ablation.py RUN --ground-truth instances.json [--case voc32]
 
 The first form makes the run itself with the product's own stages, or goes on with what of it is in RUNS. The second
@@ -187,19 +187,24 @@ class Case:
 
 def coco(folder: Path) -> Case:
     """142 photographs: a pretrained segmenter of 21 classes, and one teacher of their boxes and of it."""
+    return _photographs(folder / "coco", guides=["semantic"])
+
+
+def coco_boxes(folder: Path) -> Case:
+    """142 photographs: a pretrained segmenter of 21 classes, and one teacher of their boxes alone."""
+    return _photographs(folder / "coco_boxes", guides=[])
+
+
+def _photographs(folder: Path, *, guides: list[str]) -> Case:
     data, weights = shared_folder() / "data" / "coco-dev", shared_folder() / "weights"
+    encoder = str(weights / SEGMENTER)
     sections = {
         "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 1},
-        "infer-semantic": {"model": f"onnx:{weights / SEGMENTER}"},
-        "train-teacher": {
-            "backbone_weights": str(weights / SEGMENTER),
-            "rounds": 4,
-            "guides": ["semantic"],
-            **TEACHER,
-        },
+        "infer-semantic": {"model": f"onnx:{encoder}"},
+        "train-teacher": {"backbone_weights": encoder, "rounds": 4, "guides": guides, **TEACHER},
         "infer-teacher": {},
     }
-    return Case(finished(folder / "coco", sections), data / "instances.json", ("all", "voc32"))
+    return Case(finished(folder, sections), data / "instances.json", ("all", "voc32"))
 
 
 def nuclei(folder: Path) -> Case:
@@ -234,7 +239,7 @@ def finished(folder: Path, sections: Row) -> RunPaths:
     return chain.run
 
 
-SETS = {"coco": coco, "nuclei": nuclei, "drawn": drawn}
+SETS = {"coco": coco, "coco_boxes": coco_boxes, "nuclei": nuclei, "drawn": drawn}
 
 
 def main() -> None:
