@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TARGET_CELLS = 96  # side of a target over its canvas
 VIEWS = 6
+_TAU_PIXEL = 0.6  # of what is learned from: a little surer than what `fuse` writes
 _IMAGES_AT_ONCE = 16  # their objects fill the batches
 
 
@@ -124,7 +125,7 @@ def _labels(
 def _image_labels(
     image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]", heard: dict[str, int]
 ) -> "Iterator[tuple[np.ndarray, float]]":
-    """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them by itself.
+    """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them.
 
     Args:
         heard: in how many rounds the teacher has learned from which sources.
@@ -136,7 +137,7 @@ def _image_labels(
     from pseudolabel.masks import resample
     from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
 
-    settings = label_settings(FuseConfig(), has_boxes=True, heard=heard)
+    settings = label_settings(FuseConfig(tau_pixel=_TAU_PIXEL), has_boxes=True, heard=heard)
     labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, Seen(pixels))
     for label, target in zip(labels, image.objects, strict=True):
         if label.fused is None or label.verdict is not None:

@@ -49,7 +49,7 @@ class FuseConfig(StageConfig):
         "auto: expected where boxes are given, mqs where objects have to be found"
     )  # fmt: skip
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
-    tau_pixel: float = option(0.6, "pixels need a larger fused probability", gt=0, lt=1)
+    tau_pixel: float = option(0.5, "pixels need a larger fused probability", gt=0, lt=1)
     tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
     refine: Literal["none", "tight", "color", "walk"] = option(
         "color",

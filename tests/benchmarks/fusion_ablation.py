@@ -62,7 +62,7 @@ def settings(sources: list[str], *, boundary: bool) -> dict[str, Row]:
         "fused, as the released code": {"fusion": "vote", "score": "code", "candidates": "20"},
         **{f"fused, K = {k}": {"candidates": str(k)} for k in (1, 10, "adaptive")},
         "fused, min_iou 0": {"min_iou": 0.0},
-        **{f"fused, tau_pixel {value}": {"tau_pixel": value} for value in (0.5, 0.55, 0.6)},
+        **{f"fused, tau_pixel {value}": {"tau_pixel": value} for value in (0.5, 0.55, 0.6, 0.7)},
         **{f"fused, exclusive {among}": {"exclusive": among} for among in ("none", "class", "all")},
         "fused, not upright": {"upright": False},
         "fused, scores as given": {"scale": "raw"},
@@ -201,7 +201,7 @@ def _photographs(folder: Path, *, guides: list[str]) -> Case:
     sections = {
         "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 1},
         "infer-semantic": {"model": f"onnx:{encoder}"},
-        "train-teacher": {"backbone_weights": encoder, "rounds": 4, "guides": guides, **TEACHER},
+        "train-teacher": {"backbone_weights": encoder, "rounds": 5 if guides else 4, "guides": guides, **TEACHER},
         "infer-teacher": {},
     }
     return Case(finished(folder, sections), data / "instances.json", ("all", "voc32"))
@@ -226,9 +226,9 @@ def drawn(folder: Path) -> Case:
     if not (models / "segmenter").is_dir():
         train_demo_segmenter(data, models)
     sections = label_sections(data.scenes, models / "segmenter")
-    sections["infer-boundary"] = {}
-    del sections["fuse"]
-    return Case(finished(folder / "drawn" / "run", sections), data.scenes / "instances.json", ("all",))
+    base = sections.pop("fuse")
+    run = finished(folder / "drawn" / "run", sections | {"infer-boundary": {}})
+    return Case(run, data.scenes / "instances.json", ("all",), base)
 
 
 def finished(folder: Path, sections: Row) -> RunPaths:
