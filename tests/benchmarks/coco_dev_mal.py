@@ -6,8 +6,8 @@ mask is the mean of its candidates above one half, cut to its box, and in the ro
 the teacher's candidates and, where guided, the segmenter's. Seconds are CPU time of the whole process.
 
     python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
-    python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 3   # from boxes alone, a segmenter's encoder
-    python tests/benchmarks/coco_dev_mal.py --guided --rounds 4      # and with that segmenter's masks between rounds
+    python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 4   # from boxes alone, a segmenter's encoder
+    python tests/benchmarks/coco_dev_mal.py --guided --rounds 5      # and with that segmenter's masks between rounds
 """
 
 import argparse
@@ -32,7 +32,8 @@ from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.stages.fuse import FuseConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
-from pseudolabel.pipelines.train_teacher import TrainTeacherConfig, train_teacher
+from pseudolabel.pipelines.train_teacher import TrainTeacherConfig
+from pseudolabel.pipelines.training import run_training
 from pseudolabel.records import soft_mask_from_struct
 from pseudolabel.rle import decode, encode, from_segmentation
 
@@ -95,7 +96,7 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
         precision="bf16",
     )
     cpu_s, wall_s = time.process_time(), time.perf_counter()
-    train_teacher(run, config)
+    run_training(run, "train-teacher", config)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     run_stage(run, "infer-teacher", InferTeacherConfig(candidates=max(VIEWS), workers=1, threads=1, device="cpu"))
     return {"train_cpu_s": round(cpu_s, 1), "train_wall_s": round(wall_s, 1)}
