@@ -1,9 +1,9 @@
 """Box-conditioned teacher on coco-dev: trained on its boxes alone, candidates averaged, compared with the true masks.
 
 `--epochs`, `--batch-size`, `--crop-px`, `--last-crop-px`, `--teacher-from`, `--pairwise-weight`, `--seed`
-change the training, `--run DIR` keeps the run folder. One core and the ImageNet weights of the shared folder; a
-mask is the mean of its candidates above one half, cut to its box, and in the rows `fused` what `fuse` makes of
-the teacher's candidates and, where guided, the segmenter's. Seconds are CPU time of the whole process.
+change the training, `--run DIR` keeps the run folder. One core (`--threads`) and the ImageNet weights of the shared
+folder; a mask is the mean of its candidates above one half, cut to its box, and in the rows `fused` what `fuse` makes
+of the teacher's candidates and, where guided, the segmenter's. Seconds are CPU time of the whole process.
 
     python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
     python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 4   # from boxes alone, a segmenter's encoder
@@ -59,6 +59,7 @@ def main() -> None:
         "--pairwise-weight", type=float, default=TrainTeacherConfig.model_fields["pairwise_weight"].default
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of training and inference")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--segmenter", action="store_true", help="start from the segmenter's encoder")
     parser.add_argument("--guided", action="store_true", help="and use the segmenter's masks between the rounds")
@@ -92,13 +93,14 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
         **({} if options.last_crop_px is None else {"last_crop_px": options.last_crop_px}),
         seed=options.seed,
         device="cpu",
-        threads=1,
+        threads=options.threads,
         precision="bf16",
     )
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     run_training(run, "train-teacher", config)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
-    run_stage(run, "infer-teacher", InferTeacherConfig(candidates=max(VIEWS), workers=1, threads=1, device="cpu"))
+    looks = InferTeacherConfig(candidates=max(VIEWS), workers=1, threads=options.threads, device="cpu")
+    run_stage(run, "infer-teacher", looks)
     return {"train_cpu_s": round(cpu_s, 1), "train_wall_s": round(wall_s, 1)}
 
 
