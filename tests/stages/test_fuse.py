@@ -352,10 +352,10 @@ def test_pixels_are_unsure_whose_probability_is_near_one_half(
     ("options", "level", "expected"),
     [
         pytest.param({"score": "expected"}, 245, "keep", id="sure"),
-        pytest.param({"score": "expected"}, 204, "review", id="our own score is high for nearly all masks"),
+        pytest.param({"score": "expected"}, 190, "review", id="our own score is high for nearly all masks"),
         pytest.param({"score": "expected"}, 165, "box_only", id="hardly more than nothing"),
-        pytest.param({"score": "mqs"}, 204, "keep", id="the papers' scores are lower"),
-        pytest.param({"score": "expected", "keep_score": 0.5}, 204, "keep", id="said otherwise"),
+        pytest.param({"score": "mqs"}, 190, "keep", id="the papers' scores are lower"),
+        pytest.param({"score": "expected", "keep_score": 0.5}, 190, "keep", id="said otherwise"),
     ],
 )
 def test_limits_belong_to_the_scores_scale(tmp_path: Path, options: Row, level: int, expected: str) -> None:
