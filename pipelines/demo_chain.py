@@ -92,7 +92,7 @@ def label_sections(scenes: Path, segmenter: Path) -> dict[str, Any]:
         "infer-siseg": {"weak_cells": 0.7, "pictures": 1},
         "train-teacher": {**_TEACHER, "backbone_weights": str(segmenter.with_name("encoder.safetensors").absolute())},
         "infer-teacher": {"candidates": 2, "threads": 1},
-        "fuse": {"tau_pixel": 0.6},  # segmenter and teacher take some of the drawn shadows for the object
+        "fuse": {},
     }
 
 

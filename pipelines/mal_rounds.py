@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TARGET_CELLS = 96  # side of a target over its canvas
 VIEWS = 6
-_TAU_PIXEL = 0.6  # of what is learned from: a little surer than what `fuse` writes
+_TAU_PIXEL = 0.6  # as `fuse` has it for a teacher and a source that it has not heard
 _IMAGES_AT_ONCE = 16  # their objects fill the batches
 
 

@@ -49,7 +49,9 @@ class FuseConfig(StageConfig):
         "auto: expected where boxes are given, mqs where objects have to be found"
     )  # fmt: skip
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
-    tau_pixel: float = option(0.5, "pixels need a larger fused probability", gt=0, lt=1)
+    tau_pixel: float | None = option(
+        None, "pixels need a larger fused probability; default: 0.5 for one source, up to 0.6 for several", gt=0, lt=1
+    )
     tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
     refine: Literal["none", "tight", "color", "walk"] = option(
         "color",
@@ -131,7 +133,17 @@ class FuseStage:
         from pseudolabel.fusion.candidates import rows_by_image
 
         candidates = rows_by_image([table for name, table in sorted(inputs.items()) if name.startswith("candidates/")])
-        settings = label_settings(self.config, has_boxes=self._has_boxes, heard=_heard(inputs))
+        heard = _heard_tables(inputs)
+        settings = label_settings(
+            self.config,
+            has_boxes=self._has_boxes,
+            heard=_heard_sources(inputs, heard),
+            weights=[
+                _share(heard.get(name, 0) if self.config.share_guides else 0)
+                for name in inputs
+                if name.startswith("candidates/")
+            ],
+        )
         boundaries = {row["image_key"]: row for row in inputs[BOUNDARY].to_pylist()} if BOUNDARY in inputs else {}
         rows: list[Row] = []
         for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
@@ -215,19 +227,27 @@ class FuseStage:
         }
 
 
-def label_settings(config: FuseConfig, *, has_boxes: bool, heard: Mapping[str, int] | None = None) -> "LabelSettings":
+def label_settings(
+    config: FuseConfig,
+    *,
+    has_boxes: bool,
+    heard: Mapping[str, int] | None = None,
+    weights: Sequence[float] = (1.0,),
+) -> "LabelSettings":
     """What the options mean; where boxes are given, a score need not say whether there is an object.
 
     Args:
         heard: sources from which another one has learned, and in how many rounds.
+        weights: of the tables beside each other.
     """
     from pseudolabel.fusion.labels import LabelSettings
     from pseudolabel.fusion.objects import FusionSettings
-    from pseudolabel.fusion.quality_aware import FusionRule, Score
+    from pseudolabel.fusion.quality_aware import FusionRule, Score, threshold_of
     from pseudolabel.fusion.refine import Refinement
 
     tau_box = config.tau_box if config.tau is None else config.tau
-    tau_pixel = config.tau_pixel if config.tau is None else config.tau
+    tau_pixel = threshold_of(weights) if config.tau_pixel is None else config.tau_pixel
+    tau_pixel = tau_pixel if config.tau is None else config.tau
     expected = config.score == "expected" or (config.score == "auto" and has_boxes)
     score: Score = "mqs" if config.score == "auto" or config.score == "expected" else config.score
     return LabelSettings(
@@ -251,22 +271,31 @@ def label_settings(config: FuseConfig, *, has_boxes: bool, heard: Mapping[str, i
     )
 
 
-def _heard(tables: Mapping[str, pa.Table]) -> dict[str, int]:
-    """From which sources another one has learned, and in how many rounds at most; footers name a source's table, whose
-    rows may call themselves otherwise.
-    """
+def _heard_tables(tables: Mapping[str, pa.Table]) -> dict[str, int]:
+    """From which of the tables another one has learned, and in how many rounds at most."""
     most: dict[str, int] = {}
     for footer in filter(None, map(footer_of, tables.values())):
         for name, rounds in footer.learned_from.items():
-            table = tables.get(f"candidates/{name}")
-            for source in table["source"].unique().drop_null().to_pylist() if table is not None else ():
-                most[source] = max(rounds, most.get(source, 0))
+            most[f"candidates/{name}"] = max(rounds, most.get(f"candidates/{name}", 0))
+    return {name: rounds for name, rounds in most.items() if name in tables}
+
+
+def _heard_sources(tables: Mapping[str, pa.Table], heard: Mapping[str, int]) -> dict[str, int]:
+    """The same by what the rows call their source, which need not be the table's name."""
+    most: dict[str, int] = {}
+    for name, rounds in heard.items():
+        for source in tables[name]["source"].unique().drop_null().to_pylist():
+            most[source] = max(rounds, most.get(source, 0))
     return most
 
 
 def _shared_weights(heard: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
     """What a source says in a teacher's masks need not be said again beside them: 1/n after n rounds."""
-    return tuple((name, 1 / max(rounds, 1)) for name, rounds in sorted(heard.items()))
+    return tuple((name, _share(rounds)) for name, rounds in sorted(heard.items()))
+
+
+def _share(rounds: int) -> float:
+    return 1 / max(rounds, 1)
 
 
 def _limits(config: FuseConfig, *, own_scale: bool) -> "Limits":

@@ -3,6 +3,7 @@
 Training and the stage `fuse` share this file; what differs is only how the candidates got onto one grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +55,19 @@ class Fused:
     weights: Float[Tensor, "n k"]
     kept: Bool[Tensor, "n k"]
     quality: Quality
+
+
+def threshold_of(weights: Sequence[float]) -> float:
+    """The pixel threshold for sources of these weights: 0.5 + 0.1 min(o, 1), where o is what the others weigh together
+    beside the heaviest one.
+
+    A source alone is read at one half. Of two that weigh the same, one that is certain does not suffice: the other has
+    to see at least a hint, 0.2, of the object, too.
+
+    Args:
+        weights: one per source, positive; at least one.
+    """
+    return 0.5 + 0.1 * min(sum(weights) / max(weights) - 1, 1.0)
 
 
 def candidate_weights(

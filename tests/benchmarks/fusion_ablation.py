@@ -226,9 +226,8 @@ def drawn(folder: Path) -> Case:
     if not (models / "segmenter").is_dir():
         train_demo_segmenter(data, models)
     sections = label_sections(data.scenes, models / "segmenter")
-    base = sections.pop("fuse")
-    run = finished(folder / "drawn" / "run", sections | {"infer-boundary": {}})
-    return Case(run, data.scenes / "instances.json", ("all",), base)
+    sections["infer-boundary"] = sections.pop("fuse")
+    return Case(finished(folder / "drawn" / "run", sections), data.scenes / "instances.json", ("all",))
 
 
 def finished(folder: Path, sections: Row) -> RunPaths:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pseudolabel.fusion.fuse import best_single, box_quality, passing, qmf_weights, vote_share, weighted_mean
-from pseudolabel.fusion.quality_aware import FusionRule, quality_aware_fusion
+from pseudolabel.fusion.quality_aware import FusionRule, quality_aware_fusion, threshold_of
 from pseudolabel.fusion.scoring import (
     detection_rank,
     expected_iou,
@@ -37,6 +37,19 @@ def fuse(masks: Tensor, score: list[float], iou: list[float], rule: FusionRule):
     valid = torch.ones(1, len(score), dtype=torch.bool)
     inside = everywhere(masks.shape[-1])
     return quality_aware_fusion(masks, torch.tensor([score]), torch.tensor([iou]), valid, inside, rule)
+
+
+@pytest.mark.parametrize(
+    ("weights", "threshold"),
+    [
+        pytest.param([1.0], 0.5, id="one source"),
+        pytest.param([1.0, 1.0], 0.6, id="two that weigh the same"),
+        pytest.param([0.25, 1.0], 0.525, id="another of a quarter"),
+        pytest.param([1.0, 1.0, 0.5], 0.6, id="never more"),
+    ],
+)
+def test_several_sources_have_to_see_something_of_a_pixel(weights: list[float], threshold: float) -> None:
+    assert threshold_of(weights) == pytest.approx(threshold)
 
 
 def test_one_candidate_is_fused_to_itself() -> None:
