@@ -67,13 +67,14 @@ def test_help_is_instant_and_imports_no_torch() -> None:
         "finally:\n    heavy = {'torch', 'numpy', 'pyarrow', 'scipy', 'pydantic'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - start)
+    seconds: dict[str, list[float]] = {"import click": [], code: []}
+    for _ in range(4):  # in turns: the machine may be busy with other things
+        for what, taken in seconds.items():
+            start = time.perf_counter()
+            done = subprocess.run([sys.executable, "-c", what], capture_output=True, text=True, check=True)
+            taken.append(time.perf_counter() - start)
     assert "infer-semantic" in done.stdout
-    assert min(seconds) < 0.3
+    assert min(seconds[code]) < 3 * min(seconds["import click"])
 
 
 @pytest.mark.parametrize(
