@@ -6,6 +6,7 @@ from the pasted image itself, because the pasted picture is the one that all los
 Source: BoxSeg (arXiv 2504.05137), section 3.4, with the numbers of the released code.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -109,7 +110,7 @@ def cut_out(image: Float[Tensor, "3 H W"], pseudo: PseudoMasks, targets: Targets
 
 def _pixel_box(box: Float[Tensor, "4"], size_hw: torch.Size) -> tuple[int, int, int, int]:
     x1, y1, x2, y2 = box.tolist()
-    return max(int(x1), 0), max(int(y1), 0), min(int(x2 + 1), size_hw[1]), min(int(y2 + 1), size_hw[0])
+    return max(int(x1), 0), max(int(y1), 0), min(math.ceil(x2), size_hw[1]), min(math.ceil(y2), size_hw[0])
 
 
 def paste_batch(batch: Batch, pseudo: list[PseudoMasks], bank: MemoryBank) -> tuple[Batch, list[PseudoMasks]]:
@@ -169,7 +170,8 @@ def _pasted(
     image[:, spot.y : spot.y + height, spot.x : spot.x + width][:, spot.mask] = spot.pixels[:, spot.mask]
     boxes, left_px = _uncovered(targets.boxes, covered)
     moved = (boxes - targets.boxes).abs().amax(dim=1)
-    remaining = _grid_area(pseudo.masks & ~masks_to_grid(covered[None]))
+    masked = pseudo.masks.flatten(1).any(dim=1)  # an object that the teacher does not find yet is as large as its box
+    remaining = torch.where(masked, _grid_area(pseudo.masks & ~masks_to_grid(covered[None])), left_px)
     keep = (left_px > 0) & ((moved <= config.moved_px) | (remaining > config.min_area_px))
     new_box = masks_to_boxes(covered[None]) + torch.tensor([0, 0, 1, 1], device=image.device)
     label = torch.tensor([tutor.label], device=image.device)

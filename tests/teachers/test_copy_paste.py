@@ -94,6 +94,18 @@ def test_a_learner_that_is_covered_on_one_side_loses_that_side():
     assert masks.masks[0].sum() == 3 * 8  # columns 9 to 11, rows 4 to 11 of the grid
 
 
+def test_a_learner_that_the_teacher_does_not_find_yet_is_not_dropped():
+    """32 x 32 px, of which 20 x 32 are covered: 384 px of its box are left."""
+    from pseudolabel.teachers.copy_paste import _pasted, _Spot
+
+    image, targets, pseudo = scene([[16, 16, 48, 48]], [0], [0.0])
+    pseudo.masks[:] = False
+    spot = _Spot(16, 8, torch.full((3, 50, 20), 200.0), torch.ones(50, 20, dtype=torch.bool))
+    for least_px, boxes in ((383, 2), (384, 1)):
+        config = CopyPasteConfig(probability=1.0, min_area_px=least_px)
+        assert len(_pasted(image, targets, pseudo, spot, bright_tutor(), config)[1].boxes) == boxes
+
+
 def test_a_learner_that_is_wholly_covered_is_dropped():
     from pseudolabel.teachers.copy_paste import _pasted, _Spot
 
@@ -103,6 +115,15 @@ def test_a_learner_that_is_wholly_covered_is_dropped():
     assert after.labels.tolist() == [1, 0]
     assert after.boxes[0].tolist() == [40, 40, 60, 60]
     assert len(masks.masks) == 2
+
+
+def test_a_learner_is_wholly_covered_where_the_tutor_ends_with_its_box():
+    from pseudolabel.teachers.copy_paste import _pasted, _Spot
+
+    image, targets, pseudo = scene([[16, 16, 24, 24], [40, 40, 60, 60]], [0, 1], [0.5, 0.5])
+    spot = _Spot(16, 16, torch.full((3, 8, 8), 200.0), torch.ones(8, 8, dtype=torch.bool))
+    _, after, _ = _pasted(image, targets, pseudo, spot, bright_tutor(), ALWAYS)
+    assert after.labels.tolist() == [1, 0]
 
 
 def test_tutors_of_absent_classes_are_not_pasted():
