@@ -133,16 +133,12 @@ class FuseStage:
         from pseudolabel.fusion.candidates import rows_by_image
 
         candidates = rows_by_image([table for name, table in sorted(inputs.items()) if name.startswith("candidates/")])
-        heard = _heard_tables(inputs)
+        heard = _heard_tables(inputs) if self.config.share_guides else {}
         settings = label_settings(
             self.config,
             has_boxes=self._has_boxes,
             heard=_heard_sources(inputs, heard),
-            weights=[
-                _share(heard.get(name, 0) if self.config.share_guides else 0)
-                for name in inputs
-                if name.startswith("candidates/")
-            ],
+            weights=[_share(heard.get(name, 0)) for name in inputs if name.startswith("candidates/")],
         )
         boundaries = {row["image_key"]: row for row in inputs[BOUNDARY].to_pylist()} if BOUNDARY in inputs else {}
         rows: list[Row] = []
@@ -237,7 +233,7 @@ def label_settings(
     """What the options mean; where boxes are given, a score need not say whether there is an object.
 
     Args:
-        heard: sources from which another one has learned, and in how many rounds.
+        heard: sources that weigh less because another one has learned from them, and in how many rounds.
         weights: of the tables beside each other.
     """
     from pseudolabel.fusion.labels import LabelSettings
@@ -258,7 +254,7 @@ def label_settings(
             min_iou=config.min_iou,
             scale=config.scale,
             balance=config.balance,
-            source_weights=_shared_weights(heard or {}) if config.share_guides else (),
+            source_weights=_shared_weights(heard or {}),
         ),
         limits=_limits(config, own_scale=expected and config.calibration is None),
         refinement=Refinement(config.refine),

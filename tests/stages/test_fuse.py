@@ -169,6 +169,24 @@ def test_a_source_that_another_one_has_heard_twice_counts_half_beside_it(tmp_pat
     assert fuse(tmp_path / "c", images, guide, heard, share_guides=False, **limits)[1]["area"] == 40 * 30
 
 
+@pytest.mark.parametrize(
+    ("hint", "seen"), [pytest.param(38, False, id="0.575 of two"), pytest.param(64, True, id="0.625 of two")]
+)
+def test_of_two_sources_the_other_has_to_see_a_hint_unless_it_was_heard(tmp_path: Path, hint: int, seen: bool) -> None:
+    """Certain against 0.15 or 0.25; heard twice, the hint weighs half beside it, and 0.55 is enough."""
+    grid = ellipse(BOX).grid
+    sure, guess = (SoftMask(grid, np.full((30, 40), level, np.uint8)) for level in (255, hint))
+    images = [image(object_cell(1, 3, BOX))]
+    guide = table(candidate(source="semantic", mask=guess, box_score=0.9))
+    teacher = table(candidate(mask=sure, box_score=0.9))
+    heard = teacher.replace_schema_metadata({FOOTER_KEY: json.dumps(asdict(FOOTER)).encode()})
+    assert (fuse(tmp_path / "a", images, guide, teacher)[1]["decision_reason"] != "empty_mask") is seen
+    assert fuse(tmp_path / "b", images, guide, heard)[1]["decision_reason"] != "empty_mask"
+    assert (
+        fuse(tmp_path / "c", images, guide, heard, share_guides=False)[1]["decision_reason"] != "empty_mask"
+    ) is seen
+
+
 def test_agreement_is_the_iou_between_the_sources(tmp_path: Path) -> None:
     half = ellipse(BOX).probability.copy()
     half[:15] = 0
