@@ -10,6 +10,8 @@ import pyarrow as pa
 from pseudolabel.config import Config, option
 from pseudolabel.pipelines.paths import RunPaths
 
+TABLE_NAME = r"^[a-z0-9][a-z0-9_-]*$"  # of a candidate table that a command line names
+
 
 class StageConfig(Config):
     """Options that every stage has; none of them can change a result."""

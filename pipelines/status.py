@@ -62,6 +62,7 @@ def begun_tables(run: RunPaths) -> dict[str, str]:
     standing = [
         "manifest",
         "semantic",
+        *sorted(path.name for path in run.root.glob("semantic-*")),
         "boundary",
         *(f"candidates/{name}" for name in _folders(run, "candidates")),
         "pseudo",

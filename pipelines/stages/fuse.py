@@ -50,8 +50,9 @@ class FuseConfig(StageConfig):
     )  # fmt: skip
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
     tau_pixel: float | None = option(
-        None, "pixels need a larger fused probability; default: 0.5 for one source, up to 0.6 for several", gt=0, lt=1
-    )
+        None, "pixels need a larger fused probability; default: 0.5, and up to 0.6 where qmf fuses several sources",
+        gt=0, lt=1,
+    )  # fmt: skip
     tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
     refine: Literal["none", "tight", "color", "walk"] = option(
         "color",
@@ -84,7 +85,7 @@ class FuseStage:
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     config_class: ClassVar[type[StageConfig]] = FuseConfig
     resources: ClassVar[Resources] = Resources(cpus=1)
     unit: ClassVar[Literal["image", "object"]] = "object"
@@ -238,17 +239,15 @@ def label_settings(
     """
     from pseudolabel.fusion.labels import LabelSettings
     from pseudolabel.fusion.objects import FusionSettings
-    from pseudolabel.fusion.quality_aware import FusionRule, Score, threshold_of
+    from pseudolabel.fusion.quality_aware import FusionRule, Score
     from pseudolabel.fusion.refine import Refinement
 
     tau_box = config.tau_box if config.tau is None else config.tau
-    tau_pixel = threshold_of(weights) if config.tau_pixel is None else config.tau_pixel
-    tau_pixel = tau_pixel if config.tau is None else config.tau
     expected = config.score == "expected" or (config.score == "auto" and has_boxes)
     score: Score = "mqs" if config.score == "auto" or config.score == "expected" else config.score
     return LabelSettings(
         fusion=FusionSettings(
-            rule=FusionRule(config.fusion, score, tau_box, tau_pixel),
+            rule=FusionRule(config.fusion, score, tau_box, _tau_pixel(config, weights)),
             ranking=config.ranking,
             candidates=None if config.candidates == "adaptive" else int(config.candidates),
             min_iou=config.min_iou,
@@ -265,6 +264,16 @@ def label_settings(
         by_expected_iou=expected,
         unsure_band=config.unsure_band,
     )
+
+
+def _tau_pixel(config: FuseConfig, weights: Sequence[float]) -> float:
+    """What is given, or what the weighted mean of sources needs; one mask alone and a vote are read at one half."""
+    from pseudolabel.fusion.quality_aware import threshold_of
+
+    given = config.tau if config.tau is not None else config.tau_pixel
+    if given is not None:
+        return given
+    return threshold_of(weights) if (config.fusion, config.ranking) == ("qmf", "bqr") else 0.5
 
 
 def _heard_tables(tables: Mapping[str, pa.Table]) -> dict[str, int]:

@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pyarrow as pa
+from pydantic import ValidationInfo, field_validator
 
 from pseudolabel import records
 from pseudolabel.config import option
 from pseudolabel.errors import ConfigError, RejectError
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
-from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import TABLE_NAME, Resources, Shard, StageConfig
 from pseudolabel.pipelines.stages.closer_looks import CloserLooks
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes
-from pseudolabel.pipelines.stages.semantic_candidates import MASKS_HELP, UNKNOWN_HELP
+from pseudolabel.pipelines.stages.semantic_candidates import (
+    MASKS_HELP,
+    NAME_HELP,
+    UNKNOWN_HELP,
+    label_map_table,
+)
 
 if TYPE_CHECKING:
     from pseudolabel.masks import SoftMask
@@ -43,8 +49,14 @@ class InferSemanticConfig(StageConfig):
         "networks: look closer at every given box of a class that they know, one more forward pass each",
     )
     zoom_room: float = option(1.0, "what a closer look shows around the box, in longer sides of it", ge=0.25, le=8)
+    name: str = option("semantic", NAME_HELP, changes_result=False, pattern=TABLE_NAME)
     masks: Literal["refined", "region"] = option("refined", MASKS_HELP, changes_result=False)
-    unknown_classes: Literal["colors", "none"] = option("colors", UNKNOWN_HELP, changes_result=False)
+    unknown_classes: Literal["colors", "none"] | None = option(
+        None,
+        f"{UNKNOWN_HELP}; default: colors, and none for a further segmenter, beside which the first one has said that",
+        changes_result=False,
+        validate_default=True,
+    )
     long_side: int | None = option(
         None, "longer side in px at which images enter, shape kept; default: the card's size", ge=16, le=8192
     )
@@ -56,6 +68,11 @@ class InferSemanticConfig(StageConfig):
     label_offset: int | None = option(None, "added to a raw value to give a class index")
     ignore_index: int | None = option(None, "value in label maps that means no class", ge=0, le=65535)
 
+    @field_validator("unknown_classes")
+    @classmethod
+    def _once(cls, value: str | None, info: ValidationInfo) -> str:
+        return value or ("colors" if info.data.get("name") == "semantic" else "none")
+
 
 class InferSemanticStage:
     """Decodes ahead in threads while the network works, one row per image of the manifest."""
@@ -66,11 +83,11 @@ class InferSemanticStage:
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
     unit: ClassVar[Literal["image", "object"]] = "image"
     schema: ClassVar[pa.Schema] = records.SEMANTIC
-    writes = "semantic"
 
     def __init__(self, config: StageConfig, run: RunPaths) -> None:
         assert isinstance(config, InferSemanticConfig)
         self._config = config
+        self.writes = label_map_table(config.name)
         self._run = run
         self._segmenter: Segmenter | None = None
         self._closer: CloserLooks | None = None

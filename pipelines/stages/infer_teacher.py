@@ -11,7 +11,7 @@ from pseudolabel.config import option
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
-from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import TABLE_NAME, Resources, Shard, StageConfig
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class InferTeacherConfig(StageConfig):
     weights: Path | None = option(
         None, "a trained teacher or student; default: the run's teacher; student: its student"
     )
-    name: str = option("teacher", "the table below candidates/ that is written", pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = option("teacher", "the table below candidates/ that is written", pattern=TABLE_NAME)
     candidates: int = option(6, "masks per given box", ge=1, le=100)
     threads: int = option(0, "CPU threads of one worker; 0 = torch's choice", changes_result=False, ge=0)
 

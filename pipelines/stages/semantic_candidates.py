@@ -13,7 +13,7 @@ from pseudolabel.errors import RejectError
 from pseudolabel.pipelines.commit import read_part
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
-from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import TABLE_NAME, Resources, Shard, StageConfig
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes, candidate_rows
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pseudolabel.segmenters.candidates import Box, Candidate
 
 _LOG = logging.getLogger(__name__)
-_SOURCE = "semantic"
 _NAMES_SAID = 5
+NAME_HELP = "the table below candidates/ that is written; name each of several segmenters"
 MASKS_HELP = "candidates refined by colours, the box's shape and its tightness, or the class's bare region"
 UNKNOWN_HELP = "objects that the segmenter does not know or see get a mask from box and colours alone, or none"
 
@@ -31,6 +31,7 @@ UNKNOWN_HELP = "objects that the segmenter does not know or see get a mask from 
 class SemanticCandidatesConfig(StageConfig):
     """Options of the candidates that come from label maps; `infer-semantic` has them, too, and hands them on."""
 
+    name: str = option("semantic", NAME_HELP, changes_result=False, pattern=TABLE_NAME)
     masks: Literal["refined", "region"] = option("refined", MASKS_HELP)
     unknown_classes: Literal["colors", "none"] = option("colors", UNKNOWN_HELP)
 
@@ -44,16 +45,17 @@ class SemanticCandidatesStage:
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=False)
     unit: ClassVar[Literal["image", "object"]] = "image"
     schema: ClassVar[pa.Schema] = records.CANDIDATES
-    writes = "candidates/semantic"
 
     def __init__(self, config: StageConfig, run: RunPaths) -> None:
         assert isinstance(config, SemanticCandidatesConfig)
         self._config = config
         self._run = run
+        self._maps = label_map_table(config.name)
+        self.writes = f"candidates/{config.name}"
         self._boxes: SemanticBoxes | None = None
 
     def reads(self) -> tuple[str, ...]:
-        return ("manifest", "semantic")
+        return ("manifest", self._maps)
 
     def weights(self) -> Mapping[str, Path]:
         return {}
@@ -62,7 +64,7 @@ class SemanticCandidatesStage:
         self._boxes = SemanticBoxes(read_plan(self._run))
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
-        semantic = {row["image_key"]: row for row in inputs["semantic"].to_pylist()}
+        semantic = {row["image_key"]: row for row in inputs[self._maps].to_pylist()}
         rows: list[dict[str, Any]] = []
         for image in usable_images(inputs["manifest"]):
             rows += self._rows(image, semantic[image["image_key"]], shard)
@@ -73,7 +75,7 @@ class SemanticCandidatesStage:
         from pseudolabel.segmenters.class_map import match_classes
 
         categories = {category["id"]: category["name"] for category in read_plan(self._run).categories}
-        for classes in _class_lists(self._run.table("semantic") / path.name for path in paths):
+        for classes in _class_lists(self._run.table(self._maps) / path.name for path in paths):
             match = match_classes(classes, categories)
             _LOG.info("%d of %d categories met by %s", len(match.index_of), len(categories), match.used)
             if match.unmapped:
@@ -83,12 +85,12 @@ class SemanticCandidatesStage:
     def _rows(self, image: dict[str, Any], semantic: dict[str, Any], shard: Shard) -> list[dict[str, Any]]:
         key = {"image_key": image["image_key"]}
         if semantic["status"] != "ok":
-            return [key | records.rejected(self.name, "image_rejected", f"semantic: {semantic['reason']}")]
+            return [key | records.rejected(self.name, "image_rejected", f"{self._maps}: {semantic['reason']}")]
         try:
             candidates = self._candidates(image, image["objects"] or [], semantic, shard)
         except RejectError as reject:
             return [key | records.rejected(self.name, reject.reason, reject.detail)]
-        return candidate_rows(image, candidates, source=_SOURCE, stage=self.name)
+        return candidate_rows(image, candidates, source=self._config.name, stage=self.name)
 
     def _candidates(
         self, image: dict[str, Any], objects: list[dict[str, Any]], semantic: dict[str, Any], shard: Shard
@@ -115,6 +117,11 @@ class SemanticCandidatesStage:
     def _wants(self, box: "Box") -> bool:
         colors = self._config.unknown_classes == "colors" and self._config.masks == "refined"
         return not box.is_crowd and (box.class_index is not None or colors)
+
+
+def label_map_table(name: str) -> str:
+    """Where the label maps of the segmenter of that name lie: `semantic`, of a further one `semantic-NAME`."""
+    return "semantic" if name == "semantic" else f"semantic-{name}"
 
 
 def _closer(objects: list[dict[str, Any]], semantic: dict[str, Any]) -> "dict[int, SoftMask]":

@@ -96,6 +96,19 @@ def test_every_usable_image_gives_one_row_and_failures_say_why(place: Path, mani
     ]
 
 
+def test_a_further_segmenter_has_tables_of_its_own_and_does_not_repeat_the_colours(
+    place: Path, manifest: pa.Table
+) -> None:
+    config = InferSemanticConfig(model="labels:x", name="second")
+    assert (InferSemanticConfig(model="labels:x").unknown_classes, config.unknown_classes) == ("colors", "none")
+    assert InferSemanticStage(config, RunPaths(place)).writes == "semantic-second"
+    stage = SemanticCandidatesStage(SemanticCandidatesConfig(name="second"), _planned(place))
+    assert (stage.reads(), stage.writes) == (("manifest", "semantic-second"), "candidates/second")
+    stage.setup("cpu")
+    rows = stage.run(_shard(place), {"manifest": manifest, "semantic-second": _semantic(place, manifest)}).to_pylist()
+    assert {row["source"] for row in rows if row["status"] == "ok"} == {"second"}
+
+
 def test_label_map_and_confidence_are_stored_without_loss(place: Path, manifest: pa.Table) -> None:
     row = _semantic(place, manifest).to_pylist()[0]
     label_map = decode_indices(row["label_map"])
