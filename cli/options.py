@@ -7,7 +7,7 @@ of the command, else from the default.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 import yaml
@@ -89,6 +89,8 @@ def _default_text(field: Any) -> str:
 def _click_type(annotation: Any) -> tuple[Any, bool, bool]:
     """(click type, may be repeated, is a flag) of a field's annotation."""
     origin = get_origin(annotation)
+    if origin is Annotated:
+        return _click_type(get_args(annotation)[0])
     if origin in (Union, UnionType):
         return _click_type(_widest([part for part in get_args(annotation) if part is not type(None)]))
     if origin is Literal:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TARGET_CELLS = 96  # side of a target over its canvas
 VIEWS = 6
-_TAU_PIXEL = 0.6  # as `fuse` has it for a teacher and a source that it has not heard
+_TAU_PIXEL = 0.6  # as `fuse` has it for two sources of the same weight
 _IMAGES_AT_ONCE = 16  # their objects fill the batches
 
 
@@ -58,8 +58,6 @@ def fused_targets(
     teacher: "Teacher | None",
     guides: Sequence[str],
     path: Path,
-    *,
-    heard: int,
 ) -> Targets:
     """The targets of every object, from `path` where an earlier, stopped call has written them.
 
@@ -67,7 +65,6 @@ def fused_targets(
         teacher: the last round's, None before there is one.
         guides: candidate tables beside the teacher, such as `semantic`.
         path: an .npy file; the scores lie beside it.
-        heard: in how many rounds the teacher has learned from the guides.
     """
     import numpy as np
 
@@ -77,7 +74,7 @@ def fused_targets(
         with atomic_path(path) as temporary:
             file = np.lib.format.open_memmap(temporary, "w+", np.uint8, (count, TARGET_CELLS, TARGET_CELLS))
             found = np.zeros(count, dtype=np.float32)
-            for place, (mask, score) in enumerate(_labels(run, plan, images, teacher, guides, heard=heard)):
+            for place, (mask, score) in enumerate(_labels(run, plan, images, teacher, guides)):
                 file[place], found[place] = mask, score
             file.flush()
         with atomic_path(scores) as temporary, temporary.open("wb") as stream:
@@ -91,8 +88,6 @@ def _labels(
     images: Sequence[BoxedImage],
     teacher: "Teacher | None",
     guides: Sequence[str],
-    *,
-    heard: int,
 ) -> "Iterator[tuple[np.ndarray, float]]":
     import numpy as np
     from tqdm import tqdm
@@ -114,21 +109,19 @@ def _labels(
         ]
         found = [[] for _ in some] if teacher is None else teacher.predict(asked)
         for image, one, own in zip(some, asked, found, strict=True):
-            guiding = others.of(image)
-            candidates = [_bound(candidate, image) for candidate in own] + guiding
-            rounds = dict.fromkeys((candidate.source for candidate in guiding), heard)
-            yield from _image_labels(image, one.pixels, candidates, rounds)
+            candidates = [_bound(candidate, image) for candidate in own] + others.of(image)
+            yield from _image_labels(image, one.pixels, candidates)
         shown.update(len(some))
     shown.close()
 
 
 def _image_labels(
-    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]", heard: dict[str, int]
+    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]"
 ) -> "Iterator[tuple[np.ndarray, float]]":
     """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them.
 
-    Args:
-        heard: in how many rounds the teacher has learned from which sources.
+    Other than beside the last teacher, guides keep their full weight here in every round: the next network begins from
+    the start again, so that what it hears of them is not yet in it.
     """
     import numpy as np
 
@@ -137,7 +130,7 @@ def _image_labels(
     from pseudolabel.masks import resample
     from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
 
-    settings = label_settings(FuseConfig(tau_pixel=_TAU_PIXEL), has_boxes=True, heard=heard)
+    settings = label_settings(FuseConfig(tau_pixel=_TAU_PIXEL), has_boxes=True)
     labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, Seen(pixels))
     for label, target in zip(labels, image.objects, strict=True):
         if label.fused is None or label.verdict is not None:

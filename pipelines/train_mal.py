@@ -50,8 +50,7 @@ def train_mal(run: RunPaths, config: TrainTeacherConfig, device: str) -> Path:
         own = folder if number == 1 else folder / f"round-{number}"
         guides = config.guides if number >= config.guided_from else []
         if teacher is not None or guides:
-            path, heard = own / "targets.npy", max(number - config.guided_from, 0)
-            objects.targets = fused_targets(run, plan, images, teacher, guides, path, heard=heard)
+            objects.targets = fused_targets(run, plan, images, teacher, guides, own / "targets.npy")
         method = _trained(objects, model, config, own, device)
         teacher = MalTeacher(method.average, model, device=device, views=VIEWS)
     assert method is not None, "there is at least one round"

@@ -1,7 +1,7 @@
 """Closer looks at the boxes of a batch of images, for `infer-semantic`."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pseudolabel.errors import RejectError
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes
@@ -12,28 +12,30 @@ if TYPE_CHECKING:
     from pseudolabel.segmenters.network import NetworkSegmenter
     from pseudolabel.segmenters.zoom import Look
 
+Looks: TypeAlias = "list[tuple[int, SoftMask | RejectError]]"  # annotation ids and what was seen
+
 
 class CloserLooks:
     """Looks at every box whose class the segmenter knows.
 
     Args:
-        room: what a look shows around the box, in longer sides of it.
+        rooms: what each look shows around the box, in longer sides of it.
     """
 
-    def __init__(self, segmenter: "NetworkSegmenter", boxes: SemanticBoxes, room: float) -> None:
-        self._segmenter, self._boxes, self._room = segmenter, boxes, room
+    def __init__(self, segmenter: "NetworkSegmenter", boxes: SemanticBoxes, rooms: Sequence[float]) -> None:
+        self._segmenter, self._boxes, self._rooms = segmenter, boxes, tuple(rooms)
 
-    def of(self, batch: "Sequence[tuple[dict[str, Any], Photo]]") -> "dict[str, dict[int, SoftMask | RejectError]]":
-        """What was seen, by image key and annotation id.
+    def of(self, batch: "Sequence[tuple[dict[str, Any], Photo]]") -> "dict[str, Looks]":
+        """What was seen, by image key: annotation ids, each as often as it was looked at, in the order of the rooms.
 
         Args:
             batch: rows of the manifest with the decoded image.
         """
-        found: dict[str, dict[int, SoftMask | RejectError]] = {row["image_key"]: {} for row, _ in batch}
         wanted = [one for row, photo in batch for one in self._wanted(row, photo)]
         masks = self._segmenter.look([look for _, _, look in wanted])
+        found: dict[str, Looks] = {row["image_key"]: [] for row, _ in batch}
         for (key, annotation, _), mask in zip(wanted, masks, strict=True):
-            found[key][annotation] = mask
+            found[key].append((annotation, mask))
         return found
 
     def _wanted(self, row: dict[str, Any], photo: "Photo") -> "Iterator[tuple[str, int, Look]]":
@@ -43,6 +45,7 @@ class CloserLooks:
         objects, size_hw = row["objects"] or [], photo.size_hw
         for given, box in zip(objects, self._boxes.of(objects, self._segmenter.classes), strict=True):
             if box.class_index is not None:
-                crop = crop_around(box.xyxy, size_hw, self._room)
-                look = Look(photo, crop, box.class_index, box_window(box.xyxy, size_hw).grid)
-                yield row["image_key"], given["annotation_id"], look
+                for room in self._rooms:
+                    crop = crop_around(box.xyxy, size_hw, room)
+                    look = Look(photo, crop, box.class_index, box_window(box.xyxy, size_hw).grid)
+                    yield row["image_key"], given["annotation_id"], look

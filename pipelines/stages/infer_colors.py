@@ -65,7 +65,7 @@ class InferColorsStage:
     def finish(self, paths: list[Path]) -> None:
         """Candidates are not exported."""
 
-    def _candidates(self, image: dict[str, Any], shard: Shard) -> "list[Candidate | None]":
+    def _candidates(self, image: dict[str, Any], shard: Shard) -> "list[list[Candidate]]":
         from pseudolabel.segmenters.candidates import color_candidates
 
         assert self._boxes is not None, "setup comes first"

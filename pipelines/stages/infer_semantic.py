@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from pseudolabel import records
 from pseudolabel.config import option
@@ -15,7 +15,7 @@ from pseudolabel.errors import ConfigError, RejectError
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.stage import TABLE_NAME, Resources, Shard, StageConfig
-from pseudolabel.pipelines.stages.closer_looks import CloserLooks
+from pseudolabel.pipelines.stages.closer_looks import CloserLooks, Looks
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes
 from pseudolabel.pipelines.stages.semantic_candidates import (
@@ -26,9 +26,9 @@ from pseudolabel.pipelines.stages.semantic_candidates import (
 )
 
 if TYPE_CHECKING:
-    from pseudolabel.masks import SoftMask
     from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult
 
+ZoomRoom = Annotated[float, Field(ge=0.25, le=8)]
 _DECODERS = 2
 _BATCHES_AHEAD = 2
 
@@ -46,9 +46,13 @@ class InferSemanticConfig(StageConfig):
     align_corners: bool | None = option(None, "how the output grid maps to the image, where no card says it")
     zoom: bool = option(
         True,
-        "networks: look closer at every given box of a class that they know, one more forward pass each",
+        "networks: look closer at every given box of a class that they know, one more forward pass for each zoom-room",
     )
-    zoom_room: float = option(1.0, "what a closer look shows around the box, in longer sides of it", ge=0.25, le=8)
+    zoom_room: list[ZoomRoom] = option(
+        [0.5, 1.0],
+        "what a closer look shows around the box, in longer sides of it; may be repeated: a look and a candidate each",
+        min_length=1,
+    )
     name: str = option("semantic", NAME_HELP, changes_result=False, pattern=TABLE_NAME)
     masks: Literal["refined", "region"] = option("refined", MASKS_HELP, changes_result=False)
     unknown_classes: Literal["colors", "none"] | None = option(
@@ -78,7 +82,7 @@ class InferSemanticStage:
     """Decodes ahead in threads while the network works, one row per image of the manifest."""
 
     name: ClassVar[str] = "infer-semantic"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     config_class: ClassVar[type[StageConfig]] = InferSemanticConfig
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
     unit: ClassVar[Literal["image", "object"]] = "image"
@@ -169,7 +173,7 @@ class _Result:
 
     image_key: str
     maps: "SemanticResult | RejectError"
-    looks: "dict[int, SoftMask | RejectError] | None"
+    looks: "Looks | None"
 
 
 def _read_ahead(
@@ -200,7 +204,8 @@ def _row(result: _Result, classes: tuple[str, ...]) -> dict[str, Any]:
     from pseudolabel.segmenters.label_maps import encode_indices
 
     key = {"image_key": result.image_key}
-    failed = [one for one in (result.maps, *(result.looks or {}).values()) if isinstance(one, RejectError)]
+    seen = [mask for _, mask in result.looks or ()]
+    failed = [one for one in (result.maps, *seen) if isinstance(one, RejectError)]
     if failed or isinstance(result.maps, RejectError):
         return key | records.rejected(InferSemanticStage.name, failed[0].reason, failed[0].detail)
     return {
@@ -213,12 +218,12 @@ def _row(result: _Result, classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _look_rows(looks: "dict[int, SoftMask | RejectError] | None") -> list[dict[str, Any]] | None:
+def _look_rows(looks: "Looks | None") -> list[dict[str, Any]] | None:
     if looks is None:
         return None
     return [
         {"annotation_id": annotation, "mask": records.soft_mask_to_struct(mask)}
-        for annotation, mask in looks.items()
+        for annotation, mask in looks
         if not isinstance(mask, RejectError)
     ]
 

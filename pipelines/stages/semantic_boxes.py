@@ -39,9 +39,9 @@ class SemanticBoxes:
 
 
 def candidate_rows(
-    image: Mapping[str, Any], candidates: "Sequence[Candidate | None]", *, source: str, stage: str
+    image: Mapping[str, Any], candidates: "Sequence[Sequence[Candidate]]", *, source: str, stage: str
 ) -> list[dict[str, Any]]:
-    """One row per object of an image that has a candidate; one `empty` row where none has."""
+    """One row per candidate of an image's objects; one `empty` row where none has any."""
     key = {"image_key": image["image_key"]}
     rows = [
         key
@@ -55,7 +55,7 @@ def candidate_rows(
             "mask": records.soft_mask_to_struct(one.mask),
         }
         | records.ok(stage)
-        for given, one in zip(image["objects"] or [], candidates, strict=True)
-        if one is not None
+        for given, several in zip(image["objects"] or [], candidates, strict=True)
+        for one in several
     ]
     return rows or [key | records.empty(stage)]

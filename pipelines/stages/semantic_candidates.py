@@ -1,6 +1,7 @@
-"""`semantic-candidates`: label maps and boxes to one candidate mask per object."""
+"""`semantic-candidates`: label maps, or closer looks, and boxes to candidate masks of the objects."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -40,7 +41,7 @@ class SemanticCandidatesStage:
     """One row per candidate; an `empty` row for an image without one."""
 
     name: ClassVar[str] = "semantic-candidates"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     config_class: ClassVar[type[StageConfig]] = SemanticCandidatesConfig
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=False)
     unit: ClassVar[Literal["image", "object"]] = "image"
@@ -94,7 +95,7 @@ class SemanticCandidatesStage:
 
     def _candidates(
         self, image: dict[str, Any], objects: list[dict[str, Any]], semantic: dict[str, Any], shard: Shard
-    ) -> "list[Candidate | None]":
+    ) -> "list[list[Candidate]]":
         from pseudolabel.segmenters.base import SemanticResult
         from pseudolabel.segmenters.candidates import semantic_candidates
         from pseudolabel.segmenters.label_maps import decode_indices
@@ -102,7 +103,7 @@ class SemanticCandidatesStage:
         assert self._boxes is not None, "setup comes first"
         boxes = self._boxes.of(objects, tuple(semantic["classes"]))
         if not any(self._wants(box) for box in boxes):
-            return [None] * len(boxes)
+            return [[] for _ in boxes]
         maps = SemanticResult(decode_indices(semantic["label_map"]), decode_indices(semantic["confidence"]))
         rgb = planned_pixels(image, shard) if self._config.masks == "refined" else None
         return semantic_candidates(
@@ -124,14 +125,12 @@ def label_map_table(name: str) -> str:
     return "semantic" if name == "semantic" else f"semantic-{name}"
 
 
-def _closer(objects: list[dict[str, Any]], semantic: dict[str, Any]) -> "dict[int, SoftMask]":
+def _closer(objects: list[dict[str, Any]], semantic: dict[str, Any]) -> "dict[int, list[SoftMask]]":
     """What closer looks found, by the object's place."""
-    masks = {look["annotation_id"]: look["mask"] for look in semantic["looks"] or []}
-    return {
-        place: records.soft_mask_from_struct(masks[one["annotation_id"]])
-        for place, one in enumerate(objects)
-        if one["annotation_id"] in masks
-    }
+    masks: dict[int, list[SoftMask]] = defaultdict(list)
+    for look in semantic["looks"] or []:
+        masks[look["annotation_id"]].append(records.soft_mask_from_struct(look["mask"]))
+    return {place: masks[one["annotation_id"]] for place, one in enumerate(objects) if one["annotation_id"] in masks}
 
 
 def _class_lists(paths: Iterable[Path]) -> set[tuple[str, ...]]:

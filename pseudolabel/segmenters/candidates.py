@@ -1,4 +1,4 @@
-"""Candidate masks from a label map and closer looks at the boxes: one per object.
+"""Candidate masks from a label map, one per object, or from closer looks at the boxes, one for each look.
 
 The evidence of a label map with confidences at a pixel is p(class) = confidence where the class won, and at most
 min(confidence, 1 - confidence) where another one did; the bound is what is used. `region` candidates are that, cut to
@@ -82,52 +82,55 @@ def semantic_candidates(
     rgb: UInt8[np.ndarray, "h w 3"] | None,
     *,
     masks: Literal["refined", "region"] = "refined",
-    closer: Mapping[int, SoftMask] | None = None,
+    closer: Mapping[int, Sequence[SoftMask]] | None = None,
     unknown: Literal["colors", "none"] = "colors",
-) -> list[Candidate | None]:
-    """One candidate per box, None for a crowd and where nothing of the box would be foreground.
+) -> list[list[Candidate]]:
+    """The candidates of every box, none for a crowd and where nothing of the box would be foreground.
 
     Args:
         boxes: all boxes of an image, each being the others' rival.
         semantic: label map and confidence at image size.
         rgb: the image; only `refined` needs it.
         masks: `refined`, or the bare `region` of the class in the box.
-        closer: by place in `boxes`, the probability of the box's class on the cells of its `box_window` as a closer
-            look found it; such a box asks the label map nothing.
+        closer: by place in `boxes`, the probability of the box's class on the cells of its `box_window` as closer
+            looks found it; such a box asks the label map nothing and gets a candidate of each look.
         unknown: what a box whose class the segmenter does not know gets: a refined mask from its box and colours alone,
             or none. With `colors`, that is also what a box gets in which it saw next to nothing of the class.
     """
-    found: list[Candidate | None] = []
+    found: list[list[Candidate]] = []
     for index, box in enumerate(boxes):
+        found.append([])
         if box.is_crowd or (box.class_index is None and (unknown == "none" or masks == "region")):
-            found.append(None)
             continue
         window = box_window(box.xyxy, semantic.label_map.shape)
-        probability = evidence = _evidence(window, box, semantic, (closer or {}).get(index))
-        if masks == "refined" and unknown == "colors" and evidence[window.rows, window.columns].mean() < _UNSEEN:
-            evidence = _even_odds(window)
-        if masks == "refined":
-            if rgb is None:
-                raise ValueError("refined masks need the image")
-            rivals = [rival for rival in (*boxes[:index], *boxes[index + 1 :]) if not rival.is_crowd]
-            probability = _refined(window, box, rivals, evidence, semantic, rgb)
-        found.append(_candidate(window, box, probability, evidence))
+        rivals = [rival for rival in (*boxes[:index], *boxes[index + 1 :]) if not rival.is_crowd]
+        for evidence in _evidences(window, box, semantic, (closer or {}).get(index, ())):
+            probability = evidence
+            if masks == "refined":
+                if rgb is None:
+                    raise ValueError("refined masks need the image")
+                if unknown == "colors" and evidence[window.rows, window.columns].mean() < _UNSEEN:
+                    evidence = _even_odds(window)
+                probability = _refined(window, box, rivals, evidence, semantic, rgb)
+            found[index] += _candidate(window, box, probability, evidence)
     return found
 
 
-def color_candidates(boxes: Sequence[Box], rgb: UInt8[np.ndarray, "h w 3"]) -> list[Candidate | None]:
-    """One candidate per box from the box, its neighbours and the image's colours alone, whatever the classes are."""
+def color_candidates(boxes: Sequence[Box], rgb: UInt8[np.ndarray, "h w 3"]) -> list[list[Candidate]]:
+    """At most one candidate per box, from box, neighbours and the image's colours alone, whatever the classes are."""
     nothing = np.full(rgb.shape[:2], IGNORE_INDEX, dtype=np.uint8)
     unknown = [replace(box, class_index=None) for box in boxes]
     return semantic_candidates(unknown, SemanticResult(nothing, nothing), rgb)
 
 
-def _evidence(window: Window, box: Box, semantic: SemanticResult, look: SoftMask | None) -> Float32[np.ndarray, "h w"]:
-    if look is not None:
-        return look.probability.astype(np.float32) / np.float32(255)
+def _evidences(
+    window: Window, box: Box, semantic: SemanticResult, looks: Sequence[SoftMask]
+) -> list[Float32[np.ndarray, "h w"]]:
+    if looks:
+        return [look.probability.astype(np.float32) / np.float32(255) for look in looks]
     if box.class_index is None:
-        return _even_odds(window)
-    return class_evidence(semantic, box.class_index, window.grid)
+        return [_even_odds(window)]
+    return [class_evidence(semantic, box.class_index, window.grid)]
 
 
 def _even_odds(window: Window) -> Float32[np.ndarray, "h w"]:
@@ -183,12 +186,12 @@ def prior_logit(
 
 def _candidate(
     window: Window, box: Box, probability: Float32[np.ndarray, "h w"], evidence: Float32[np.ndarray, "h w"]
-) -> Candidate | None:
+) -> list[Candidate]:
     whole = window.grid
     cut = probability[window.rows, window.columns]
     foreground = cut > 0.5
     if not foreground.any():
-        return None
+        return []
     rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
     grid = Grid(
         whole.x0 + window.columns.start * whole.stride_x,
@@ -201,7 +204,7 @@ def _candidate(
     tight = _clipped_extent(grid, rows, columns, box.xyxy)
     mask = SoftMask(grid, np.rint(cut * 255).astype(np.uint8))
     iou = float(iou_matrix(np.array([tight]), np.array([box.xyxy]))[0, 0])
-    return Candidate(mask, tight, _score(cut, foreground, evidence[window.rows, window.columns]), iou)
+    return [Candidate(mask, tight, _score(cut, foreground, evidence[window.rows, window.columns]), iou)]
 
 
 def _score(

@@ -64,7 +64,7 @@ def _ellipse(place: int, box: tuple[float, ...]) -> TeacherCandidate:
 def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp_path: Path) -> None:
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
-    targets = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy", heard=0)
+    targets = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")
     assert targets.masks.shape == (sum(len(one.objects) for one in images), TARGET_CELLS, TARGET_CELLS)
     large = [max(side := one.bbox_xywh[2:]) > 30 and min(side) > 30 for image in images for one in image.objects]
     assert any(large)
@@ -79,8 +79,8 @@ def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp
 def test_targets_of_a_stopped_call_are_read_again(run: RunPaths, tmp_path: Path) -> None:
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
-    first = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy", heard=0)
-    again = fused_targets(run, plan, images, _Silent(), [], tmp_path / "targets.npy", heard=0)
+    first = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")
+    again = fused_targets(run, plan, images, _Silent(), [], tmp_path / "targets.npy")
     np.testing.assert_array_equal(first.masks, again.masks)
     np.testing.assert_array_equal(first.scores, again.scores)
 
@@ -89,12 +89,10 @@ def test_a_guides_masks_are_fused_with_the_networks(run: RunPaths, tmp_path: Pat
     """A guide that calls every box full fills what an ellipse alone leaves empty."""
     plan = read_plan(run)
     images = list(boxed_images(run, plan))
-    alone = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "alone.npy", heard=0)
+    alone = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "alone.npy")
     _write_full_boxes(run)
-    guided = fused_targets(run, plan, images, _Ellipses(), ["full"], tmp_path / "guided.npy", heard=0)
+    guided = fused_targets(run, plan, images, _Ellipses(), ["full"], tmp_path / "guided.npy")
     assert guided.masks.mean() > 1.05 * alone.masks.mean()
-    heard = fused_targets(run, plan, images, _Ellipses(), ["full"], tmp_path / "heard.npy", heard=3)
-    assert alone.masks.mean() < heard.masks.mean() < guided.masks.mean()
 
 
 def _write_full_boxes(run: RunPaths) -> None:

@@ -44,9 +44,8 @@ def _iou(first: np.ndarray, second: np.ndarray) -> float:
     return float((first & second).sum() / (first | second).sum())
 
 
-def _only(candidates: list[Candidate | None]) -> Candidate:
-    (candidate,) = candidates
-    assert candidate is not None
+def _only(candidates: list[list[Candidate]]) -> Candidate:
+    ((candidate,),) = candidates
     return candidate
 
 
@@ -136,9 +135,8 @@ def test_a_crowd_claims_nothing() -> None:
     box, maps = Box((20, 20, 80, 80), 7, 1), _maps(disc, 230)
     alone = _only(semantic_candidates([box], maps, rgb))
     beside = semantic_candidates([box, Box((0, 0, 100, 100), 7, None, is_crowd=True)], maps, rgb)
-    assert beside[1] is None
-    assert beside[0] is not None
-    np.testing.assert_array_equal(beside[0].mask.probability, alone.mask.probability)
+    assert beside[1] == []
+    np.testing.assert_array_equal(_only(beside[:1]).mask.probability, alone.mask.probability)
 
 
 def test_a_class_that_the_segmenter_does_not_know_gets_a_mask_from_its_colours() -> None:
@@ -152,18 +150,19 @@ def test_a_class_that_the_segmenter_does_not_know_gets_a_mask_from_its_colours()
 @pytest.mark.parametrize("options", [{"unknown": "none"}, {"masks": "region"}])
 def test_or_none_where_none_is_wanted_or_the_bare_region_is(options: dict[str, Any]) -> None:
     rgb, (disc,) = _scene((50, 50), [(25, 25, 15)])
-    assert semantic_candidates([Box((5, 5, 45, 45), 7, None)], _maps(disc, 200), rgb, **options) == [None]
+    assert semantic_candidates([Box((5, 5, 45, 45), 7, None)], _maps(disc, 200), rgb, **options) == [[]]
 
 
-def test_a_closer_look_is_believed_instead_of_the_label_map() -> None:
+def test_closer_looks_are_believed_instead_of_the_label_map_one_candidate_each() -> None:
     _, (disc,) = _scene((60, 60), [(30, 30, 18)])
     box = Box((12, 12, 48, 48), 7, 1)
     window = box_window(box.xyxy, disc.shape)
     inside = np.zeros((window.grid.height, window.grid.width), dtype=np.uint8)
     inside[window.rows, window.columns][:, :18] = 255
-    maps = _maps(disc, 255)
-    (found,) = semantic_candidates([box], maps, None, masks="region", closer={0: SoftMask(window.grid, inside)})
-    np.testing.assert_array_equal(_at_pixels(found, disc.shape)[12:48, 12:48].any(axis=0), [True] * 18 + [False] * 18)
+    looks = [SoftMask(window.grid, look) for look in (inside, np.full_like(inside, 255))]
+    ((half, full),) = semantic_candidates([box], _maps(disc, 255), None, masks="region", closer={0: looks})
+    np.testing.assert_array_equal(_at_pixels(half, disc.shape)[12:48, 12:48].any(axis=0), [True] * 18 + [False] * 18)
+    assert _at_pixels(full, disc.shape)[12:48, 12:48].all()
 
 
 @settings(max_examples=30, deadline=None)

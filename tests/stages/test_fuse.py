@@ -192,7 +192,7 @@ def test_of_two_sources_the_other_has_to_see_a_hint_unless_it_was_heard(tmp_path
     [({"ranking": "bqr"}, False), ({"ranking": "bpma"}, True), ({"fusion": "best"}, True), ({"fusion": "vote"}, True)],
 )
 def test_only_a_mean_of_sources_needs_more_than_one_half(tmp_path: Path, choice: dict[str, str], seen: bool) -> None:
-    """Both 0.55 sure: too little for the mean of two, which are read at 0.6, enough for one mask alone and for votes."""
+    """Both 0.55 sure: too little for a mean of two, which is read at 0.6, enough for one mask alone and for votes."""
     guess = SoftMask(ellipse(BOX).grid, np.full((30, 40), 140, np.uint8))
     two = [table(candidate(source=name, mask=guess, box_score=0.9)) for name in ("semantic", "teacher")]
     row = fuse(tmp_path, [image(object_cell(1, 3, BOX))], *two, **choice)[1]

@@ -166,4 +166,4 @@ def test_the_real_segmenter_gives_the_same_bytes_for_any_batch_size(shared_folde
         tables.append(stage.run(Shard(0, 1, images, "transpose"), inputs))
     assert tables[0].column("status").to_pylist() == ["ok"] * 3
     assert tables[0].equals(tables[1])
-    assert [len(looks) for looks in tables[0].column("looks").to_pylist()] == [1, 1, 1]
+    assert [len(looks) for looks in tables[0].column("looks").to_pylist()] == [2, 2, 2]
