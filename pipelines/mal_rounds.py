@@ -130,7 +130,7 @@ def _image_labels(
     from pseudolabel.masks import resample
     from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
 
-    settings = label_settings(FuseConfig(tau_pixel=_TAU_PIXEL), has_boxes=True)
+    settings = label_settings(FuseConfig(tau_pixel=_TAU_PIXEL, score="expected"), has_boxes=True)
     labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, Seen(pixels))
     for label, target in zip(labels, image.objects, strict=True):
         if label.fused is None or label.verdict is not None:

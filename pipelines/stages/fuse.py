@@ -44,9 +44,10 @@ class FuseConfig(StageConfig):
         True, "a source from which another of the sources has learned in n rounds counts 1/n beside it; for qmf"
     )
     fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
-    score: Literal["auto", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
-        "auto", "the mask's own expected IoU, BoxSeg's, BoxTeacher's or the released score; "
-        "auto: expected where boxes are given, mqs where objects have to be found"
+    score: Literal["auto", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
+        "auto", "the IoU that the mask, its sources and their consistency let expect (expected: the mask's alone), "
+        "BoxSeg's, BoxTeacher's or the released score; "
+        "auto: consensus of several tables, expected of one; mqs where objects have to be found"
     )  # fmt: skip
     tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
     tau_pixel: float | None = option(
@@ -237,17 +238,23 @@ def label_settings(
         heard: sources that weigh less because another one has learned from them, and in how many rounds.
         weights: of the tables beside each other.
     """
-    from pseudolabel.fusion.labels import LabelSettings
+    from pseudolabel.fusion.labels import LabelSettings, ScoreOfMask
     from pseudolabel.fusion.objects import FusionSettings
     from pseudolabel.fusion.quality_aware import FusionRule, Score
     from pseudolabel.fusion.refine import Refinement
 
     tau_box = config.tau_box if config.tau is None else config.tau
-    expected = config.score == "expected" or (config.score == "auto" and has_boxes)
-    score: Score = "mqs" if config.score == "auto" or config.score == "expected" else config.score
+    of_objects: ScoreOfMask = "consensus" if len(weights) > 1 else "expected"
+    named = config.score if config.score != "auto" else of_objects if has_boxes else "mqs"
+    of_mask: ScoreOfMask | None = None
+    of_candidates: Score = "mqs"
+    if named == "consensus" or named == "expected":
+        of_mask = named
+    else:
+        of_candidates = named
     return LabelSettings(
         fusion=FusionSettings(
-            rule=FusionRule(config.fusion, score, tau_box, _tau_pixel(config, weights)),
+            rule=FusionRule(config.fusion, of_candidates, tau_box, _tau_pixel(config, weights)),
             ranking=config.ranking,
             candidates=None if config.candidates == "adaptive" else int(config.candidates),
             min_iou=config.min_iou,
@@ -255,13 +262,13 @@ def label_settings(
             balance=config.balance,
             source_weights=_shared_weights(heard or {}),
         ),
-        limits=_limits(config, own_scale=expected and config.calibration is None),
+        limits=_limits(config, own_scale=of_mask is not None and config.calibration is None),
         refinement=Refinement(config.refine),
         smallest_part=config.smallest_part,
         largest_pinhole=config.largest_pinhole,
         exclusive=config.exclusive,
         upright=config.upright,
-        by_expected_iou=expected,
+        score_of_mask=of_mask,
         unsure_band=config.unsure_band,
     )
 

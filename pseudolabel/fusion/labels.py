@@ -19,12 +19,13 @@ from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.parts import without_islands, without_pinholes
 from pseudolabel.fusion.refine import Refinement, Seen, refine
-from pseudolabel.fusion.scoring import expected_iou
+from pseudolabel.fusion.scoring import consensus_score, expected_iou
 from pseudolabel.masks import Grid, PixelMask
 from pseudolabel.rle import Rle, area, bbox_xywh, encode_crop
 
 Row = dict[str, Any]
 Exclusive = Literal["none", "class", "all"]
+ScoreOfMask = Literal["consensus", "expected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class LabelSettings:
     largest_pinhole: float
     exclusive: Exclusive  # among which objects a pixel has one owner at most
     upright: bool = True  # images show the ground below
-    by_expected_iou: bool = False  # score by the refined mask, not by the rule
+    score_of_mask: ScoreOfMask | None = None  # None: the rule's, which looks at candidates alone
     unsure_band: float = 0.35  # pixels are unsure whose probability of being what the mask says is below 1/2 plus this
 
 
@@ -113,16 +114,22 @@ def _label(
     if not pixels.any():
         return _rectangle(target, fused.window, fused, EMPTY_MASK, 0.0)
     expected = expected_iou(fused.probability, pixels)
-    return Label(target, fused.window, pixels, fused, None, _score(fused, expected, settings), expected)
+    score = _score(fused, pixels, expected, settings)
+    return Label(target, fused.window, pixels, fused, None, score, expected)
 
 
-def _score(fused: FusedObject, expected: float, settings: LabelSettings) -> float:
+def _score(fused: FusedObject, pixels: Bool[np.ndarray, "h w"], expected: float, settings: LabelSettings) -> float:
     """The rule's score, which looks at the candidates alone, or one that looks at the refined mask, too.
 
-    The latter is the geometric mean of two opinions: the candidates' mean probability inside the mask, and the IoU
-    that the refined probabilities let expect.
+    `expected` is the geometric mean of two opinions: the candidates' mean probability inside their mean, and the IoU
+    that the refined probabilities let expect of the mask.
     """
-    return math.sqrt(fused.pixel_quality * expected) if settings.by_expected_iou else fused.score
+    if settings.score_of_mask is None:
+        return fused.score
+    if settings.score_of_mask == "expected":
+        return math.sqrt(fused.pixel_quality * expected)
+    by_source = fused.witnesses.expected_ious(pixels, fused.window)
+    return consensus_score(expected, fused.pixel_quality, by_source, fused.witnesses.spread)
 
 
 def _settled(labels: list[Label], settings: LabelSettings) -> list[Label]:
@@ -152,7 +159,7 @@ def _with_share(label: Label, share: Share, settings: LabelSettings) -> Label:
     pixels = without_islands(share.pixels, smallest_share=settings.smallest_part)
     fused = replace(label.fused, probability=share.probability)
     expected = expected_iou(share.probability, pixels)
-    score = _score(fused, expected, settings)
+    score = _score(fused, pixels, expected, settings)
     return replace(label, pixels=pixels, fused=fused, expected_iou=expected, score=score)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 
-from pseudolabel.fusion.agreement import pairwise_iou, source_agreement, support
+from pseudolabel.fusion.agreement import opinions, pairwise_iou, source_agreement, support
 from pseudolabel.fusion.candidates import Candidate, Target, box_ious, may_serve
 from pseudolabel.fusion.fuse import passing, qmf_weights
 from pseudolabel.fusion.grid import MAX_CELLS, box_cells, common_grid, object_window, on_grid
@@ -21,9 +21,9 @@ from pseudolabel.fusion.ranking import (
     keep_after_nms,
     ranking_of_assignment,
 )
-from pseudolabel.fusion.scoring import detection_rank, mean_kept, vote_score
+from pseudolabel.fusion.scoring import detection_rank, expected_iou, mean_kept, vote_score
 from pseudolabel.fusion.upsample import to_pixels
-from pseudolabel.masks import Grid
+from pseudolabel.masks import Grid, resample
 
 Scale = Literal["raw", "support"]
 _AT_ONCE = 16  # objects whose candidates are in memory together
@@ -56,6 +56,22 @@ class FusedObject:
     candidates_used: int
     sources: tuple[str, ...]
     agreement: float | None  # mean IoU between the sources' own masks; None where only one source speaks
+    witnesses: "Witnesses"
+
+
+@dataclass(frozen=True, slots=True)
+class Witnesses:
+    """What the sources say on the cells of an object's box, and how far one of them contradicts itself."""
+
+    grid: Grid
+    inside: Bool[np.ndarray, "h w"]  # the box's cells, in whose order the opinions are
+    opinions: Float32[np.ndarray, "s n"]
+    spread: float | None  # None where no source has several candidates
+
+    def expected_ious(self, pixels: Bool[np.ndarray, "h w"], window: Grid) -> list[float]:
+        """The IoU that each source lets expect of a mask at the pixels of a window."""
+        mask = resample(pixels.astype(np.float32), window, self.grid)[self.inside]
+        return [expected_iou(one, mask) for one in self.opinions]
 
 
 def fuse_image(
@@ -182,7 +198,17 @@ def _fused(
         candidates_used=int(speaking.sum()),
         sources=tuple(sorted(sources)),
         agreement=None if stack.overlap is None else source_agreement(stack.overlap, stack.sources, speaking),
+        witnesses=_witnesses(stack, speaking),
     )
+
+
+def _witnesses(stack: _Stack, speaking: Bool[np.ndarray, " k"]) -> Witnesses:
+    inside = box_cells(stack.grid, stack.window)
+    if not inside.any():  # the box is smaller than a cell
+        inside = np.ones_like(inside)
+    names = [source for source, speaks in zip(stack.sources, speaking, strict=True) if speaks]
+    said, spread = opinions(stack.probability[speaking][:, inside], names, stack.box_iou.numpy()[speaking])
+    return Witnesses(stack.grid, inside, said, spread)
 
 
 def _on_cells(stack: _Stack, weights: torch.Tensor, kept: torch.Tensor, rule: FusionRule) -> Float32[np.ndarray, "h w"]:

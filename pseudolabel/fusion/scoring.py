@@ -3,6 +3,8 @@
 Shapes are those of `pseudolabel.fusion.fuse`: n objects, k candidates, one grid of h x w cells per object.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,15 +26,37 @@ class Quality:
     pixel: Float[Tensor, "n"]
 
 
-def expected_iou(probability: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> float:
+def expected_iou(
+    probability: Float32[np.ndarray, "*cells"], mask: Bool[np.ndarray, "*cells"] | Float32[np.ndarray, "*cells"]
+) -> float:
     """The IoU with the truth that a mask would have on average if the probabilities were true, pixel by pixel.
 
     The ratio of expectations: probability inside the mask over its area and the probability left outside. 1 for a mask
     that is sure of itself, 0 for an empty one. Other than a mean inside the mask it also counts what may be missing.
+
+    Args:
+        mask: of cells that it covers in part, the share of each.
     """
-    inside = float(probability[mask].sum())
+    inside = float((probability * mask).sum())
     union = float(mask.sum()) + float(probability.sum()) - inside
     return inside / union if union > 0 else 0.0
+
+
+def consensus_score(own: float, pixel_quality: float, by_source: Sequence[float], spread: float | None) -> float:
+    """The geometric mean of four opinions about a mask, each in [0, 1].
+
+    Args:
+        own: the IoU that the refined probabilities let expect.
+        pixel_quality: mean probability of the fused mask before it was refined, as MQS has it.
+        by_source: the IoU that each source's own probabilities let expect; their mean counts.
+        spread: standard deviation among the candidates of one source, averaged over the box; None where no source has
+            several: then there are three opinions. Four times it is doubt: a quarter is what tossing a coin for each
+            cell of half of the box would give.
+    """
+    believed = [own, pixel_quality, sum(by_source) / len(by_source)]
+    if spread is not None:
+        believed.append(max(1 - 4 * spread, 0.0))
+    return math.prod(believed) ** (1 / len(believed))
 
 
 def mean_kept(values: Float[Tensor, "n k"], kept: Bool[Tensor, "n k"]) -> Float[Tensor, "n"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pseudolabel.fusion.fuse import best_single, box_quality, passing, qmf_weights, vote_share, weighted_mean
 from pseudolabel.fusion.quality_aware import FusionRule, quality_aware_fusion, threshold_of
 from pseudolabel.fusion.scoring import (
+    consensus_score,
     detection_rank,
     expected_iou,
     iou_with,
@@ -219,3 +220,16 @@ def test_a_mask_that_is_sure_of_itself_expects_an_iou_of_one_and_an_empty_one_of
 def test_expected_iou_counts_what_may_be_missing() -> None:
     probability = np.array([[0.9, 0.7, 0.4, 0.0]], np.float32)
     assert expected_iou(probability, probability > 0.5) == pytest.approx((0.9 + 0.7) / (2 + 0.4))
+
+
+def test_expected_iou_of_a_mask_that_covers_cells_in_part() -> None:
+    """Half of a sure cell and all of a doubtful one: (0.5 + 0.6) / (1.5 + 0.5)."""
+    assert expected_iou(np.array([1.0, 0.6]), np.array([0.5, 1.0])) == pytest.approx(1.1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("spread", "score"),
+    [(0.05, (0.9 * 0.8 * 0.6 * 0.8) ** (1 / 4)), (None, (0.9 * 0.8 * 0.6) ** (1 / 3)), (0.25, 0.0), (0.5, 0.0)],
+)
+def test_a_consensus_is_the_geometric_mean_of_four_opinions(spread: float | None, score: float) -> None:
+    assert consensus_score(0.9, 0.8, [0.5, 0.7], spread) == pytest.approx(score)

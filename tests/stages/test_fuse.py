@@ -394,6 +394,23 @@ def test_limits_belong_to_the_scores_scale(tmp_path: Path, options: Row, level: 
     assert row["decision"] == expected
 
 
+def test_a_mask_of_several_tables_is_scored_by_all_of_them_a_mask_of_one_by_itself(tmp_path: Path) -> None:
+    images, one = [image(object_cell(1, 3, BOX))], table(candidate())
+    half = ellipse(BOX).probability.copy()
+    half[:15] = 0
+    same, other = (table(candidate(source="semantic", mask=SoftMask(ellipse(BOX).grid, mask)))
+                   for mask in (ellipse(BOX).probability, half))  # fmt: skip
+    scores = {
+        (name, score): fuse(tmp_path / f"{name}-{score}", images, *tables, score=score)[1]["score"]
+        for name, tables in {"one": [one], "same": [one, same], "other": [one, other]}.items()
+        for score in ("auto", "consensus", "expected")
+    }
+    assert scores["one", "auto"] == scores["one", "expected"]
+    assert scores["same", "auto"] == scores["same", "consensus"]
+    assert scores["other", "auto"] == scores["other", "consensus"] < scores["other", "expected"]
+    assert scores["other", "consensus"] < scores["same", "consensus"] - 0.1
+
+
 def test_a_box_that_stands_in_for_a_mask_has_no_unsure_pixels(tmp_path: Path) -> None:
     assert halves(tmp_path, review_score=1.0, keep_score=1.0)["decision"] == "box_only"
     assert halves(tmp_path / "b", review_score=1.0, keep_score=1.0)["unsure"] is None

@@ -1,0 +1,21 @@
+"""What sources say of one object, beside each other."""
+
+import numpy as np
+import pytest
+
+from pseudolabel.fusion.agreement import opinions
+
+
+def test_opinions_are_one_per_source_and_the_one_that_fits_the_box_is_asked_for_its_spread() -> None:
+    """Views that toss for half of the box differ by 0.25 on average; a source of one candidate has no spread."""
+    views = np.array([[1, 1, 1, 0], [1, 1, 0, 1]], dtype=np.float32)
+    pieces = np.array([[1, 0, 0, 0], [0, 1, 1, 1]], dtype=np.float32)
+    alone = np.array([[0, 0, 1, 1]], dtype=np.float32)
+    said, spread = opinions(
+        np.concatenate([pieces, views, alone]),
+        ["pieces", "pieces", "views", "views", "alone"],
+        np.array([0.5, 0.6, 1, 1, 1], dtype=np.float32),
+    )
+    np.testing.assert_allclose(said, [[0, 0, 1, 1], [0.5] * 4, [1, 1, 0.5, 0.5]])
+    assert spread == pytest.approx(0.25)
+    assert opinions(alone, ["alone"], np.ones(1, dtype=np.float32))[1] is None
