@@ -1,6 +1,7 @@
 """`fuse`: from the candidates of all sources to one mask, one score and one decision per object."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
@@ -41,7 +42,7 @@ class FuseConfig(StageConfig):
     scale: Literal["raw", "support"] = option("raw", "box scores as given, or times agreement with other sources")
     balance: bool = option(True, "give every source the same weight, however many candidates it has; for qmf")
     share_guides: bool = option(
-        True, "a source from which another of the sources has learned in n rounds counts 1/n beside it; for qmf"
+        True, "a source from which another of the sources has learned in n rounds counts 1/sqrt(n) beside it; for qmf"
     )
     fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
     score: Literal["auto", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
@@ -302,12 +303,12 @@ def _heard_sources(tables: Mapping[str, pa.Table], heard: Mapping[str, int]) -> 
 
 
 def _shared_weights(heard: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
-    """What a source says in a teacher's masks need not be said again beside them: 1/n after n rounds."""
+    """What a source says in a teacher's masks need not be said as loudly beside them: 1 / sqrt(n) after n rounds."""
     return tuple((name, _share(rounds)) for name, rounds in sorted(heard.items()))
 
 
 def _share(rounds: int) -> float:
-    return 1 / max(rounds, 1)
+    return 1 / math.sqrt(max(rounds, 1))
 
 
 def _limits(config: FuseConfig, *, own_scale: bool) -> "Limits":

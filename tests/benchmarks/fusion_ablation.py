@@ -41,6 +41,7 @@ VOC = (
     "horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv",
 )  # fmt: skip
 CASES = {"all": Selection(), "voc": Selection(VOC), "voc32": Selection(VOC, 32 * 32)}
+SCORES = ("consensus", "expected", "mqs", "mcs", "mcs-paper", "code")
 SEED = 0
 ENCODER, SEGMENTER = "mobilenetv2_imagenet_fp16.safetensors", "deeplabv3_mobilenetv2_voc21.onnx"
 TEACHER = {"precision": "bf16", "threads": 1}
@@ -58,7 +59,7 @@ def settings(sources: list[str], *, boundary: bool) -> dict[str, Row]:
         },
         **{f"fused, ranking {name}": {"ranking": name} for name in ("bqr", "bpma")},
         **{f"fused, fusion {name}": {"fusion": name} for name in ("qmf", "vote", "best")},
-        **{f"fused, score {name}": {"score": name} for name in ("expected", "mqs", "mcs", "mcs-paper", "code")},
+        **{f"fused, score {name}": {"score": name} for name in SCORES},
         "fused, as the released code": {"fusion": "vote", "score": "code", "candidates": "20"},
         **{f"fused, K = {k}": {"candidates": str(k)} for k in (1, 10, "adaptive")},
         "fused, min_iou 0": {"min_iou": 0.0},
