@@ -1,7 +1,6 @@
 """`fuse`: from the candidates of all sources to one mask, one score and one decision per object."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
@@ -22,13 +21,14 @@ if TYPE_CHECKING:
     from pseudolabel.fusion.calibration import Calibration
     from pseudolabel.fusion.candidates import Candidate, Target
     from pseudolabel.fusion.decisions import Limits
-    from pseudolabel.fusion.labels import LabelSettings
+    from pseudolabel.fusion.labels import LabelSettings, ScoreOfMask
     from pseudolabel.fusion.refine import Seen
     from pseudolabel.masks import SoftMask
 
 Row = dict[str, Any]
 BOUNDARY = "boundary"  # the table of infer-boundary
-LIMITS, OWN_LIMITS = (0.5, 0.3), (0.8, 0.65)  # keep and review
+LIMITS = {"expected": (0.8, 0.65), "consensus": (0.8, 0.5)}  # keep and review
+OTHER_LIMITS = (0.5, 0.3)  # of calibrated scores and the papers'
 
 
 class FuseConfig(StageConfig):
@@ -42,7 +42,7 @@ class FuseConfig(StageConfig):
     scale: Literal["raw", "support"] = option("raw", "box scores as given, or times agreement with other sources")
     balance: bool = option(True, "give every source the same weight, however many candidates it has; for qmf")
     share_guides: bool = option(
-        True, "a source from which another of the sources has learned in n rounds counts 1/sqrt(n) beside it; for qmf"
+        True, "a source from which another of the sources has learned in n rounds counts 1/n beside it; for qmf"
     )
     fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
     score: Literal["auto", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
@@ -73,11 +73,11 @@ class FuseConfig(StageConfig):
     )
     keep_score: float | None = option(
         None, "masks from this score on are kept; on the calibrated scale if there is one. "
-        "Default: 0.5 there and for the papers' scores, 0.8 for expected", ge=0
+        "Default: 0.5 there and for the papers' scores, 0.8 for consensus and expected", ge=0
     )  # fmt: skip
     review_score: float | None = option(
         None, "masks below this score become box_only, from there up to keep_score review. "
-        "Default: 0.3 there and for the papers' scores, 0.65 for expected", ge=0
+        "Default: 0.3 there and for the papers' scores, 0.5 for consensus, 0.65 for expected", ge=0
     )  # fmt: skip
     min_area_px: int = option(4, "smaller masks become box_only", ge=0)
     calibration: Path | None = option(None, "a file that `calibrate` wrote")
@@ -263,7 +263,7 @@ def label_settings(
             balance=config.balance,
             source_weights=_shared_weights(heard or {}),
         ),
-        limits=_limits(config, own_scale=of_mask is not None and config.calibration is None),
+        limits=_limits(config, None if config.calibration else of_mask),
         refinement=Refinement(config.refine),
         smallest_part=config.smallest_part,
         largest_pinhole=config.largest_pinhole,
@@ -303,21 +303,21 @@ def _heard_sources(tables: Mapping[str, pa.Table], heard: Mapping[str, int]) -> 
 
 
 def _shared_weights(heard: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
-    """What a source says in a teacher's masks need not be said as loudly beside them: 1 / sqrt(n) after n rounds."""
+    """What a source says in a teacher's masks need not be said again beside them: 1/n after n rounds."""
     return tuple((name, _share(rounds)) for name, rounds in sorted(heard.items()))
 
 
 def _share(rounds: int) -> float:
-    return 1 / math.sqrt(max(rounds, 1))
+    return 1 / max(rounds, 1)
 
 
-def _limits(config: FuseConfig, *, own_scale: bool) -> "Limits":
-    """The limits that are given, or those of the score's scale: our own score is high for nearly all masks, so that the
+def _limits(config: FuseConfig, score: "ScoreOfMask | None") -> "Limits":
+    """The limits that are given, or those of the score's scale: our own are high for nearly all masks, so that the
     limits of the others would never speak. `calibrate` gives limits that mean a precision.
     """
     from pseudolabel.fusion.decisions import Limits
 
-    keep, review = OWN_LIMITS if own_scale else LIMITS
+    keep, review = LIMITS[score] if score else OTHER_LIMITS
     given = config.keep_score, config.review_score
     return Limits(keep if given[0] is None else given[0], review if given[1] is None else given[1], config.min_area_px)
 

@@ -53,12 +53,12 @@ def opinions(
     """What every source says on the average of its candidates, and how far one with several contradicts itself.
 
     The latter is the standard deviation among its candidates, averaged over the cells; None where no source has
-    several. Of those that have, the one whose candidates fit the box best is asked: its candidates are views of one
-    object, others may be pieces.
+    several. Of those that have, the one with the most candidates is asked, and of two with as many the one whose
+    candidates fit the box better: its candidates are views of one object, others may be pieces.
     """
     names = np.array(sources)
     own = [names == name for name in sorted(set(sources))]
     several = [members for members in own if members.sum() > 1]
-    best = max(several, key=lambda members: float(box_iou[members].mean()), default=None)
+    best = max(several, key=lambda members: (int(members.sum()), float(box_iou[members].mean())), default=None)
     spread = None if best is None else float(probability[best].std(axis=0).mean())
     return np.stack([probability[members].mean(axis=0) for members in own]), spread

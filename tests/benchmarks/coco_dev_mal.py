@@ -7,7 +7,7 @@ of the teacher's candidates and, where guided, the segmenter's. Seconds are CPU 
 
     python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
     python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 4   # from boxes alone, a segmenter's encoder
-    python tests/benchmarks/coco_dev_mal.py --guided --rounds 5      # and with that segmenter's masks between rounds
+    python tests/benchmarks/coco_dev_mal.py --guided --rounds 5 --last-crop-px 320  # and its masks between rounds
 """
 
 import argparse

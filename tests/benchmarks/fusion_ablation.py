@@ -45,6 +45,7 @@ SCORES = ("consensus", "expected", "mqs", "mcs", "mcs-paper", "code")
 SEED = 0
 ENCODER, SEGMENTER = "mobilenetv2_imagenet_fp16.safetensors", "deeplabv3_mobilenetv2_voc21.onnx"
 TEACHER = {"precision": "bf16", "threads": 1}
+GUIDED = {"rounds": 5, "guides": ["semantic"], "last_crop_px": 320}
 Row = dict[str, Any]
 
 
@@ -188,21 +189,21 @@ class Case:
 
 def coco(folder: Path) -> Case:
     """142 photographs: a pretrained segmenter of 21 classes, and one teacher of their boxes and of it."""
-    return _photographs(folder / "coco", guides=["semantic"])
+    return _photographs(folder / "coco", guided=True)
 
 
 def coco_boxes(folder: Path) -> Case:
     """142 photographs: a pretrained segmenter of 21 classes, and one teacher of their boxes alone."""
-    return _photographs(folder / "coco_boxes", guides=[])
+    return _photographs(folder / "coco_boxes", guided=False)
 
 
-def _photographs(folder: Path, *, guides: list[str]) -> Case:
+def _photographs(folder: Path, *, guided: bool) -> Case:
     data, weights = shared_folder() / "data" / "coco-dev", shared_folder() / "weights"
     encoder = str(weights / SEGMENTER)
     sections = {
         "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 1},
         "infer-semantic": {"model": f"onnx:{encoder}"},
-        "train-teacher": {"backbone_weights": encoder, "rounds": 5 if guides else 4, "guides": guides, **TEACHER},
+        "train-teacher": {"backbone_weights": encoder, **(GUIDED if guided else {"rounds": 4}), **TEACHER},
         "infer-teacher": {},
     }
     return Case(finished(folder, sections), data / "instances.json", ("all", "voc32"))

@@ -25,7 +25,7 @@ from pseudolabel.rle import area, decode, encode
 Row = dict[str, Any]
 SIZE_HW = (60, 80)
 TABLE = "0"  # under which the first table of candidates lies; its rows call their source otherwise
-FOOTER = Footer("infer-teacher", 1, "0", 0, 1, 1, 1, 0, learned_from={TABLE: 4})
+FOOTER = Footer("infer-teacher", 1, "0", 0, 1, 1, 1, 0, learned_from={TABLE: 2})
 BOX = (10.0, 20.0, 40.0, 30.0)  # x, y, width, height
 
 
@@ -155,7 +155,7 @@ def test_sources_count_the_same_however_many_candidates_they_have(tmp_path: Path
     assert alone["decision_reason"] == "empty_mask"
 
 
-def test_a_source_that_another_one_has_heard_four_times_counts_half_beside_it(tmp_path: Path) -> None:
+def test_a_source_that_another_one_has_heard_twice_counts_half_beside_it(tmp_path: Path) -> None:
     """Certain of all against certain of nothing: 1 part in 2, and 1 in 3 where the others learned from its table."""
     grid = ellipse(BOX).grid
     full, empty = (SoftMask(grid, np.full((30, 40), level, np.uint8)) for level in (255, 0))
@@ -173,7 +173,7 @@ def test_a_source_that_another_one_has_heard_four_times_counts_half_beside_it(tm
     ("hint", "seen"), [pytest.param(38, False, id="0.575 of two"), pytest.param(64, True, id="0.625 of two")]
 )
 def test_of_two_sources_the_other_has_to_see_a_hint_unless_it_was_heard(tmp_path: Path, hint: int, seen: bool) -> None:
-    """Certain against 0.15 or 0.25; heard four times, the hint weighs half beside it, and 0.55 is enough."""
+    """Certain against 0.15 or 0.25; heard twice, the hint weighs half beside it, and 0.55 is enough."""
     grid = ellipse(BOX).grid
     sure, guess = (SoftMask(grid, np.full((30, 40), level, np.uint8)) for level in (255, hint))
     images = [image(object_cell(1, 3, BOX))]
