@@ -104,14 +104,13 @@ def semantic_candidates(
             continue
         window = box_window(box.xyxy, semantic.label_map.shape)
         rivals = [rival for rival in (*boxes[:index], *boxes[index + 1 :]) if not rival.is_crowd]
+        lab = _lab_cells(window, rgb) if masks == "refined" else None
         for evidence in _evidences(window, box, semantic, (closer or {}).get(index, ())):
             probability = evidence
-            if masks == "refined":
-                if rgb is None:
-                    raise ValueError("refined masks need the image")
+            if lab is not None:
                 if unknown == "colors" and evidence[window.rows, window.columns].mean() < _UNSEEN:
                     evidence = _even_odds(window)
-                probability = _refined(window, box, rivals, evidence, semantic, rgb)
+                probability = _refined(window, box, rivals, evidence, lab)
             found[index] += _candidate(window, box, probability, evidence)
     return found
 
@@ -148,16 +147,21 @@ def class_evidence(semantic: SemanticResult, class_index: int, grid: Grid) -> Fl
     return means
 
 
+def _lab_cells(window: Window, rgb: UInt8[np.ndarray, "h w 3"] | None) -> Float32[np.ndarray, "h w 3"]:
+    """CIE-Lab colours of the window's cells."""
+    if rgb is None:
+        raise ValueError("refined masks need the image")
+    x0, y0, x1, y1 = _pixels_of(window.grid, rgb.shape)
+    return rgb_to_lab(_cell_means(rgb[y0:y1, x0:x1], window.grid, (x0, y0)))
+
+
 def _refined(
     window: Window,
     box: Box,
     rivals: Sequence[Box],
     evidence: Float32[np.ndarray, "h w"],
-    semantic: SemanticResult,
-    rgb: UInt8[np.ndarray, "h w 3"],
+    lab: Float32[np.ndarray, "h w 3"],
 ) -> Float32[np.ndarray, "h w"]:
-    x0, y0, x1, y1 = _pixels_of(window.grid, semantic.label_map.shape)
-    lab = rgb_to_lab(_cell_means(rgb[y0:y1, x0:x1], window.grid, (x0, y0)))
     inside = window.inside
     prior = prior_logit(window.grid, box, rivals, evidence, PriorWeights())
     same_class_outside = ~inside & (evidence > 0.5)

@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -170,10 +170,12 @@ def test_closer_looks_are_believed_instead_of_the_label_map_one_candidate_each()
     x=st.floats(-5, 190), y=st.floats(-5, 110), width=st.floats(0.3, 260), height=st.floats(0.3, 200),
     masks=st.sampled_from(["refined", "region"]),
 )  # fmt: skip
-def test_a_mask_covers_its_box_and_stays_small(x: float, y: float, width: float, height: float, masks: str) -> None:
+def test_a_mask_covers_its_box_and_stays_small(
+    x: float, y: float, width: float, height: float, masks: Literal["refined", "region"]
+) -> None:
     rgb, (disc,) = _scene((120, 200), [(100, 60, 50)])
     box = Box((x, y, x + width, y + height), 7, 1)
-    (candidates,) = semantic_candidates([box], _maps(disc, 230), rgb, masks=masks)  # type: ignore[arg-type]
+    (candidates,) = semantic_candidates([box], _maps(disc, 230), rgb, masks=masks)
     for candidate in candidates:
         grid = candidate.mask.grid
         assert max(grid.height, grid.width) <= CELLS_PER_SIDE
