@@ -262,6 +262,7 @@ def label_settings(
             scale=config.scale,
             balance=config.balance,
             source_weights=_shared_weights(heard or {}),
+            witnesses=of_mask == "consensus",
         ),
         limits=_limits(config, None if config.calibration else of_mask),
         refinement=Refinement(config.refine),

@@ -48,17 +48,21 @@ def source_agreement(
 
 
 def opinions(
-    probability: Float32[np.ndarray, "k n"], sources: Sequence[str], box_iou: Float32[np.ndarray, " k"]
-) -> tuple[Float32[np.ndarray, "s n"], float | None]:
+    probability: Float32[np.ndarray, "k h w"],
+    sources: Sequence[str],
+    box_iou: Float32[np.ndarray, " k"],
+    speaking: Bool[np.ndarray, " k"],
+) -> tuple[Float32[np.ndarray, "s h w"], float | None]:
     """What every source says on the average of its candidates, and how far one with several contradicts itself.
 
     The latter is the standard deviation among its candidates, averaged over the cells; None where no source has
     several. Of those that have, the one with the most candidates is asked, and of two with as many the one whose
     candidates fit the box better: its candidates are views of one object, others may be pieces.
     """
-    names = np.array(sources)
-    own = [names == name for name in sorted(set(sources))]
-    several = [members for members in own if members.sum() > 1]
-    best = max(several, key=lambda members: (int(members.sum()), float(box_iou[members].mean())), default=None)
-    spread = None if best is None else float(probability[best].std(axis=0).mean())
-    return np.stack([probability[members].mean(axis=0) for members in own]), spread
+    own: dict[str, list[int]] = {}
+    for place in np.flatnonzero(speaking).tolist():
+        own.setdefault(sources[place], []).append(place)
+    means = np.stack([probability[places].mean(axis=0) for _, places in sorted(own.items())])
+    several = [places for _, places in sorted(own.items()) if len(places) > 1]
+    best = max(several, key=lambda places: (len(places), float(box_iou[places].mean())), default=None)
+    return means, None if best is None else float(probability[best].std(axis=0).mean())

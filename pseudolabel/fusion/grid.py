@@ -59,6 +59,21 @@ def box_cells(grid: Grid, window: Grid) -> Bool[np.ndarray, "h w"]:
     return np.outer((y >= top) & (y < bottom), (x >= left) & (x < right))
 
 
+def cells_inside(grid: Grid, window: Grid) -> tuple[slice, slice]:
+    """Rows and columns of the cells whose centre lies in the window; all of them where it is smaller than a cell."""
+    left, top, right, bottom = window.extent_xyxy
+    rows = _inside(grid.y0, grid.stride_y, grid.height, top, bottom)
+    columns = _inside(grid.x0, grid.stride_x, grid.width, left, right)
+    if rows.start < rows.stop and columns.start < columns.stop:
+        return rows, columns
+    return slice(0, grid.height), slice(0, grid.width)
+
+
+def _inside(start: float, stride: float, count: int, low: float, high: float) -> slice:
+    first, last = ((edge - start) / stride - 0.5 for edge in (low, high))
+    return slice(max(math.ceil(first), 0), min(math.ceil(last), count))
+
+
 def _pixel_span(start: float, end: float, size: int) -> tuple[int, int]:
     first = min(max(math.floor(start + 0.5), 0), size - 1)
     return first, min(max(math.floor(end + 0.5), first + 1), size)

@@ -128,6 +128,7 @@ def _score(fused: FusedObject, pixels: Bool[np.ndarray, "h w"], expected: float,
         return fused.score
     if settings.score_of_mask == "expected":
         return math.sqrt(fused.pixel_quality * expected)
+    assert fused.witnesses is not None, "a consensus needs settings.fusion.witnesses"
     by_source = fused.witnesses.expected_ious(pixels, fused.window)
     return consensus_score(expected, fused.pixel_quality, by_source, fused.witnesses.spread)
 

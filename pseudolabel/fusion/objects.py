@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32
 from pseudolabel.fusion.agreement import opinions, pairwise_iou, source_agreement, support
 from pseudolabel.fusion.candidates import Candidate, Target, box_ious, may_serve
 from pseudolabel.fusion.fuse import passing, qmf_weights
-from pseudolabel.fusion.grid import MAX_CELLS, box_cells, common_grid, object_window, on_grid
+from pseudolabel.fusion.grid import MAX_CELLS, box_cells, cells_inside, common_grid, object_window, on_grid
 from pseudolabel.fusion.quality_aware import FusionRule, candidate_weights, fuse_masks, quality_of_means
 from pseudolabel.fusion.ranking import (
     Ranking,
@@ -41,6 +41,7 @@ class FusionSettings:
     balance: bool = True  # every source has the same weight in all, however many candidates it has
     source_weights: tuple[tuple[str, float], ...] = ()  # 1 for the others
     max_cells: int = MAX_CELLS
+    witnesses: bool = False  # keep what the sources say, for a score that asks them
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class FusedObject:
     candidates_used: int
     sources: tuple[str, ...]
     agreement: float | None  # mean IoU between the sources' own masks; None where only one source speaks
-    witnesses: "Witnesses"
+    witnesses: "Witnesses | None"  # None where nobody asks them
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ class Witnesses:
     """What the sources say on the cells of an object's box, and how far one of them contradicts itself."""
 
     grid: Grid
-    inside: Bool[np.ndarray, "h w"]  # the box's cells, in whose order the opinions are
-    opinions: Float32[np.ndarray, "s n"]
+    inside: tuple[slice, slice]  # the box's cells, rows and columns
+    opinions: Float32[np.ndarray, "s h w"]
     spread: float | None  # None where no source has several candidates
 
     def expected_ious(self, pixels: Bool[np.ndarray, "h w"], window: Grid) -> list[float]:
@@ -91,7 +92,7 @@ def fuse_image(
         stacks = [
             _stack(targets[i], [candidates[j] for j in chosen[i]], ious[i, chosen[i]], size_hw, settings) for i in rows
         ]
-        for row, one in zip(rows, _fuse_stacks(stacks, settings.rule), strict=True):
+        for row, one in zip(rows, _fuse_stacks(stacks, settings), strict=True):
             fused[row] = one
     return fused
 
@@ -157,8 +158,9 @@ def _voices(sources: Sequence[str], settings: FusionSettings) -> torch.Tensor:
     return torch.tensor([given.get(source, 1.0) / count for source, count in zip(sources, copies, strict=True)])
 
 
-def _fuse_stacks(stacks: Sequence[_Stack], rule: FusionRule) -> list[FusedObject | None]:
+def _fuse_stacks(stacks: Sequence[_Stack], settings: FusionSettings) -> list[FusedObject | None]:
     """The masks of some objects: weights and scores of all at once, pixels one object after the other."""
+    rule = settings.rule
     score, valid = _padded([stack.box_score for stack in stacks])
     box_iou, _ = _padded([stack.box_iou for stack in stacks])
     kept = passing(score, valid, tau_box=rule.tau_box)
@@ -173,7 +175,7 @@ def _fuse_stacks(stacks: Sequence[_Stack], rule: FusionRule) -> list[FusedObject
         quality = replace(quality, score=_released_scores(stacks, cells, score, kept, rule))
     columns = (quality.score.tolist(), quality.box.tolist(), quality.pixel.tolist(), (weights > 0).numpy())
     return [
-        _fused(stack, pixels, *numbers) if numbers[3].any() else None
+        _fused(stack, pixels, *numbers, asked=settings.witnesses) if numbers[3].any() else None
         for stack, (pixels, _), numbers in zip(stacks, read, zip(*columns, strict=True), strict=True)
     ]
 
@@ -185,6 +187,8 @@ def _fused(
     box: float,
     pixel: float,
     speaking: Bool[np.ndarray, " k"],
+    *,
+    asked: bool,
 ) -> FusedObject:
     speaking = speaking[: len(stack.sources)]
     sources = {source for source, speaks in zip(stack.sources, speaking, strict=True) if speaks}
@@ -198,16 +202,13 @@ def _fused(
         candidates_used=int(speaking.sum()),
         sources=tuple(sorted(sources)),
         agreement=None if stack.overlap is None else source_agreement(stack.overlap, stack.sources, speaking),
-        witnesses=_witnesses(stack, speaking),
+        witnesses=_witnesses(stack, speaking) if asked else None,
     )
 
 
 def _witnesses(stack: _Stack, speaking: Bool[np.ndarray, " k"]) -> Witnesses:
-    inside = box_cells(stack.grid, stack.window)
-    if not inside.any():  # the box is smaller than a cell
-        inside = np.ones_like(inside)
-    names = [source for source, speaks in zip(stack.sources, speaking, strict=True) if speaks]
-    said, spread = opinions(stack.probability[speaking][:, inside], names, stack.box_iou.numpy()[speaking])
+    inside = cells_inside(stack.grid, stack.window)
+    said, spread = opinions(stack.probability[:, *inside], stack.sources, stack.box_iou.numpy(), speaking)
     return Witnesses(stack.grid, inside, said, spread)
 
 
