@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pseudolabel.fusion.candidates import Candidate, Target
+    from pseudolabel.fusion.labels import LabelSettings
     from pseudolabel.teachers.base import Teacher
 
 TARGET_CELLS = 96  # side of a target over its canvas
 VIEWS = 6
-_TAU_PIXEL = 0.6  # as `fuse` has it for two sources of the same weight
 _IMAGES_AT_ONCE = 16  # their objects fill the batches
 
 
@@ -96,6 +96,7 @@ def _labels(
     from pseudolabel.teachers.base import TeacherInput
 
     others = _Guides(run, plan, guides)
+    settings = _settings(len(guides) + (teacher is not None))
     shown = tqdm(total=len(images), desc="label for the next round", unit="image", leave=False, disable=None)
     for first in range(0, len(images), _IMAGES_AT_ONCE):
         some = images[first : first + _IMAGES_AT_ONCE]
@@ -110,27 +111,21 @@ def _labels(
         found = [[] for _ in some] if teacher is None else teacher.predict(asked)
         for image, one, own in zip(some, asked, found, strict=True):
             candidates = [_bound(candidate, image) for candidate in own] + others.of(image)
-            yield from _image_labels(image, one.pixels, candidates)
+            yield from _image_labels(image, one.pixels, candidates, settings)
         shown.update(len(some))
     shown.close()
 
 
 def _image_labels(
-    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]"
+    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]", settings: "LabelSettings"
 ) -> "Iterator[tuple[np.ndarray, float]]":
-    """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them.
-
-    Other than beside the last teacher, guides keep their full weight here in every round: the next network begins from
-    the start again, so that what it hears of them is not yet in it.
-    """
+    """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them."""
     import numpy as np
 
     from pseudolabel.fusion.labels import settled_labels
     from pseudolabel.fusion.refine import Seen
     from pseudolabel.masks import resample
-    from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
 
-    settings = label_settings(FuseConfig(tau_pixel=_TAU_PIXEL, score="expected"), has_boxes=True)
     labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, Seen(pixels))
     for label, target in zip(labels, image.objects, strict=True):
         if label.fused is None or label.verdict is not None:
@@ -138,6 +133,17 @@ def _image_labels(
             continue
         soft = resample(label.fused.probability, label.window, _canvas_grid(target))
         yield np.rint(soft * 255).astype(np.uint8), label.score
+
+
+def _settings(num_sources: int) -> "LabelSettings":
+    """How so many sources are fused between two rounds.
+
+    Other than beside the last teacher, guides keep their full weight here in every round: the next network begins from
+    the start again, so that what it hears of them is not yet in it.
+    """
+    from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
+
+    return label_settings(FuseConfig(score="expected"), has_boxes=True, weights=[1.0] * num_sources)
 
 
 def _canvas_grid(target: "Target") -> Any:
