@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from pseudolabel import bilinear
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -69,31 +71,21 @@ def pixel_window(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int
     return Grid(float(x0), float(y0), 1.0, 1.0, y1 - y0, x1 - x0)
 
 
-def interpolation_matrix(
-    start: float, stride: float, count: int, source_start: float, source_stride: float, source_count: int
-) -> Float32[np.ndarray, "count source_count"]:
-    """Bilinear weights from one axis of cells to another; rows of targets outside the source's extent are zero."""
-    centres = start + (np.arange(count) + 0.5) * stride
-    position = (centres - source_start) / source_stride
-    inside = (position >= 0) & (position <= source_count)
-    position = np.clip(position - 0.5, 0, source_count - 1)
-    low = np.minimum(position.astype(np.int64), max(source_count - 2, 0))
-    fraction = position - low
-    weights = np.zeros((count, source_count), dtype=np.float32)
-    rows = np.arange(count)
-    weights[rows, low] += (1 - fraction) * inside
-    weights[rows, np.minimum(low + 1, source_count - 1)] += fraction * inside
-    return weights
-
-
 def resample(
     probability: Float32[np.ndarray, "h w"], source: Grid, target: Grid
 ) -> Float32[np.ndarray, "target_h target_w"]:
-    """`probability` on `source` read bilinearly at the centres of `target`'s cells, zero outside `source`.
+    """`probability` on `source` read bilinearly at the centres of `target`'s cells, zero outside `source`."""
+    return resample_above(probability, source, target, 1.0)[0]
 
-    Bilinear reading is two small matrix products, one per axis.
-    """
-    rows = interpolation_matrix(target.y0, target.stride_y, target.height, source.y0, source.stride_y, source.height)
-    columns = interpolation_matrix(target.x0, target.stride_x, target.width, source.x0, source.stride_x, source.width)
-    result: Float32[np.ndarray, "target_h target_w"] = rows @ probability @ columns.T
-    return result
+
+def resample_above(
+    probability: Float32[np.ndarray, "h w"], source: Grid, target: Grid, threshold: float
+) -> tuple[Float32[np.ndarray, "target_h target_w"], float]:
+    """`resample`, and the mean of the values above the threshold (0 if there is none)."""
+    out = np.empty((target.height, target.width), dtype=np.float32)
+    column = (target.x0 + 0.5 * target.stride_x - source.x0) / source.stride_x
+    row = (target.y0 + 0.5 * target.stride_y - source.y0) / source.stride_y
+    step_x, step_y = target.stride_x / source.stride_x, target.stride_y / source.stride_y
+    cells = np.ascontiguousarray(probability)
+    total, count = bilinear.read(cells, column, step_x, row, step_y, np.float32(threshold), out)
+    return out, total / max(count, 1)

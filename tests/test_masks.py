@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pseudolabel.masks import Grid, SoftMask, pixel_window, resample
+from pseudolabel.masks import Grid, SoftMask, pixel_window, resample, resample_above
 
 
+@settings(deadline=None)  # the first call compiles
 @given(factor=st.integers(2, 5), size=st.integers(1, 9), seed=st.integers(0, 99))
 def test_resampling_to_a_finer_grid_is_torchs_bilinear_interpolation(factor: int, size: int, seed: int) -> None:
     cells = np.random.default_rng(seed).random((size, size + 2), dtype=np.float32)
@@ -50,3 +51,12 @@ def test_impossible_grids_and_masks_are_refused() -> None:
         Grid(0, 0, 0, 1, 2, 3)
     with pytest.raises(ValueError, match="expected \\(2, 3\\)"):
         SoftMask(Grid(0, 0, 1, 1, 2, 3), np.zeros((3, 2), np.uint8))
+
+
+def test_the_mean_above_a_threshold_is_that_of_the_values_read() -> None:
+    cells = np.array([[0.2, 0.6], [0.8, 0.4]], dtype=np.float32)
+    grid = Grid(0, 0, 1, 1, 2, 2)
+    read, mean = resample_above(cells, grid, grid, 0.5)
+    np.testing.assert_array_equal(read, cells)
+    assert mean == pytest.approx(0.7)
+    assert resample_above(cells, grid, grid, 0.9)[1] == 0

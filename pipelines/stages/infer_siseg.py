@@ -51,7 +51,7 @@ class InferSisegStage:
     """One row per candidate, matched to boxes where the image has any; an `empty` row for an image without one."""
 
     name: ClassVar[str] = "infer-siseg"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     config_class: ClassVar[type[StageConfig]] = InferSisegConfig
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
     unit: ClassVar[Literal["image", "object"]] = "image"

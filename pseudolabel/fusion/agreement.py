@@ -7,6 +7,7 @@ measured alike for all of them, needs no truth, and depends on the object alone.
 
 from collections.abc import Sequence
 
+import numba
 import numpy as np
 from jaxtyping import Bool, Float32
 
@@ -49,20 +50,58 @@ def source_agreement(
 
 def opinions(
     probability: Float32[np.ndarray, "k h w"],
+    inside: tuple[slice, slice],
     sources: Sequence[str],
     box_iou: Float32[np.ndarray, " k"],
     speaking: Bool[np.ndarray, " k"],
-) -> tuple[Float32[np.ndarray, "s h w"], float | None]:
+) -> tuple[Float32[np.ndarray, "s rows columns"], float | None]:
     """What every source says on the average of its candidates, and how far one with several contradicts itself.
 
     The latter is the standard deviation among its candidates, averaged over the cells; None where no source has
     several. Of those that have, the one with the most candidates is asked, and of two with as many the one whose
     candidates fit the box better: its candidates are views of one object, others may be pieces.
+
+    Args:
+        inside: rows and columns of the cells that count.
     """
     own: dict[str, list[int]] = {}
     for place in np.flatnonzero(speaking).tolist():
         own.setdefault(sources[place], []).append(place)
-    means = np.stack([probability[places].mean(axis=0) for _, places in sorted(own.items())])
-    several = [places for _, places in sorted(own.items()) if len(places) > 1]
-    best = max(several, key=lambda places: (len(places), float(box_iou[places].mean())), default=None)
-    return means, None if best is None else float(probability[best].std(axis=0).mean())
+    said = [_mean_and_spread(probability, np.array(places), *_bounds(inside)) for _, places in sorted(own.items())]
+    several = [
+        (len(places), float(box_iou[places].mean()), -order, spread)
+        for order, ((_, places), (_, spread)) in enumerate(zip(sorted(own.items()), said, strict=True))
+        if len(places) > 1
+    ]
+    return np.stack([mean for mean, _ in said]), max(several)[-1] if several else None
+
+
+def _bounds(inside: tuple[slice, slice]) -> tuple[int, int, int, int]:
+    rows, columns = inside
+    return rows.start, rows.stop, columns.start, columns.stop
+
+
+@numba.njit(cache=True)
+def _mean_and_spread(stack, places, top, bottom, left, right):  # type: ignore[no-untyped-def]
+    """Mean over some of a stack's masks, cell by cell, and the mean over the cells of their standard deviation."""
+    share = np.float32(1) / np.float32(places.size)
+    mean = np.zeros((bottom - top, right - left), dtype=np.float32)
+    squares = np.empty(right - left, dtype=np.float32)
+    spread = 0.0
+    for row in range(bottom - top):
+        line = mean[row]
+        for place in places:
+            cells = stack[place, top + row, left:right]
+            for x in range(line.size):
+                line[x] += cells[x]
+        for x in range(line.size):
+            line[x] *= share
+        squares[:] = 0
+        for place in places:
+            cells = stack[place, top + row, left:right]
+            for x in range(line.size):
+                away = cells[x] - line[x]
+                squares[x] += away * away
+        for x in range(line.size):
+            spread += np.sqrt(squares[x] * share)
+    return mean, spread / mean.size

@@ -1,5 +1,6 @@
 """Candidates as the tables hold them, and which of them may speak for which object of an image."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,13 +91,16 @@ def box_ious(targets: Sequence[Target], candidates: Sequence[Candidate]) -> Floa
 
 def may_serve(targets: Sequence[Target], candidates: Sequence[Candidate]) -> Bool[np.ndarray, "n c"]:
     """A bound candidate serves its own object alone, a free one every object of its class (any, where it has none)."""
+    own: dict[int | None, list[int]] = defaultdict(list)
+    of_class: dict[int | None, list[int]] = defaultdict(list)  # None: of any class
+    for row, target in enumerate(targets):
+        own[target.annotation_id].append(row)
+        of_class[target.category_id].append(row)
+        of_class[None].append(row)
+    served = [of_class[c.category_id] if c.annotation_id is None else own[c.annotation_id] for c in candidates]
     allowed = np.zeros((len(targets), len(candidates)), dtype=bool)
-    for i, target in enumerate(targets):
-        for j, candidate in enumerate(candidates):
-            if candidate.annotation_id is not None:
-                allowed[i, j] = candidate.annotation_id == target.annotation_id
-            else:
-                allowed[i, j] = candidate.category_id in (None, target.category_id)
+    columns = np.repeat(np.arange(len(served)), [len(rows) for rows in served])
+    allowed[[row for rows in served for row in rows], columns] = True
     return allowed
 
 

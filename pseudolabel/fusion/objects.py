@@ -22,8 +22,7 @@ from pseudolabel.fusion.ranking import (
     ranking_of_assignment,
 )
 from pseudolabel.fusion.scoring import detection_rank, expected_iou, mean_kept, vote_score
-from pseudolabel.fusion.upsample import to_pixels
-from pseudolabel.masks import Grid, resample
+from pseudolabel.masks import Grid, resample, resample_above
 
 Scale = Literal["raw", "support"]
 _AT_ONCE = 16  # objects whose candidates are in memory together
@@ -169,7 +168,7 @@ def _fuse_stacks(stacks: Sequence[_Stack], settings: FusionSettings) -> list[Fus
         weights = qmf_weights(weights * _padded([stack.voice for stack in stacks])[0], kept)
     cells = [_on_cells(stack, weights[i : i + 1], kept[i : i + 1], rule) for i, stack in enumerate(stacks)]
     tau = 0.5 if rule.fusion == "vote" else rule.tau_pixel
-    read = [to_pixels(c, stack.grid, stack.window, tau_pixel=tau) for c, stack in zip(cells, stacks, strict=True)]
+    read = [resample_above(c, stack.grid, stack.window, tau) for c, stack in zip(cells, stacks, strict=True)]
     quality = quality_of_means(mean_kept(score, kept), torch.tensor([mean for _, mean in read]), rule)
     if rule.score == "code":
         quality = replace(quality, score=_released_scores(stacks, cells, score, kept, rule))
@@ -208,7 +207,7 @@ def _fused(
 
 def _witnesses(stack: _Stack, speaking: Bool[np.ndarray, " k"]) -> Witnesses:
     inside = cells_inside(stack.grid, stack.window)
-    said, spread = opinions(stack.probability[:, *inside], stack.sources, stack.box_iou.numpy(), speaking)
+    said, spread = opinions(stack.probability, inside, stack.sources, stack.box_iou.numpy(), speaking)
     return Witnesses(stack.grid, inside, said, spread)
 
 

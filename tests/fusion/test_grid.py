@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudolabel.fusion.grid import box_cells, common_grid, object_window, on_grid, share_lattice
-from pseudolabel.fusion.upsample import to_pixels
-from pseudolabel.masks import Grid, SoftMask, resample
+from pseudolabel.masks import Grid, SoftMask, resample, resample_above
 
 IMAGE = (60, 80)
 
@@ -25,7 +24,7 @@ def fused_late(masks: list[SoftMask], weights: list[float], window: Grid) -> np.
 
 def fused_early(masks: list[SoftMask], weights: list[float], window: Grid) -> np.ndarray:
     grid = common_grid([mask.grid for mask in masks], window)
-    return to_pixels(np.tensordot(np.float32(weights), on_grid(masks, grid), 1), grid, window)[0]
+    return resample_above(np.tensordot(np.float32(weights), on_grid(masks, grid), 1), grid, window, 0.5)[0]
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,11 @@
-"""A fused mask's probabilities at pixels, in one pass that also sums up what is above the threshold.
+"""Bilinear reading of cells at equally spaced centres, in one pass that also sums up what is above a threshold.
 
-The reading is that of `pseudolabel.masks.resample`; for a crop of a few hundred pixels, two small matrix products cost
-less than making their matrices, and this costs less than either.
+The convention is that of `pseudolabel.masks`. For a crop of a few hundred pixels, two small matrix products cost less
+than making their matrices, and this costs less than either.
 """
 
 import numba
 import numpy as np
-from jaxtyping import Float32
-
-from pseudolabel.masks import Grid
-
-
-def to_pixels(
-    probability: Float32[np.ndarray, "h w"], grid: Grid, window: Grid, *, tau_pixel: float = 0.5
-) -> tuple[Float32[np.ndarray, "window_h window_w"], float]:
-    """The mask at the window's pixels, and the mean of the pixels above the threshold (0 if there is none).
-
-    What the grid does not reach is zero.
-    """
-    out = np.empty((window.height, window.width), dtype=np.float32)
-    column, row = _first_centre(window, grid)
-    step_x, step_y = window.stride_x / grid.stride_x, window.stride_y / grid.stride_y
-    total, count = _read(np.ascontiguousarray(probability), column, step_x, row, step_y, np.float32(tau_pixel), out)
-    return out, total / max(count, 1)
-
-
-def _first_centre(window: Grid, grid: Grid) -> tuple[float, float]:
-    x = (window.x0 + 0.5 * window.stride_x - grid.x0) / grid.stride_x
-    y = (window.y0 + 0.5 * window.stride_y - grid.y0) / grid.stride_y
-    return x, y
 
 
 @numba.njit(cache=True)
@@ -47,7 +24,12 @@ def _axis(start, step, count, cells):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _read(cells, column, step_x, row, step_y, tau, out):  # type: ignore[no-untyped-def]
+def read(cells, column, step_x, row, step_y, tau, out):  # type: ignore[no-untyped-def]
+    """Fill `out` (height, width; float32) from `cells` (h, w; float32), zero where `cells` do not reach.
+
+    `column` and `row` are where the first of `out`'s centres lies, in cells from the outer edge of the first one, the
+    steps those between its centres. Returns the sum and the number of the values above `tau`.
+    """
     height, width = cells.shape
     low_x, share_x, inside_x = _axis(column, step_x, out.shape[1], width)
     low_y, share_y, inside_y = _axis(row, step_y, out.shape[0], height)
