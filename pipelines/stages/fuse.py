@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 BOUNDARY = "boundary"  # the table of infer-boundary
-LIMITS = {"expected": (0.8, 0.65), "consensus": (0.8, 0.5)}  # keep and review
+LIMITS = {"expected": (0.8, 0.65), "consensus": (0.85, 0.6)}  # keep and review
 OTHER_LIMITS = (0.5, 0.3)  # of calibrated scores and the papers'
 
 
@@ -73,11 +73,11 @@ class FuseConfig(StageConfig):
     )
     keep_score: float | None = option(
         None, "masks from this score on are kept; on the calibrated scale if there is one. "
-        "Default: 0.5 there and for the papers' scores, 0.8 for consensus and expected", ge=0
+        "Default: 0.5 there and for the papers' scores, 0.85 for consensus, 0.8 for expected", ge=0
     )  # fmt: skip
     review_score: float | None = option(
         None, "masks below this score become box_only, from there up to keep_score review. "
-        "Default: 0.3 there and for the papers' scores, 0.5 for consensus, 0.65 for expected", ge=0
+        "Default: 0.3 there and for the papers' scores, 0.6 for consensus, 0.65 for expected", ge=0
     )  # fmt: skip
     min_area_px: int = option(4, "smaller masks become box_only", ge=0)
     calibration: Path | None = option(None, "a file that `calibrate` wrote")

@@ -11,6 +11,8 @@ import numba
 import numpy as np
 from jaxtyping import Bool, Float32
 
+_VIEW = 0.8  # least mean IoU with the box of candidates that are views of the whole object
+
 
 def pairwise_iou(masks: Bool[np.ndarray, "k h w"]) -> Float32[np.ndarray, "k k"]:
     """IoU of every pair of masks; 0 where both are empty, 1 for a mask on its own."""
@@ -57,9 +59,10 @@ def opinions(
 ) -> tuple[Float32[np.ndarray, "s rows columns"], float | None]:
     """What every source says on the average of its candidates, and how far one with several contradicts itself.
 
-    The latter is the standard deviation among its candidates, averaged over the cells; None where no source has
-    several. Of those that have, the one with the most candidates is asked, and of two with as many the one whose
-    candidates fit the box better: its candidates are views of one object, others may be pieces.
+    The latter is the standard deviation among its candidates, averaged over the cells. Asked is the source with the
+    most candidates, of two with as many the one that contradicts itself less; None where no source has several.
+    Candidates that hardly fit the box, below an IoU of 0.8 on average, are not views of one object but may be pieces
+    of it: their source is not asked.
 
     Args:
         inside: rows and columns of the cells that count.
@@ -69,11 +72,11 @@ def opinions(
         own.setdefault(sources[place], []).append(place)
     said = [_mean_and_spread(probability, np.array(places), *_bounds(inside)) for _, places in sorted(own.items())]
     several = [
-        (len(places), float(box_iou[places].mean()), -order, spread)
-        for order, ((_, places), (_, spread)) in enumerate(zip(sorted(own.items()), said, strict=True))
-        if len(places) > 1
+        (-len(places), spread)
+        for (_, places), (_, spread) in zip(sorted(own.items()), said, strict=True)
+        if len(places) > 1 and box_iou[places].mean() >= _VIEW
     ]
-    return np.stack([mean for mean, _ in said]), max(several)[-1] if several else None
+    return np.stack([mean for mean, _ in said]), min(several)[1] if several else None
 
 
 def _bounds(inside: tuple[slice, slice]) -> tuple[int, int, int, int]:

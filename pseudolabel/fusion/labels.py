@@ -19,7 +19,7 @@ from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.parts import without_islands, without_pinholes
 from pseudolabel.fusion.refine import Refinement, Seen, refine
-from pseudolabel.fusion.scoring import consensus_score, expected_iou
+from pseudolabel.fusion.scoring import Opinion, consensus_score, opinion
 from pseudolabel.masks import Grid, PixelMask
 from pseudolabel.rle import Rle, area, bbox_xywh, encode_crop
 
@@ -113,24 +113,26 @@ def _label(
     pixels = _pixels(fused.probability, settings)
     if not pixels.any():
         return _rectangle(target, fused.window, fused, EMPTY_MASK, 0.0)
-    expected = expected_iou(fused.probability, pixels)
-    score = _score(fused, pixels, expected, settings)
-    return Label(target, fused.window, pixels, fused, None, score, expected)
+    own = opinion(fused.probability, pixels)
+    score = _score(fused, pixels, own, settings)
+    return Label(target, fused.window, pixels, fused, None, score, own.expected_iou)
 
 
-def _score(fused: FusedObject, pixels: Bool[np.ndarray, "h w"], expected: float, settings: LabelSettings) -> float:
+def _score(fused: FusedObject, pixels: Bool[np.ndarray, "h w"], own: Opinion, settings: LabelSettings) -> float:
     """The rule's score, which looks at the candidates alone, or one that looks at the refined mask, too.
 
     `expected` is the geometric mean of two opinions: the candidates' mean probability inside their mean, and the IoU
     that the refined probabilities let expect of the mask.
+
+    Args:
+        own: what the refined probabilities say about the mask.
     """
     if settings.score_of_mask is None:
         return fused.score
     if settings.score_of_mask == "expected":
-        return math.sqrt(fused.pixel_quality * expected)
+        return math.sqrt(fused.pixel_quality * own.expected_iou)
     assert fused.witnesses is not None, "a consensus needs settings.fusion.witnesses"
-    by_source = fused.witnesses.expected_ious(pixels, fused.window)
-    return consensus_score(expected, fused.pixel_quality, by_source, fused.witnesses.spread)
+    return consensus_score(own, fused.witnesses.asked(pixels, fused.window), fused.witnesses.spread)
 
 
 def _settled(labels: list[Label], settings: LabelSettings) -> list[Label]:
@@ -159,9 +161,9 @@ def _with_share(label: Label, share: Share, settings: LabelSettings) -> Label:
         return replace(label, verdict=COVERED)
     pixels = without_islands(share.pixels, smallest_share=settings.smallest_part)
     fused = replace(label.fused, probability=share.probability)
-    expected = expected_iou(share.probability, pixels)
-    score = _score(fused, pixels, expected, settings)
-    return replace(label, pixels=pixels, fused=fused, expected_iou=expected, score=score)
+    own = opinion(share.probability, pixels)
+    score = _score(fused, pixels, own, settings)
+    return replace(label, pixels=pixels, fused=fused, expected_iou=own.expected_iou, score=score)
 
 
 def _tau(settings: LabelSettings) -> float:

@@ -21,7 +21,7 @@ from pseudolabel.fusion.ranking import (
     keep_after_nms,
     ranking_of_assignment,
 )
-from pseudolabel.fusion.scoring import detection_rank, expected_iou, mean_kept, vote_score
+from pseudolabel.fusion.scoring import Opinion, detection_rank, mean_kept, opinion, vote_score
 from pseudolabel.masks import Grid, resample, resample_above
 
 Scale = Literal["raw", "support"]
@@ -65,13 +65,13 @@ class Witnesses:
 
     grid: Grid
     inside: tuple[slice, slice]  # the box's cells, rows and columns
-    opinions: Float32[np.ndarray, "s h w"]
+    probability: Float32[np.ndarray, "s h w"]  # of each source
     spread: float | None  # None where no source has several candidates
 
-    def expected_ious(self, pixels: Bool[np.ndarray, "h w"], window: Grid) -> list[float]:
-        """The IoU that each source lets expect of a mask at the pixels of a window."""
+    def asked(self, pixels: Bool[np.ndarray, "h w"], window: Grid) -> list[Opinion]:
+        """What each source says about a mask at the pixels of a window."""
         mask = resample(pixels.astype(np.float32), window, self.grid)[self.inside]
-        return [expected_iou(one, mask) for one in self.opinions]
+        return [opinion(one, mask) for one in self.probability]
 
 
 def fuse_image(

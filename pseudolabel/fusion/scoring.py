@@ -6,6 +6,7 @@ Shapes are those of `pseudolabel.fusion.fuse`: n objects, k candidates, one grid
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,34 +27,43 @@ class Quality:
     pixel: Float[Tensor, "n"]
 
 
-def expected_iou(
-    probability: Float32[np.ndarray, "*cells"], mask: Bool[np.ndarray, "*cells"] | Float32[np.ndarray, "*cells"]
-) -> float:
-    """The IoU with the truth that a mask would have on average if the probabilities were true, pixel by pixel.
+class Opinion(NamedTuple):
+    """What some probabilities say about a mask, each in [0, 1]."""
 
-    The ratio of expectations: probability inside the mask over its area and the probability left outside. 1 for a mask
-    that is sure of itself, 0 for an empty one. Other than a mean inside the mask it also counts what may be missing.
+    expected_iou: float
+    mean_inside: float
+
+
+def opinion(
+    probability: Float32[np.ndarray, "*cells"], mask: Bool[np.ndarray, "*cells"] | Float32[np.ndarray, "*cells"]
+) -> Opinion:
+    """The IoU with the truth that a mask would have on average if the probabilities were true, and their mean inside.
+
+    The former is the ratio of expectations: probability inside the mask over its area and the probability left outside.
+    1 for a mask that is sure of itself, 0 for an empty one. Other than the mean inside it also counts what may be
+    missing.
 
     Args:
         mask: of cells that it covers in part, the share of each.
     """
-    inside = float((probability * mask).sum())
-    union = float(mask.sum()) + float(probability.sum()) - inside
-    return inside / union if union > 0 else 0.0
+    inside, area = float((probability * mask).sum()), float(mask.sum())
+    union = area + float(probability.sum()) - inside
+    return Opinion(inside / union if union > 0 else 0.0, inside / area if area > 0 else 0.0)
 
 
-def consensus_score(own: float, pixel_quality: float, by_source: Sequence[float], spread: float | None) -> float:
+def consensus_score(own: Opinion, by_source: Sequence[Opinion], spread: float | None) -> float:
     """The geometric mean of four opinions about a mask, each in [0, 1].
 
     Args:
-        own: the IoU that the refined probabilities let expect.
-        pixel_quality: mean probability of the fused mask before it was refined, as MQS has it.
-        by_source: the IoU that each source's own probabilities let expect; their mean counts.
+        own: of the refined probabilities; its two numbers are an opinion each.
+        by_source: of each source's own probabilities; one opinion together, the geometric mean of the two numbers'
+            means over the sources.
         spread: standard deviation among the candidates of one source, averaged over the box; None where no source has
             several: then there are three opinions. The fourth is (1 - 2 x spread)^2, which is 0 where a coin was
             tossed for every cell.
     """
-    believed = [own, pixel_quality, sum(by_source) / len(by_source)]
+    expected, inside = (sum(values) / len(by_source) for values in zip(*by_source, strict=True))
+    believed = [*own, math.sqrt(expected * inside)]
     if spread is not None:
         believed.append((1 - 2 * spread) ** 2)
     return math.prod(believed) ** (1 / len(believed))

@@ -20,7 +20,7 @@ from pseudolabel.fusion.candidates import Candidate, Target
 from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.quality_aware import FusionRule, threshold_of
-from pseudolabel.fusion.scoring import consensus_score, expected_iou
+from pseudolabel.fusion.scoring import Opinion, consensus_score, opinion
 from pseudolabel.masks import Grid, SoftMask
 
 SIZE_HW = (480, 640)
@@ -118,7 +118,7 @@ def loop(one: Scene, masks: list[torch.Tensor], case: Case) -> list[tuple[torch.
         above = box * (fused > rule.tau_pixel)
         pixel = (fused * above).sum() / above.sum().clamp(min=1)
         if case.consensus:
-            out.append((fused, _consensus(fused * box, full * box, above, box, names, passes > 0, float(pixel))))
+            out.append((fused, _consensus(fused * box, full * box, above, box, names, passes > 0)))
         else:
             out.append((fused, float((((score * passes).sum() / passes.sum()) * pixel).sqrt())))
     return out
@@ -140,22 +140,21 @@ def _consensus(
     box: torch.Tensor,
     names: list[str],
     passes: torch.Tensor,
-    pixel: float,
 ) -> float:
     by_source, spread, most = [], None, 1
     for name in dict.fromkeys(names):
         own = full[torch.tensor([each == name for each in names]) & passes]
         if len(own):
             mean = own.mean(0)
-            by_source.append(_expected(mean, mask))
+            by_source.append(_opinion(mean, mask))
         if len(own) > most:
             most, spread = len(own), float((own - mean).square().mean(0).sqrt().sum() / box.sum())
-    return consensus_score(_expected(fused, mask), pixel, by_source, spread)
+    return consensus_score(_opinion(fused, mask), by_source, spread)
 
 
-def _expected(probability: torch.Tensor, mask: torch.Tensor) -> float:
-    inside = (probability * mask).sum()
-    return float(inside / (mask.sum() + probability.sum() - inside))
+def _opinion(probability: torch.Tensor, mask: torch.Tensor) -> Opinion:
+    inside, area = (probability * mask).sum(), mask.sum()
+    return Opinion(float(inside / (area + probability.sum() - inside)), float(inside / area))
 
 
 def ours(one: Scene, case: Case) -> list[tuple[FusedObject, float]]:
@@ -168,9 +167,9 @@ def ours(one: Scene, case: Case) -> list[tuple[FusedObject, float]]:
             out.append((fused, fused.score))
             continue
         pixels = fused.probability > settings.rule.tau_pixel
-        by_source = fused.witnesses.expected_ious(pixels, fused.window)
-        expected = expected_iou(fused.probability, pixels)
-        out.append((fused, consensus_score(expected, fused.pixel_quality, by_source, fused.witnesses.spread)))
+        by_source = fused.witnesses.asked(pixels, fused.window)
+        own = opinion(fused.probability, pixels)
+        out.append((fused, consensus_score(own, by_source, fused.witnesses.spread)))
     return out
 
 

@@ -6,7 +6,7 @@ import pytest
 from pseudolabel.fusion.agreement import opinions
 
 
-def test_opinions_are_one_per_source_and_the_one_that_fits_the_box_is_asked_for_its_spread() -> None:
+def test_opinions_are_one_per_source_and_whose_candidates_are_pieces_is_not_asked_for_its_spread() -> None:
     """Views that toss for half of the box differ by 0.25 on average; a source of one candidate has no spread."""
     views = np.array([[1, 1, 1, 0], [1, 1, 0, 1]], dtype=np.float32)
     pieces = np.array([[1, 0, 0, 0], [0, 1, 1, 1]], dtype=np.float32)
@@ -23,3 +23,19 @@ def test_opinions_are_one_per_source_and_the_one_that_fits_the_box_is_asked_for_
     assert spread == pytest.approx(0.25)
     everything = (slice(0, 1), slice(0, 4))
     assert opinions(alone[:, None], everything, ["alone"], np.ones(1, dtype=np.float32), np.array([True]))[1] is None
+
+
+@pytest.mark.parametrize(
+    ("views", "spread"),
+    [
+        pytest.param({"calm": [1, 1], "torn": [1, 0]}, 0.0, id="of two with as many the one that is sure of itself"),
+        pytest.param({"calm": [1, 1], "torn": [1, 0, 1, 0]}, 0.5, id="the one with more"),
+    ],
+)
+def test_the_source_with_the_most_views_is_asked_how_far_it_contradicts_itself(
+    views: dict[str, list[int]], spread: float
+) -> None:
+    sources = [name for name, values in views.items() for _ in values]
+    masks = np.array([value for values in views.values() for value in values], dtype=np.float32)[:, None, None]
+    everyone, fitting = np.ones(len(sources), dtype=bool), np.full(len(sources), 0.9, dtype=np.float32)
+    assert opinions(masks, (slice(0, 1), slice(0, 1)), sources, fitting, everyone)[1] == pytest.approx(spread)

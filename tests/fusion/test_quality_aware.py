@@ -12,13 +12,14 @@ from torch import Tensor
 from pseudolabel.fusion.fuse import best_single, box_quality, passing, qmf_weights, vote_share, weighted_mean
 from pseudolabel.fusion.quality_aware import FusionRule, quality_aware_fusion, threshold_of
 from pseudolabel.fusion.scoring import (
+    Opinion,
     consensus_score,
     detection_rank,
-    expected_iou,
     iou_with,
     mask_confidence_code,
     mask_confidence_paper,
     mask_quality_score,
+    opinion,
     vote_score,
 )
 
@@ -213,18 +214,18 @@ def test_fusing_and_upsampling_commute() -> None:
 
 def test_a_mask_that_is_sure_of_itself_expects_an_iou_of_one_and_an_empty_one_of_zero() -> None:
     mask = np.array([[True, False], [True, True]])
-    assert expected_iou(mask.astype(np.float32), mask) == 1
-    assert expected_iou(np.zeros((2, 2), np.float32), np.zeros((2, 2), bool)) == 0
+    assert opinion(mask.astype(np.float32), mask) == (1, 1)
+    assert opinion(np.zeros((2, 2), np.float32), np.zeros((2, 2), bool)) == (0, 0)
 
 
 def test_expected_iou_counts_what_may_be_missing() -> None:
     probability = np.array([[0.9, 0.7, 0.4, 0.0]], np.float32)
-    assert expected_iou(probability, probability > 0.5) == pytest.approx((0.9 + 0.7) / (2 + 0.4))
+    assert opinion(probability, probability > 0.5) == pytest.approx(((0.9 + 0.7) / (2 + 0.4), (0.9 + 0.7) / 2))
 
 
 def test_expected_iou_of_a_mask_that_covers_cells_in_part() -> None:
-    """Half of a sure cell and all of a doubtful one: (0.5 + 0.6) / (1.5 + 0.5)."""
-    assert expected_iou(np.array([1.0, 0.6]), np.array([0.5, 1.0])) == pytest.approx(1.1 / 2)
+    """Half of a sure cell and all of a doubtful one: 0.5 + 0.6 of 1.5 + 0.5, and of 1.5."""
+    assert opinion(np.array([1.0, 0.6]), np.array([0.5, 1.0])) == pytest.approx((1.1 / 2, 1.1 / 1.5))
 
 
 @pytest.mark.parametrize(
@@ -232,4 +233,6 @@ def test_expected_iou_of_a_mask_that_covers_cells_in_part() -> None:
     [(0.05, (0.9 * 0.8 * 0.6 * 0.81) ** (1 / 4)), (None, (0.9 * 0.8 * 0.6) ** (1 / 3)), (0.5, 0.0)],
 )
 def test_a_consensus_is_the_geometric_mean_of_four_opinions(spread: float | None, score: float) -> None:
-    assert consensus_score(0.9, 0.8, [0.5, 0.7], spread) == pytest.approx(score)
+    """The sources' means are 0.4 and 0.9, of which 0.6 is the geometric mean."""
+    by_source = [Opinion(0.3, 0.8), Opinion(0.5, 1.0)]
+    assert consensus_score(Opinion(0.9, 0.8), by_source, spread) == pytest.approx(score)
