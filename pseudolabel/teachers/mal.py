@@ -1,7 +1,7 @@
 """The box-conditioned teacher: the given box is the prompt, boxes are all that it learns from.
 
-Losses on the crop's stride-4 grid: projection and pairwise colour (BoxInst); the outside of the box as background; the
-ellipse that the box inscribes as foreground, which fades as the pairwise loss rises; and in the later part of the
+Losses on the crop's stride-4 grid: projection and pairwise colour (BoxInst); the outside of the box as background; an
+ellipse in the middle of the box as foreground, which fades as the pairwise loss rises; and in the later part of the
 training a moving average of the network as teacher, whose masks the network is to repeat as far as their quality goes
 (dice weighted by quality, and affinity, as BoxTeacher and BoxSeg have them).
 
@@ -38,6 +38,7 @@ from pseudolabel.teachers.mal_network import MalNetwork, freeze_early
 from pseudolabel.training.method import Method
 
 LEAST_ROOM_PX = 2.0
+START_SHARE = 2 / 3  # sides of the ellipse that a training starts from, in sides of the box
 
 
 class MalConfig(Config):
@@ -60,7 +61,7 @@ class MalConfig(Config):
     pairwise_weight: float = option(1.0, "of the pairwise loss", ge=0)
     outside_weight: float = option(1.0, "of the background loss outside the box", ge=0)
     pairwise_warmup: float = option(
-        0.15, "share of the training over which the pairwise loss rises and the filled ellipse fades", ge=0, lt=1
+        0.15, "share of the training over which the pairwise loss rises and the ellipse of the start fades", ge=0, lt=1
     )
     teacher_from: float = option(0.4, "share of the training after which the moving average teaches", ge=0, le=1)
     teacher_ramp: float = option(0.1, "share of the training over which its losses rise", gt=0, le=1)
@@ -198,10 +199,12 @@ def outside_loss(
 
 
 def start_loss(logits: Float[Tensor, "b h w"], cells: Int[Tensor, "b 4"]) -> Float[Tensor, "b"]:
-    """Mean cross-entropy with foreground over the cells whose centres lie in the ellipse that the box inscribes.
+    """Mean cross-entropy with foreground over the cells whose centres lie in an ellipse in the middle of the box, with
+    two thirds of its sides.
 
     The projection loss alone is also content with one row and one column of the box, an easy way out that depends on
-    no pixel; who starts from a filled ellipse and lets the colours carve it does not get there.
+    no pixel; who starts from a filled ellipse and lets the colours shape it does not get there. An ellipse as large as
+    the box fills more of it than most objects do, and what is once inside seldom leaves.
     """
     corner, far = cells[:, :2, None].float(), cells[:, 2:, None].float()
     along = [torch.arange(side, device=logits.device) + 0.5 for side in (logits.shape[2], logits.shape[1])]
@@ -209,7 +212,7 @@ def start_loss(logits: Float[Tensor, "b h w"], cells: Int[Tensor, "b 4"]) -> Flo
         (2 * along[axis] - corner[:, axis] - far[:, axis]) / (far[:, axis] - corner[:, axis]).clamp(min=1)
         for axis in (0, 1)
     )
-    middle = (x[:, None, :] ** 2 + y[:, :, None] ** 2 <= 1).float()
+    middle = (x[:, None, :] ** 2 + y[:, :, None] ** 2 <= START_SHARE**2).float()
     return (F.softplus(-logits) * middle).sum(dim=(1, 2)) / middle.sum(dim=(1, 2)).clamp(min=1)
 
 

@@ -118,13 +118,16 @@ def test_cells_beyond_the_image_are_not_valid() -> None:
     assert valid.sum(dim=1).tolist() == [14] * 14 + [0] * 2
 
 
-def test_the_start_loss_asks_for_the_ellipse_in_the_box_and_for_no_more() -> None:
-    cells = torch.tensor([[1, 2, 5, 6]])  # 4 x 4 cells: all but the corners have their centre in the circle
+def test_the_start_loss_asks_for_the_middle_of_the_box_and_for_no_more() -> None:
+    """Of 6 x 6 cells the middle 4 x 4 but their corners have their centre in a circle of two thirds of the side."""
+    cells = torch.tensor([[0, 1, 6, 7]])
     logits = torch.full((1, 8, 9), -3.0)
     assert float(start_loss(logits, cells)) == pytest.approx(math.log1p(math.exp(3)), rel=1e-6)
     logits[0, 2:6, 1:5] = 50.0
     logits[0, [2, 2, 5, 5], [1, 4, 1, 4]] = -50.0
     assert float(start_loss(logits, cells)) == pytest.approx(0.0, abs=1e-6)
+    logits[0, 2, 2] = -50.0
+    assert float(start_loss(logits, cells)) == pytest.approx(50 / 12)
     assert float(start_loss(torch.zeros(1, 8, 9), cells)) == pytest.approx(math.log(2))
 
 
