@@ -1,0 +1,63 @@
+"""The teachers that detect, on coco-dev: trained on its boxes alone for a few minutes of one core each.
+
+Which is next to nothing for a detector of 80 classes: published trainings see a hundred times as many images for ten
+times as many epochs. The rows say what such a teacher is worth where there is no more than that; what a box-conditioned
+one makes of it stands in `coco_dev_mal`. Masks are those of `fuse`.
+
+    python tests/benchmarks/coco_dev_family.py --folder RUNS --out docs/results/coco_dev_family.json
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from fusion_ablation import CASES, SEED, SEGMENTER, finished, fused_rows, measured
+from harness import report, script_parser, shared_folder
+
+from pseudolabel.metrics.objects import read_json, read_truth
+
+METHODS = ("boxinst", "boxteacher", "boxseg")
+SMALL = {
+    "backbone": "mobilenet_v2", "epochs": 4, "image_px": 320, "channels": 64, "convs": 2, "mask_branch_channels": 64,
+    "precision": "bf16", "threads": 1, "device": "cpu",
+}  # fmt: skip
+Row = dict[str, Any]
+
+
+def rows_of(folder: Path, methods: list[str]) -> Iterator[Row]:
+    """Two rows per method: all objects, and those of VOC's classes of at least 1024 px."""
+    data = shared_folder() / "data" / "coco-dev"
+    truth_file = data / "instances.json"
+    truth = read_truth(read_json(truth_file), where=str(truth_file))
+    for method in methods:
+        sections = {
+            "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 1},
+            "train-teacher": {
+                "method": method, "backbone_weights": str(shared_folder() / "weights" / SEGMENTER), **SMALL,
+            },
+            "infer-teacher": {"device": "cpu"},
+        }  # fmt: skip
+        start = time.process_time()
+        run = finished(folder / method, sections)
+        seconds = time.process_time() - start
+        fused = fused_rows(run, {})
+        for case in ("all", "voc32"):
+            yield {"method": method, "case": case, **measured(fused, truth, CASES[case]), "cpu_s": round(seconds)}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parser = script_parser(__doc__)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--folder", type=Path, help="where the runs are made and kept")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = list(rows_of(given.folder or Path(scratch), given.methods.split(",")))
+    report("coco_dev_family", rows, on="coco-dev, 1302 boxes of 142 images", seeds=[SEED])
+
+
+if __name__ == "__main__":
+    main()
