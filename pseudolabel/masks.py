@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from pseudolabel import bilinear
-
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -82,6 +80,8 @@ def resample_above(
     probability: Float32[np.ndarray, "h w"], source: Grid, target: Grid, threshold: float
 ) -> tuple[Float32[np.ndarray, "target_h target_w"], float]:
     """`resample`, and the mean of the values above the threshold (0 if there is none)."""
+    from pseudolabel import bilinear  # numba, which a stage's import does without
+
     out = np.empty((target.height, target.width), dtype=np.float32)
     column = (target.x0 + 0.5 * target.stride_x - source.x0) / source.stride_x
     row = (target.y0 + 0.5 * target.stride_y - source.y0) / source.stride_y
