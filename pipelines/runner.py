@@ -314,7 +314,7 @@ def _check_writable(run: RunPaths) -> None:
     try:
         probe.mkdir(parents=True, exist_ok=True)
         write_text_atomically(probe / ".writable", "")
-        (probe / ".writable").unlink()
+        (probe / ".writable").unlink(missing_ok=True)  # another driver may have begun in the same moment
     except PseudolabelError:
         raise
     except OSError as error:

@@ -6,7 +6,7 @@ from own_stage import NAME, attempts, contents, make_run, own_config, setups
 
 from pseudolabel.errors import IncompleteError, InputError, MachineError, StaleOutputError
 from pseudolabel.pipelines import attempts as notes
-from pseudolabel.pipelines.commit import read_footer, read_part
+from pseudolabel.pipelines.commit import read_footer, read_part, write_text_atomically
 from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, compress, run_stage
 
@@ -134,6 +134,19 @@ def test_a_missing_input_names_the_table_and_the_shards(run: RunPaths) -> None:
     run.part("plan", 2, 4).unlink()
     with pytest.raises(IncompleteError, match=r"needs plan, and 2 of its 4 shards are missing or damaged \(1-2\)"):
         run_stage(run, NAME, own_config(run))
+
+
+def test_a_driver_whose_probe_another_one_took_away_goes_on(run: RunPaths, monkeypatch) -> None:
+    """Two that begin in the same moment write and remove the same file."""
+
+    def write_and_lose(path: Path, text: str) -> None:
+        write_text_atomically(path, text)
+        if path.name == ".writable":
+            path.unlink()
+
+    monkeypatch.setattr("pseudolabel.pipelines.runner.write_text_atomically", write_and_lose)
+    run_stage(run, NAME, own_config(run), RunOptions("inline"))
+    assert len(contents(run)) == 4
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_any_work(run: RunPaths, monkeypatch) -> None:
