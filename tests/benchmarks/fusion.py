@@ -5,8 +5,8 @@ and evaluates there, object by object, what is asked: BoxSeg's equations 2 and 5
 source expects of the mask and how far the candidates of one contradict each other. Ours is `fuse_image`: ranking,
 agreement, fusion on the candidates' own cells and one upsampled crop per object. Both start from the same uint8 cells.
 Candidates of one source lie on one lattice, there both give the same; two sources meet on a common grid, where the
-coarser one is read twice. The spread, and with it the consensus, is taken on cells: at pixels the same noise is less, as
-bilinear reading averages it between the cells' centres.
+coarser one is read twice. The spread, and with it the consensus, is taken on cells: at pixels the same noise is less,
+as bilinear reading averages it between the cells' centres.
 """
 
 from collections.abc import Sequence
