@@ -9,7 +9,7 @@ import numpy as np
 
 
 @numba.njit(cache=True)
-def _axis(start, step, count, cells):  # type: ignore[no-untyped-def]
+def _axis(start, step, count, cells):  # type: ignore[no-untyped-def]  # numba infers them
     """For each target the lower cell, the share of the upper one, and 1 where it lies on the source, else 0."""
     low = np.empty(count, dtype=np.int64)
     share = np.empty(count, dtype=np.float32)
@@ -24,7 +24,7 @@ def _axis(start, step, count, cells):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def read(cells, column, step_x, row, step_y, tau, out):  # type: ignore[no-untyped-def]
+def read(cells, column, step_x, row, step_y, tau, out):  # type: ignore[no-untyped-def]  # numba infers them
     """Fill `out` (height, width; float32) from `cells` (h, w; float32), zero where `cells` do not reach.
 
     `column` and `row` are where the first of `out`'s centres lies, in cells from the outer edge of the first one, the

@@ -82,7 +82,7 @@ class InferSemanticStage:
     """Decodes ahead in threads while the network works, one row per image of the manifest."""
 
     name: ClassVar[str] = "infer-semantic"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     config_class: ClassVar[type[StageConfig]] = InferSemanticConfig
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
     unit: ClassVar[Literal["image", "object"]] = "image"

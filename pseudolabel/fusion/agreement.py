@@ -70,22 +70,20 @@ def opinions(
     own: dict[str, list[int]] = {}
     for place in np.flatnonzero(speaking).tolist():
         own.setdefault(sources[place], []).append(place)
-    said = [_mean_and_spread(probability, np.array(places), *_bounds(inside)) for _, places in sorted(own.items())]
+    in_order = [places for _, places in sorted(own.items())]
+    rows, columns = inside
+    bounds = (rows.start, rows.stop, columns.start, columns.stop)
+    said = [_mean_and_spread(probability, np.array(places), *bounds) for places in in_order]
     several = [
         (-len(places), spread)
-        for (_, places), (_, spread) in zip(sorted(own.items()), said, strict=True)
+        for places, (_, spread) in zip(in_order, said, strict=True)
         if len(places) > 1 and box_iou[places].mean() >= _VIEW
     ]
     return np.stack([mean for mean, _ in said]), min(several)[1] if several else None
 
 
-def _bounds(inside: tuple[slice, slice]) -> tuple[int, int, int, int]:
-    rows, columns = inside
-    return rows.start, rows.stop, columns.start, columns.stop
-
-
 @numba.njit(cache=True)
-def _mean_and_spread(stack, places, top, bottom, left, right):  # type: ignore[no-untyped-def]
+def _mean_and_spread(stack, places, top, bottom, left, right):  # type: ignore[no-untyped-def]  # numba infers them
     """Mean over some of a stack's masks, cell by cell, and the mean over the cells of their standard deviation."""
     share = np.float32(1) / np.float32(places.size)
     mean = np.zeros((bottom - top, right - left), dtype=np.float32)

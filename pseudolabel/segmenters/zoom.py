@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from pseudolabel.masks import Grid, SoftMask
+from pseudolabel.masks import Grid, SoftMask, resample
 from pseudolabel.segmenters.base import Photo
 
 LEAST_SIDE_PX = 24  # of a crop: fewer pixels show nothing, however large they are made
@@ -64,12 +64,9 @@ def seen(logits: Float32[torch.Tensor, "c h w"], look: Look, *, align_corners: b
         align_corners: how that grid maps to the crop, as in `torch.nn.functional.interpolate`.
     """
     source = _logit_grid(look, (logits.shape[1], logits.shape[2]), align_corners)
-    grid = look.grid
-    rows = _bilinear_weights(grid.y0, grid.stride_y, grid.height, source.y0, source.stride_y, source.height)
-    columns = _bilinear_weights(grid.x0, grid.stride_x, grid.width, source.x0, source.stride_x, source.width)
-    read = torch.from_numpy(rows) @ logits.float().cpu() @ torch.from_numpy(columns.T.copy())
-    probability = read.softmax(dim=0)[look.class_index]
-    return SoftMask(grid, (probability * 255).round().to(torch.uint8).numpy())
+    read = np.stack([resample(plane, source, look.grid) for plane in logits.float().cpu().numpy()])
+    probability = torch.from_numpy(read).softmax(dim=0)[look.class_index]
+    return SoftMask(look.grid, (probability * 255).round().to(torch.uint8).numpy())
 
 
 def _logit_grid(look: Look, cells_hw: tuple[int, int], align_corners: bool) -> Grid:
@@ -88,20 +85,3 @@ def _axis(start: int, pixels: int, cells: int, align_corners: bool) -> tuple[flo
         return float(start), pixels / cells
     stride = (pixels - 1) / (cells - 1)
     return start + 0.5 - stride / 2, stride
-
-
-def _bilinear_weights(
-    start: float, stride: float, count: int, source_start: float, source_stride: float, source_count: int
-) -> Float32[np.ndarray, "count source_count"]:
-    """Bilinear weights from one axis of cells to another; rows of targets outside the source's extent are zero."""
-    centres = start + (np.arange(count) + 0.5) * stride
-    position = (centres - source_start) / source_stride
-    inside = (position >= 0) & (position <= source_count)
-    position = np.clip(position - 0.5, 0, source_count - 1)
-    low = np.minimum(position.astype(np.int64), max(source_count - 2, 0))
-    fraction = position - low
-    weights = np.zeros((count, source_count), dtype=np.float32)
-    rows = np.arange(count)
-    weights[rows, low] += (1 - fraction) * inside
-    weights[rows, np.minimum(low + 1, source_count - 1)] += fraction * inside
-    return weights
