@@ -53,7 +53,7 @@ TRAINERS: dict[str, Trainer] = {
         config="pseudolabel.pipelines.train_teacher:TrainTeacherConfig",
         function="pseudolabel.pipelines.train_teacher:train_teacher",
         model="teacher",
-        version=6,
+        version=7,
     ),
     "train-student": Trainer(
         config="pseudolabel.pipelines.train_student:TrainStudentConfig",

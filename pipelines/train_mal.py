@@ -104,6 +104,7 @@ def mal_configs(config: TrainTeacherConfig) -> "list[MalConfig]":
         ema=config.ema,
         field_weight=config.field_weight,
         label_weight=config.label_weight,
+        copy_paste_probability=config.copy_paste_probability if config.copy_paste else 0.0,
     )
     return [plain.model_copy(update={"crop_px": side}) for side in sides]
 

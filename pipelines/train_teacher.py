@@ -42,6 +42,7 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 for name in TAUGHT:
     OWN_DEFAULTS[name] |= {"teacher_from": 0.5}
+OWN_DEFAULTS["mal"] = {"copy_paste": True}
 OWN_DEFAULTS["boxseg"] |= {"copy_paste": True, "classification": "varifocal"}
 
 
@@ -59,7 +60,9 @@ class TrainTeacherConfig(Config):
     """
 
     method: str = option("mal", "which teacher: " + ", ".join(METHODS))
-    copy_paste: bool = _of(FAMILY, False, "paste objects with good masks over their peers; boxseg: on")
+    copy_paste: bool = _of(
+        ["mal", *FAMILY], False, "paste objects with good masks over others; mal (from round 2 on) and boxseg: on"
+    )
     backbone: str = option(
         "mobilenet_v2", "encoder by name: mobilenet_v2, resnet50, resnet101, swin_tiny, tiny, or any timm name"
     )
@@ -135,7 +138,7 @@ class TrainTeacherConfig(Config):
     projection_weight: float = _of(FAMILY, 1.0, "of the projection loss", ge=0)
     pairwise_warmup: float = _of(FAMILY, 0.5, "share of the training over which the colour loss rises", ge=0, le=1)
     flip: bool = _of(FAMILY, True, "mirror half of the images")
-    copy_paste_probability: float = _of(AVERAGED, 0.5, "of a paste per image", ge=0, le=1)
+    copy_paste_probability: float = _of(["mal", *AVERAGED], 0.5, "of a paste per image, mal: per object", ge=0, le=1)
     min_tutor_px: int = _of(AVERAGED, 300, "least area of a pasted object, in pixels of the network's input", ge=1)
     teacher_warmup: float = _of(
         TAUGHT, 0.2, "share of the training over which the losses with the average's masks rise", ge=0, le=1

@@ -1,7 +1,8 @@
 """The box-conditioned teacher: the given box is the prompt, boxes are all that it learns from.
 
 Losses on the crop's stride-4 grid: projection and pairwise colour (BoxInst); the outside of the box as background; an
-ellipse in the middle of the box as foreground, which fades as the pairwise loss rises; and in the later part of the
+ellipse in the middle of the box as foreground, which fades as the pairwise loss rises; in later rounds the masks of the
+round before, some of them with another object over it (`mal_paste`); and in the later part of the
 training a moving average of the network as teacher, whose masks the network is to repeat as far as their quality goes
 (dice weighted by quality, and affinity, as BoxTeacher and BoxSeg have them).
 
@@ -35,6 +36,7 @@ from pseudolabel.teachers.losses import (
 from pseudolabel.teachers.mal_crops import CropBatch, Views, sample_views, take, widened
 from pseudolabel.teachers.mal_field import mean_field
 from pseudolabel.teachers.mal_network import MalNetwork, freeze_early
+from pseudolabel.teachers.mal_paste import with_pastes
 from pseudolabel.training.method import Method
 
 LEAST_ROOM_PX = 2.0
@@ -70,6 +72,9 @@ class MalConfig(Config):
     label_weight: float = option(2.0, "of the loss with an earlier round's masks", ge=0)
     labelled_pairwise: float = option(0.3, "share of the pairwise loss that stays for objects with such masks", ge=0)
     field_weight: float = option(1.0, "of like-coloured neighbours in the mean field over the teacher's mask", ge=0)
+    copy_paste_probability: float = option(
+        0.5, "of an object of another crop over a crop, from the second round on", ge=0, le=1
+    )
     ema: float = option(0.995, "momentum of the moving average", ge=0, lt=1)
 
 
@@ -94,7 +99,7 @@ class Mal(Method):
         losses = {
             "projection": projection_loss(logits, target.cells).mean(),
             "pairwise": config.pairwise_weight * risen * target.pairwise(logits),
-            "outside": config.outside_weight * outside_loss(logits, target.box, views.valid).mean(),
+            "outside": config.outside_weight * outside_loss(logits, target.own, views.valid).mean(),
         }
         if risen < 1:
             losses["start"] = (1 - risen) * start_loss(logits, target.cells).mean()
@@ -116,14 +121,15 @@ class Mal(Method):
         side = batch.boxes[:, 2:] - batch.boxes[:, :2]
         shift = config.jitter * _uniform(count, 2, device=device) * side
         flip = torch.rand(count, device=device) < 0.5
-        return sample_views(batch, rect + torch.cat([shift, shift], dim=1), flip, config.crop_px)
+        views = sample_views(batch, rect + torch.cat([shift, shift], dim=1), flip, config.crop_px)
+        return with_pastes(views, batch.scores, probability=config.copy_paste_probability)
 
     def _taught(self, logits: Tensor, views: Views, target: "_Target") -> dict[str, Tensor]:
         with torch.no_grad():
-            taught = self.average(views.rgb, views.cues).sigmoid() * target.box
+            taught = self.average(views.rgb, views.cues).sigmoid() * target.own
             if self.config.field_weight:
                 field = self.config.field_weight
-                taught = mean_field(taught, target.lab, views.valid, target.box, weight=field)
+                taught = mean_field(taught, target.lab, views.valid, target.own, weight=field)
         masks = (taught > 0.5).float()
         quality = mask_quality(taught, target.cells)
         pixel = (quality * dice_loss(logits.sigmoid() * target.box, masks)).mean()
@@ -175,6 +181,8 @@ class _Target:
         count, *size = shape
         self.cells: Int[Tensor, "b 4"] = box_cells(views.box_in_crop, (size[0], size[1]))
         self.box: Float[Tensor, "b h w"] = box_masks(self.cells, (size[0], size[1])).float()
+        # where the object may be seen
+        self.own: Float[Tensor, "b h w"] = self.box if views.covered is None else self.box * (1 - views.covered)
         index = torch.arange(count, device=self.cells.device)
         self.windows = box_windows(self.cells, index, (size[0], size[1]), dilation=config.dilation)
         self.lab: Float[Tensor, "b 3 h w"] = lab_cells(views.rgb)

@@ -49,6 +49,7 @@ class Views:
     box_in_crop: Float[Tensor, "b 4"]  # in pixels of the crop
     rect: Float[Tensor, "b 4"]  # what the crop shows, in image pixels
     masks: Float[Tensor, "b h w"] | None  # the batch's masks as the crop shows them
+    covered: Float[Tensor, "b h w"] | None = None  # share of every cell that a pasted object hides
 
 
 def take(batch: CropBatch, index: Int[Tensor, "n"], device: str | torch.device = "cpu") -> CropBatch:
