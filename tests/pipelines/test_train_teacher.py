@@ -67,7 +67,6 @@ def test_what_is_not_said_takes_the_methods_own_default() -> None:
         ("boxteacher", "fusion", "vote"),
         ("boxteacher", "max_objects", 5),
         ("mal", "tau_box", 0.2),
-        ("mal", "copy_paste", True),
     ],
     ids=lambda value: str(value),
 )
@@ -103,6 +102,14 @@ def test_copy_paste_alone_is_one_option_away_from_boxinst() -> None:
     assert own.copy_paste
     assert (own.pixel_weight, own.affinity_weight, own.strong, own.result) == (0, 0, False, "student")
     assert (own.ema, own.copy_paste_probability) == (0.99, 0.25)
+
+
+def test_copy_paste_of_mal_is_on_unless_it_is_turned_off() -> None:
+    from pseudolabel.pipelines.train_mal import mal_configs
+
+    assert parsed(method="mal").copy_paste
+    assert mal_configs(parsed(method="mal", rounds=2))[1].copy_paste_probability == 0.5
+    assert mal_configs(parsed(method="mal", rounds=2, copy_paste=False))[1].copy_paste_probability == 0
 
 
 def test_own_defaults_name_options_that_their_method_looks_at() -> None:
