@@ -40,7 +40,9 @@ def _pasted(views: Views, seed: int, probability: float = 1.0, scores: torch.Ten
 def test_what_is_hidden_shows_the_other_object_and_is_no_longer_in_the_mask(seed: int) -> None:
     views = _views((50, 50), (80, 40), (30, 90), (60, 60))
     pasted = _pasted(views, seed)
-    assert pasted.covered is not None and pasted.masks is not None and views.masks is not None
+    assert pasted.covered is not None
+    assert pasted.masks is not None
+    assert views.masks is not None
     share = torch.nn.functional.avg_pool2d((pasted.rgb != views.rgb).any(dim=1, keepdim=True).float(), 4)[:, 0]
     torch.testing.assert_close(share, pasted.covered)
     torch.testing.assert_close(pasted.masks, views.masks * (1 - pasted.covered))
@@ -58,7 +60,10 @@ def test_the_box_stays_tight_and_half_of_the_mask_is_left(seed: int) -> None:
     for mask in pasted.masks:
         rows, columns = (mask > 0.5).nonzero(as_tuple=True)
         assert len(rows) >= 128
-        assert rows.min() <= 9 and columns.min() <= 9 and rows.max() >= 22 and columns.max() >= 22
+        assert rows.min() <= 9
+        assert columns.min() <= 9
+        assert rows.max() >= 22
+        assert columns.max() >= 22
 
 
 def test_pastes_come_as_often_as_the_places_allow() -> None:
