@@ -87,7 +87,7 @@ class FuseStage:
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     config_class: ClassVar[type[StageConfig]] = FuseConfig
     resources: ClassVar[Resources] = Resources(cpus=1)
     unit: ClassVar[Literal["image", "object"]] = "object"

@@ -19,7 +19,7 @@ from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.parts import without_islands, without_pinholes
 from pseudolabel.fusion.refine import Refinement, Seen, refine
-from pseudolabel.fusion.scoring import Opinion, consensus_score, opinion
+from pseudolabel.fusion.scoring import Opinion, consensus_score, opinion, outline_iou
 from pseudolabel.masks import Grid, PixelMask
 from pseudolabel.rle import Rle, area, bbox_xywh, encode_crop
 
@@ -132,7 +132,8 @@ def _score(fused: FusedObject, pixels: Bool[np.ndarray, "h w"], own: Opinion, se
     if settings.score_of_mask == "expected":
         return math.sqrt(fused.pixel_quality * own.expected_iou)
     assert fused.witnesses is not None, "a consensus needs settings.fusion.witnesses"
-    return consensus_score(own, fused.witnesses.asked(pixels, fused.window), fused.witnesses.spread)
+    by_source = fused.witnesses.asked(pixels, fused.window)
+    return consensus_score(own, by_source, fused.witnesses.spread, outline=outline_iou(pixels))
 
 
 def _settled(labels: list[Label], settings: LabelSettings) -> list[Label]:

@@ -21,7 +21,7 @@ from pseudolabel.fusion.candidates import Candidate, Target
 from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.quality_aware import FusionRule, threshold_of
-from pseudolabel.fusion.scoring import Opinion, consensus_score, opinion
+from pseudolabel.fusion.scoring import Opinion, consensus_score, opinion, outline_iou
 from pseudolabel.masks import Grid, SoftMask
 
 SIZE_HW = (480, 640)
@@ -150,7 +150,13 @@ def _consensus(
             by_source.append(_opinion(mean, mask))
         if len(own) > most:
             most, spread = len(own), float((own - mean).square().mean(0).sqrt().sum() / box.sum())
-    return consensus_score(_opinion(fused, mask), by_source, spread)
+    return consensus_score(_opinion(fused, mask), by_source, spread, outline=_outline(mask))
+
+
+def _outline(mask: torch.Tensor) -> float:
+    sides = F.pad(mask, (1, 1, 1, 1)).float()
+    wrong = float((sides.diff(dim=0).abs().sum() + sides.diff(dim=1).abs().sum()) / 8)
+    return (float(mask.sum()) - wrong) / (float(mask.sum()) + wrong)
 
 
 def _opinion(probability: torch.Tensor, mask: torch.Tensor) -> Opinion:
@@ -170,7 +176,8 @@ def ours(one: Scene, case: Case) -> list[tuple[FusedObject, float]]:
         pixels = fused.probability > settings.rule.tau_pixel
         by_source = fused.witnesses.asked(pixels, fused.window)
         own = opinion(fused.probability, pixels)
-        out.append((fused, consensus_score(own, by_source, fused.witnesses.spread)))
+        score = consensus_score(own, by_source, fused.witnesses.spread, outline=outline_iou(pixels))
+        out.append((fused, score))
     return out
 
 

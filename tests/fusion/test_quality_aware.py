@@ -20,6 +20,7 @@ from pseudolabel.fusion.scoring import (
     mask_confidence_paper,
     mask_quality_score,
     opinion,
+    outline_iou,
     vote_score,
 )
 
@@ -235,4 +236,31 @@ def test_expected_iou_of_a_mask_that_covers_cells_in_part() -> None:
 def test_a_consensus_is_the_geometric_mean_of_four_opinions(spread: float | None, score: float) -> None:
     """The sources' means are 0.4 and 0.9, of which 0.6 is the geometric mean."""
     by_source = [Opinion(0.3, 0.8), Opinion(0.5, 1.0)]
-    assert consensus_score(Opinion(0.9, 0.8), by_source, spread) == pytest.approx(score)
+    assert consensus_score(Opinion(0.9, 0.8), by_source, spread, outline=1.0) == pytest.approx(score)
+    of_four = consensus_score(Opinion(0.9, 0.8), by_source, 0.05, outline=0.5)
+    assert of_four == pytest.approx((0.5 * 0.9 * 0.8 * 0.6 * 0.81) ** (1 / 4))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "iou"),
+    [
+        (["...", ".#.", "..."], 0.5 / 1.5),  # one pixel, four sides
+        (["#"], 0.5 / 1.5),
+        (["##", "##"], 3 / 5),  # four pixels, eight sides
+        ([".....", ".###.", ".#.#.", ".###."], 6 / 10),  # eight pixels, twelve sides outside and four of the hole
+        (["...", "..."], 1.0),
+    ],
+)
+def test_what_whole_pixels_leave_of_the_iou(pixels: list[str], iou: float) -> None:
+    mask = np.array([[one == "#" for one in row] for row in pixels])
+    assert outline_iou(mask) == pytest.approx(iou)
+
+
+def test_a_rectangle_cut_to_whole_pixels_has_that_iou_on_average() -> None:
+    """Its sides lie anywhere within half a pixel of the pixels'."""
+    rng = np.random.default_rng(0)
+    low_x, high_x, low_y, high_y = rng.uniform(-0.5, 0.5, (4, 20_000))
+    inner = (30 - low_x.clip(0) + high_x.clip(max=0)) * (12 - low_y.clip(0) + high_y.clip(max=0))
+    true_area = (30 - low_x + high_x) * (12 - low_y + high_y)
+    ious = inner / (30 * 12 + true_area - inner)
+    assert outline_iou(np.ones((12, 30), dtype=bool)) == pytest.approx(ious.mean(), abs=2e-3)
