@@ -70,19 +70,19 @@ def consensus_score(own: Opinion, by_source: Sequence[Opinion], spread: float | 
     """The geometric mean of four opinions about a mask, each in [0, 1], one of them less what its outline leaves open.
 
     Args:
-        outline: `outline_iou` of the mask, a factor of the first opinion.
         own: of the refined probabilities; its two numbers are an opinion each.
         by_source: of each source's own probabilities; one opinion together, the geometric mean of the two numbers'
             means over the sources.
         spread: standard deviation among the candidates of one source, averaged over the box; None where no source has
             several: then there are three opinions. The fourth is (1 - 2 x spread)^2, which is 0 where a coin was
             tossed for every cell.
+        outline: `outline_iou` of the mask, a factor of the first opinion.
     """
     expected, inside = (sum(values) / len(by_source) for values in zip(*by_source, strict=True))
     believed = [*own, math.sqrt(expected * inside)]
     if spread is not None:
         believed.append((1 - 2 * spread) ** 2)
-    return (outline * math.prod(believed)) ** (1 / len(believed))
+    return math.pow(outline * math.prod(believed), 1 / len(believed))
 
 
 def mean_kept(values: Float[Tensor, "n k"], kept: Bool[Tensor, "n k"]) -> Float[Tensor, "n"]:
