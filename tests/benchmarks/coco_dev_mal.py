@@ -6,8 +6,8 @@ folder; a mask is the mean of its candidates above one half, cut to its box, and
 of the teacher's candidates and, where guided, the segmenter's. Seconds are CPU time of the whole process.
 
     python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
-    python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 4   # from boxes alone, a segmenter's encoder
-    python tests/benchmarks/coco_dev_mal.py --guided --rounds 5 --last-crop-px 320  # and its masks between rounds
+    python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 2   # from boxes alone, a segmenter's encoder
+    python tests/benchmarks/coco_dev_mal.py --guided --rounds 4 --last-crop-px 320  # and its masks between rounds
 """
 
 import argparse

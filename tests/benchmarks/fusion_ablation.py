@@ -45,7 +45,7 @@ SCORES = ("consensus", "expected", "mqs", "mcs", "mcs-paper", "code")
 SEED = 0
 ENCODER, SEGMENTER = "mobilenetv2_imagenet_fp16.safetensors", "deeplabv3_mobilenetv2_voc21.onnx"
 TEACHER = {"precision": "bf16", "threads": 1}
-GUIDED = {"rounds": 5, "guides": ["semantic"], "last_crop_px": 320}
+GUIDED = {"rounds": 4, "guides": ["semantic"], "last_crop_px": 320}
 Row = dict[str, Any]
 
 
@@ -203,7 +203,7 @@ def _photographs(folder: Path, *, guided: bool) -> Case:
     sections = {
         "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 1},
         "infer-semantic": {"model": f"onnx:{encoder}"},
-        "train-teacher": {"backbone_weights": encoder, **(GUIDED if guided else {"rounds": 4}), **TEACHER},
+        "train-teacher": {"backbone_weights": encoder, **(GUIDED if guided else {"rounds": 2}), **TEACHER},
         "infer-teacher": {},
     }
     return Case(finished(folder, sections), data / "instances.json", ("all", "voc32"))
