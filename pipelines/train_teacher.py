@@ -177,10 +177,19 @@ class TrainTeacherConfig(Config):
         for name, speaks, wanted in (
             ("guided_from", bool(self.guides), "guides"),
             ("last_crop_px", self.rounds > 1, "rounds of 2 or more"),
+            (
+                "copy_paste_probability",
+                self.method != "mal" or self._pastes_crops(),
+                "copy_paste and masks to paste by",
+            ),
         ):
             if not speaks and getattr(self, name) != self.default_of(name, self.method):
                 raise PydanticCustomError("no_effect", f"{name} does nothing without {wanted}")
         return self
+
+    def _pastes_crops(self) -> bool:
+        """Whether mal has masks to cut objects out by: those of the round before, or of guides that speak at once."""
+        return self.copy_paste and (self.rounds > 1 or bool(self.guides))
 
     @model_validator(mode="before")
     @classmethod

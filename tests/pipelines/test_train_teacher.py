@@ -112,6 +112,13 @@ def test_copy_paste_of_mal_is_on_unless_it_is_turned_off() -> None:
     assert mal_configs(parsed(method="mal", rounds=2, copy_paste=False))[1].copy_paste_probability == 0
 
 
+@pytest.mark.parametrize("others", [{"rounds": 2, "copy_paste": False}, {"rounds": 1}])
+def test_a_probability_of_pastes_that_never_come_is_refused(others: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="copy_paste_probability does nothing without copy_paste"):
+        parsed(method="mal", copy_paste_probability=0.3, **others)
+    assert parsed(method="mal", copy_paste_probability=0.3, rounds=2).copy_paste_probability == 0.3
+
+
 def test_own_defaults_name_options_that_their_method_looks_at() -> None:
     for method, values in OWN_DEFAULTS.items():
         for name in values:

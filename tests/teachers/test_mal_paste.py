@@ -94,7 +94,8 @@ def _places_of(views: Views) -> torch.Tensor:
 def test_planes_are_laid_where_the_place_is() -> None:
     views = _views((50, 50), (50, 50))
     place = torch.tensor([[32.0, 64, 64, 80], [0, 0, 64, 64]])
-    laid = _laid(place, views, torch.tensor([1, 0]), views.masks[:, None])  # type: ignore[index]
+    assert views.masks is not None
+    laid = _laid(place, views, torch.tensor([1, 0]), views.masks[:, None])
     assert laid.shape == (2, 1, SIDE, SIDE)
     rows, columns = (laid[0, 0] > 0.5).nonzero(as_tuple=True)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (64, 79, 32, 63)
@@ -113,10 +114,11 @@ def test_without_masks_scores_or_a_second_crop_nothing_is_pasted() -> None:
 def test_bad_masks_are_no_tutors_and_what_has_no_mask_is_no_learner() -> None:
     views = _views((50, 50), (50, 50), (50, 50), (50, 50))
     scores = torch.tensor([1.0, 0.5, 1.0, 0.0])  # crop 2 has a bad tutor, crop 3 no mask, crop 0 the one without
-    hit = [
-        (_pasted(views, seed, scores=scores).covered > 0).flatten(1).any(dim=1)  # type: ignore[operator]
-        for seed in range(40)
-    ]
+    hit = []
+    for seed in range(40):
+        covered = _pasted(views, seed, scores=scores).covered
+        assert covered is not None
+        hit.append((covered > 0).flatten(1).any(dim=1))
     assert torch.stack(hit).any(dim=0).tolist() == [False, True, False, False]
 
 
