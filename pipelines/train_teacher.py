@@ -37,12 +37,12 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
         "encoder_learning_rate": 1e-4,
         "tau": 0.3,
         "ema": 0.999,
+        "copy_paste": False,
     }
     for name in FAMILY
 }
 for name in TAUGHT:
     OWN_DEFAULTS[name] |= {"teacher_from": 0.5}
-OWN_DEFAULTS["mal"] = {"copy_paste": True}
 OWN_DEFAULTS["boxseg"] |= {"copy_paste": True, "classification": "varifocal"}
 
 
@@ -61,7 +61,9 @@ class TrainTeacherConfig(Config):
 
     method: str = option("mal", "which teacher: " + ", ".join(METHODS))
     copy_paste: bool = _of(
-        ["mal", *FAMILY], False, "paste objects with good masks over others; mal (from round 2 on) and boxseg: on"
+        ["mal", *FAMILY],
+        True,
+        "paste objects with good masks over others (boxinst, boxteacher: off); mal from round 2 on",
     )
     backbone: str = option(
         "mobilenet_v2", "encoder by name: mobilenet_v2, resnet50, resnet101, swin_tiny, tiny, or any timm name"
