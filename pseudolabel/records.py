@@ -111,6 +111,8 @@ CANDIDATES = pa.schema(
         pa.field("box_score", pa.float32()),
         pa.field("box_iou", pa.float32()),
         pa.field("mask", SOFT_MASK),
+        # the mask's probabilities are of the object's class against all others; null counts as false
+        pa.field("knows_class", pa.bool_()),
         *_STATUS_FIELDS,
     ]
 )

@@ -65,6 +65,10 @@ class FuseConfig(StageConfig):
     exclusive: Literal["none", "class", "all"] = option(
         "class", "none: a pixel may belong to several objects; class: to one object of each class; all: to one of all"
     )
+    class_margin: float = option(
+        0.3, "where the segmenter knows both classes, an object yields a pixel to one of another class if the sources' "
+        "mean probability for it is lower by more than this; 1: never; with exclusive class", ge=0, le=1
+    )  # fmt: skip
     upright: bool = option(
         True, "images show the ground below: of two objects that claim a pixel, the one that begins lower is in front"
     )
@@ -87,7 +91,7 @@ class FuseStage:
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     config_class: ClassVar[type[StageConfig]] = FuseConfig
     resources: ClassVar[Resources] = Resources(cpus=1)
     unit: ClassVar[Literal["image", "object"]] = "object"
@@ -247,6 +251,7 @@ def label_settings(
     tau_box = config.tau_box if config.tau is None else config.tau
     of_objects: ScoreOfMask = "consensus" if len(weights) > 1 else "expected"
     named = config.score if config.score != "auto" else of_objects if has_boxes else "mqs"
+    class_margin = config.class_margin if config.exclusive == "class" and config.class_margin < 1 else None
     of_mask: ScoreOfMask | None = None
     of_candidates: Score = "mqs"
     if named == "consensus" or named == "expected":
@@ -263,6 +268,7 @@ def label_settings(
             balance=config.balance,
             source_weights=_shared_weights(heard or {}),
             witnesses=of_mask == "consensus",
+            class_evidence=class_margin is not None,
         ),
         limits=_limits(config, None if config.calibration else of_mask),
         refinement=Refinement(config.refine),
@@ -270,6 +276,7 @@ def label_settings(
         largest_pinhole=config.largest_pinhole,
         exclusive=config.exclusive,
         upright=config.upright,
+        class_margin=class_margin,
         score_of_mask=of_mask,
         unsure_band=config.unsure_band,
     )

@@ -51,7 +51,7 @@ class InferSisegStage:
     """One row per candidate, matched to boxes where the image has any; an `empty` row for an image without one."""
 
     name: ClassVar[str] = "infer-siseg"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     config_class: ClassVar[type[StageConfig]] = InferSisegConfig
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
     unit: ClassVar[Literal["image", "object"]] = "image"
@@ -194,4 +194,5 @@ def _columns(candidate: "Candidate") -> Row:
         "box_score": candidate.box_score,
         "box_iou": candidate.box_iou,
         "mask": records.soft_mask_to_struct(candidate.mask),
+        "knows_class": True,
     }

@@ -53,6 +53,7 @@ def candidate_rows(
             "box_score": one.box_score,
             "box_iou": one.box_iou,
             "mask": records.soft_mask_to_struct(one.mask),
+            "knows_class": one.knows_class,
         }
         | records.ok(stage)
         for given, several in zip(image["objects"] or [], candidates, strict=True)

@@ -41,7 +41,7 @@ class SemanticCandidatesStage:
     """One row per candidate; an `empty` row for an image without one."""
 
     name: ClassVar[str] = "semantic-candidates"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     config_class: ClassVar[type[StageConfig]] = SemanticCandidatesConfig
     resources: ClassVar[Resources] = Resources(cpus=1, gpu=False)
     unit: ClassVar[Literal["image", "object"]] = "image"

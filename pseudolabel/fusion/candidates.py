@@ -45,6 +45,7 @@ class Candidate:
     box_score: float
     box_iou: float | None
     mask: SoftMask
+    knows_class: bool = False  # its probabilities are of the object's class against all others
 
 
 def candidate_from_row(row: Mapping[str, Any]) -> Candidate:
@@ -61,6 +62,7 @@ def candidate_from_row(row: Mapping[str, Any]) -> Candidate:
         box_score=_share(row["box_score"], "box_score"),
         box_iou=None if row["box_iou"] is None else _share(row["box_iou"], "box_iou"),
         mask=soft_mask_from_struct(row["mask"]),
+        knows_class=bool(row.get("knows_class")),
     )
 
 

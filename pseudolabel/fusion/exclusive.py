@@ -1,4 +1,4 @@
-"""One owner per pixel, among the objects of a class or among all.
+"""One owner per pixel, among the objects of a class or among all; and what one class yields to another.
 
 Two things of one class are rarely annotated on the same pixels, whereas a tie is part of the person, too. Of two
 objects i and j that claim a pixel, i beats j there by the margin
@@ -9,6 +9,11 @@ with n the pixels that both claim and s the root of the smaller one's area. So a
 and would have nothing left, gets its pixels, and in photographs, with the ground below, the object that begins lower
 in the image is taken to stand in front. A pixel goes to whoever's smallest margin is the largest, and how sure an
 object may still be of it is its own probability times that of winning, the logistic function of that margin.
+
+Between two classes a pixel may have two owners, but where a segmenter knows both, its probabilities say which of them
+is seen there. The object for which the sources' mean probability is lower by more than a margin yields the pixel; what
+is left of its own probability there is that times its share of the odds, again the logistic function of the difference
+in log-odds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,6 +49,16 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassClaim:
+    """The pixels that an object has, and how probable its class is at each, by sources that know other classes, too."""
+
+    window: Grid
+    pixels: Bool[np.ndarray, "h w"]
+    probability: Float32[np.ndarray, "h w"]
+    category_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Pair:
     """Two objects that dispute something, the smaller first, and where the common rectangle lies in their windows."""
 
@@ -52,7 +67,7 @@ class _Pair:
     at_first: tuple[slice, slice]
     at_second: tuple[slice, slice]
 
-    def pixels(self, claims: Sequence[Claim]) -> Bool[np.ndarray, "h w"]:
+    def pixels(self, claims: "Sequence[Claim | ClassClaim]") -> Bool[np.ndarray, "h w"]:
         """What both claim of the common rectangle."""
         both: Bool[np.ndarray, "h w"] = (
             claims[self.first].pixels[self.at_first] & claims[self.second].pixels[self.at_second]
@@ -83,12 +98,43 @@ def shared_out(claims: Sequence[Claim], *, upright: bool) -> list[Share | None]:
     return [_share(claim, left[i], least[i]) if i in left else None for i, claim in enumerate(claims)]
 
 
+def yielded(claims: Sequence[ClassClaim], *, margin: float) -> list[Share | None]:
+    """What objects of different classes yield to each other; None for one that keeps all.
+
+    An object that would have nothing left keeps all: it is not seen by the segmenter, but somebody drew its box. The
+    shares' probabilities are of winning alone, 1 where nothing was yielded.
+
+    Args:
+        margin: by which the probability of the one has to be lower.
+    """
+    left: dict[int, Share] = {}
+    for pair in _pairs(claims, [int(claim.pixels.sum()) for claim in claims]):
+        first, second = claims[pair.first], claims[pair.second]
+        if first.category_id == second.category_id:
+            continue
+        disputed, one, other = pair.pixels(claims), first.probability[pair.at_first], second.probability[pair.at_second]
+        odds = _log_odds(one) - _log_odds(other)
+        for index, view, lost, won in (
+            (pair.first, pair.at_first, disputed & (other - one > margin), odds),
+            (pair.second, pair.at_second, disputed & (one - other > margin), -odds),
+        ):
+            if lost.any():
+                share = left.setdefault(index, _whole(claims[index]))
+                share.pixels[view] &= ~lost
+                share.probability[view][lost] *= (1 / (1 + np.exp(-won)))[lost]
+    return [left[i] if i in left and left[i].pixels.any() else None for i in range(len(claims))]
+
+
+def _whole(claim: ClassClaim) -> Share:
+    return Share(claim.pixels.copy(), np.ones(claim.pixels.shape, dtype=np.float32))
+
+
 def _share(claim: Claim, pixels: Bool[np.ndarray, "h w"], margin: Float32[np.ndarray, "h w"]) -> Share:
     """Where nobody else claims a pixel the margin is infinite."""
     return Share(pixels, claim.probability / (1 + np.exp(-margin)))
 
 
-def _pairs(claims: Sequence[Claim], areas: Sequence[int]) -> Iterator[_Pair]:
+def _pairs(claims: "Sequence[Claim | ClassClaim]", areas: Sequence[int]) -> Iterator[_Pair]:
     order = sorted(range(len(claims)), key=lambda i: areas[i])
     extents = np.array([claims[i].window.extent_xyxy for i in order]).reshape(-1, 4).round().astype(int)
     for place, first in enumerate(order):

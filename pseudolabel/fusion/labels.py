@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32
 from pseudolabel.fusion.calibration import Calibration
 from pseudolabel.fusion.candidates import Candidate, Target
 from pseudolabel.fusion.decisions import COVERED, CROWD, EMPTY_MASK, NO_CANDIDATE, Limits, Verdict, judge
-from pseudolabel.fusion.exclusive import Claim, Share, shared_out
+from pseudolabel.fusion.exclusive import Claim, ClassClaim, Share, shared_out, yielded
 from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.parts import without_islands, without_pinholes
@@ -39,6 +39,7 @@ class LabelSettings:
     largest_pinhole: float
     exclusive: Exclusive  # among which objects a pixel has one owner at most
     upright: bool = True  # images show the ground below
+    class_margin: float | None = None  # of probability, by which one class has to yield a pixel to another; None: never
     score_of_mask: ScoreOfMask | None = None  # None: the rule's, which looks at candidates alone
     unsure_band: float = 0.35  # pixels are unsure whose probability of being what the mask says is below 1/2 plus this
 
@@ -83,7 +84,9 @@ def settled_labels(
     """The masks of all objects, refined and with their disputes settled, in the order of `targets`."""
     fused = fuse_image(targets, candidates, size_hw, settings.fusion)
     labels = [_label(target, one, size_hw, settings, seen) for target, one in zip(targets, fused, strict=True)]
-    return labels if settings.exclusive == "none" else _settled(labels, settings)
+    if settings.exclusive != "none":
+        labels = _settled(labels, settings)
+    return labels if settings.class_margin is None else _yielded(labels, settings, settings.class_margin)
 
 
 def crowd_row(target: Target, segmentation: Rle | None, size_hw: tuple[int, int]) -> Row:
@@ -148,6 +151,23 @@ def _settled(labels: list[Label], settings: LabelSettings) -> list[Label]:
         for i, share in zip(group, shared_out(claims, upright=settings.upright), strict=True):
             if share is not None:
                 settled[i] = _with_share(labels[i], share, settings)
+    return settled
+
+
+def _yielded(labels: list[Label], settings: LabelSettings, margin: float) -> list[Label]:
+    """The labels without what they have to yield to an object of another class, where the sources know both classes."""
+    claims: dict[int, ClassClaim] = {}
+    for i, label in enumerate(labels):
+        if label.verdict is None and label.fused is not None and label.fused.knows_class:
+            assert label.fused.witnesses is not None, "disputes of classes need settings.fusion.class_evidence"
+            evidence = label.fused.witnesses.on_average(label.window)
+            claims[i] = ClassClaim(label.window, label.pixels, evidence, label.target.category_id)
+    settled = list(labels)
+    for i, share in zip(claims, yielded(list(claims.values()), margin=margin), strict=True):
+        fused = labels[i].fused
+        if share is not None and fused is not None:
+            share = replace(share, probability=fused.probability * share.probability)
+            settled[i] = _with_share(labels[i], share, settings)
     return settled
 
 

@@ -41,6 +41,7 @@ class FusionSettings:
     source_weights: tuple[tuple[str, float], ...] = ()  # 1 for the others
     max_cells: int = MAX_CELLS
     witnesses: bool = False  # keep what the sources say, for a score that asks them
+    class_evidence: bool = False  # keep it where one of them knows classes, for a dispute between two of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class FusedObject:
     sources: tuple[str, ...]
     agreement: float | None  # mean IoU between the sources' own masks; None where only one source speaks
     witnesses: "Witnesses | None"  # None where nobody asks them
+    knows_class: bool  # one of its sources tells the object's class from others
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,14 @@ class Witnesses:
     inside: tuple[slice, slice]  # the box's cells, rows and columns
     probability: Float32[np.ndarray, "s h w"]  # of each source
     spread: float | None  # None where no source has several candidates
+
+    def on_average(self, window: Grid) -> Float32[np.ndarray, "h w"]:
+        """The mean of what the sources say, at the pixels of a window."""
+        rows, columns = self.inside
+        stride_x, stride_y = self.grid.stride_x, self.grid.stride_y
+        x0, y0 = self.grid.x0 + columns.start * stride_x, self.grid.y0 + rows.start * stride_y
+        grid = Grid(x0, y0, stride_x, stride_y, *self.probability.shape[1:])
+        return resample(self.probability.mean(axis=0), grid, window)
 
     def asked(self, pixels: Bool[np.ndarray, "h w"], window: Grid) -> list[Opinion]:
         """What each source says about a mask at the pixels of a window."""
@@ -124,6 +134,7 @@ class _Stack:
     probability: Float32[np.ndarray, "k h w"]
     overlap: Float32[np.ndarray, "k k"] | None  # IoU inside the box of every pair, where several sources speak
     sources: list[str]
+    knows_class: Bool[np.ndarray, " k"]
     voice: torch.Tensor  # (k,), the weight that the candidate's source gives it beside its quality
     box_score: torch.Tensor  # (k,), on one scale
     box_iou: torch.Tensor  # (k,)
@@ -146,8 +157,8 @@ def _stack(
     score = np.array([c.box_score for c in candidates], dtype=np.float32)
     if settings.scale == "support" and overlap is not None:
         score = score * support(overlap, sources)
-    voice = _voices(sources, settings)
-    return _Stack(target, window, grid, probability, overlap, sources, voice, torch.from_numpy(score), box_iou)
+    voice, knows = _voices(sources, settings), np.array([c.knows_class for c in candidates])
+    return _Stack(target, window, grid, probability, overlap, sources, knows, voice, torch.from_numpy(score), box_iou)
 
 
 def _voices(sources: Sequence[str], settings: FusionSettings) -> torch.Tensor:
@@ -174,7 +185,7 @@ def _fuse_stacks(stacks: Sequence[_Stack], settings: FusionSettings) -> list[Fus
         quality = replace(quality, score=_released_scores(stacks, cells, score, kept, rule))
     columns = (quality.score.tolist(), quality.box.tolist(), quality.pixel.tolist(), (weights > 0).numpy())
     return [
-        _fused(stack, pixels, *numbers, asked=settings.witnesses) if numbers[3].any() else None
+        _fused(stack, pixels, *numbers, settings=settings) if numbers[3].any() else None
         for stack, (pixels, _), numbers in zip(stacks, read, zip(*columns, strict=True), strict=True)
     ]
 
@@ -187,9 +198,11 @@ def _fused(
     pixel: float,
     speaking: Bool[np.ndarray, " k"],
     *,
-    asked: bool,
+    settings: FusionSettings,
 ) -> FusedObject:
     speaking = speaking[: len(stack.sources)]
+    knows_class = bool((speaking & stack.knows_class).any())
+    asked = settings.witnesses or (settings.class_evidence and knows_class)
     sources = {source for source, speaks in zip(stack.sources, speaking, strict=True) if speaks}
     return FusedObject(
         target=stack.target,
@@ -202,6 +215,7 @@ def _fused(
         sources=tuple(sorted(sources)),
         agreement=None if stack.overlap is None else source_agreement(stack.overlap, stack.sources, speaking),
         witnesses=_witnesses(stack, speaking) if asked else None,
+        knows_class=knows_class,
     )
 
 

@@ -53,12 +53,15 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A soft mask cut to its box, how much evidence there is for it, and how well its extent meets the box."""
+    """A soft mask cut to its box, how much evidence there is for it, how well its extent meets the box, and whether the
+    segmenter told the object's class from others, other than box and colours alone.
+    """
 
     mask: SoftMask
     box_xyxy: tuple[float, float, float, float]
     box_score: float
     box_iou: float
+    knows_class: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +109,12 @@ def semantic_candidates(
         rivals = [rival for rival in (*boxes[:index], *boxes[index + 1 :]) if not rival.is_crowd]
         lab = _lab_cells(window, rgb) if masks == "refined" else None
         for evidence in _evidences(window, box, semantic, (closer or {}).get(index, ())):
-            probability = evidence
+            probability, knows_class = evidence, box.class_index is not None
             if lab is not None:
                 if unknown == "colors" and evidence[window.rows, window.columns].mean() < _UNSEEN:
-                    evidence = _even_odds(window)
+                    evidence, knows_class = _even_odds(window), False
                 probability = _refined(window, box, rivals, evidence, lab)
-            found[index] += _candidate(window, box, probability, evidence)
+            found[index] += _candidate(window, box, probability, evidence, knows_class=knows_class)
     return found
 
 
@@ -189,7 +192,12 @@ def prior_logit(
 
 
 def _candidate(
-    window: Window, box: Box, probability: Float32[np.ndarray, "h w"], evidence: Float32[np.ndarray, "h w"]
+    window: Window,
+    box: Box,
+    probability: Float32[np.ndarray, "h w"],
+    evidence: Float32[np.ndarray, "h w"],
+    *,
+    knows_class: bool,
 ) -> list[Candidate]:
     whole = window.grid
     cut = probability[window.rows, window.columns]
@@ -208,7 +216,8 @@ def _candidate(
     tight = _clipped_extent(grid, rows, columns, box.xyxy)
     mask = SoftMask(grid, np.rint(cut * 255).astype(np.uint8))
     iou = float(iou_matrix(np.array([tight]), np.array([box.xyxy]))[0, 0])
-    return [Candidate(mask, tight, _score(cut, foreground, evidence[window.rows, window.columns]), iou)]
+    score = _score(cut, foreground, evidence[window.rows, window.columns])
+    return [Candidate(mask, tight, score, iou, knows_class)]
 
 
 def _score(
