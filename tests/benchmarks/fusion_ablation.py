@@ -66,6 +66,7 @@ def settings(sources: list[str], *, boundary: bool) -> dict[str, Row]:
         "fused, min_iou 0": {"min_iou": 0.0},
         **{f"fused, tau_pixel {value}": {"tau_pixel": value} for value in (0.5, 0.55, 0.6, 0.7)},
         **{f"fused, exclusive {among}": {"exclusive": among} for among in ("none", "class", "all")},
+        **{f"fused, class_margin {value}": {"class_margin": value} for value in (0.2, 0.4, 1.0)},
         "fused, not upright": {"upright": False},
         "fused, scores as given": {"scale": "raw"},
         "fused, scores by support": {"scale": "support"},

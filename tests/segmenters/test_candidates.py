@@ -102,7 +102,9 @@ def test_an_object_that_the_segmenter_has_missed_is_left_to_its_colours() -> Non
     alone = _only(color_candidates([box], rgb))
     np.testing.assert_array_equal(missed.mask.probability, alone.mask.probability)
     assert 0.1 < missed.box_score < 0.5
+    assert (missed.knows_class, alone.knows_class) == (False, False)
     believed = _only(semantic_candidates([box], maps, rgb, unknown="none"))
+    assert believed.knows_class
     assert believed.box_score < 0.1
 
 

@@ -88,6 +88,7 @@ def test_candidates_belong_to_boxes_of_their_class_and_stay_inside(trained: RunP
         assert row["box_xyxy"] == list(mask_box(mask, (96, 96)) or ())
         assert 0.3 <= row["box_iou"] <= 1
         assert 0 <= row["box_score"] <= 1
+        assert row["knows_class"]
     assert {row["image_key"] for row in rows} == {row["image_key"] for row in _manifest(trained)}
 
 

@@ -41,12 +41,14 @@ def candidate(
     box_score: float = 0.9,
     box_iou: float | None = 0.95,
     box_xywh: tuple[float, ...] = BOX,
+    knows_class: bool | None = None,
 ) -> Row:
     x, y, width, height = box_xywh
     return {
         "image_key": key, "annotation_id": annotation_id, "source": source, "category_id": category_id,
         "box_xyxy": [x, y, x + width, y + height], "box_score": box_score, "box_iou": box_iou,
-        "mask": records.soft_mask_to_struct(mask or ellipse(box_xywh)), **records.ok("test"),
+        "mask": records.soft_mask_to_struct(mask or ellipse(box_xywh)), "knows_class": knows_class,
+        **records.ok("test"),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +116,43 @@ def test_masks_share_pixels_only_where_they_may(tmp_path: Path, exclusive: str, 
     assert (first_mask & second_mask).any() == share
     assert area(rows[1]["segmentation"]) + area(rows[2]["segmentation"]) > 1.3 * area(rows[1]["segmentation"])
     assert area(rows[1]["segmentation"]) + area(rows[2]["segmentation"]) > 1.3 * area(rows[1]["segmentation"])
+
+
+@pytest.mark.parametrize(
+    ("knows", "options", "yields"),
+    [
+        pytest.param((True, True), {}, True, id="both classes known"),
+        pytest.param((True, True), {"score": "expected"}, True, id="with a score that asks no witnesses"),
+        pytest.param((True, False), {}, False, id="one known"),
+        pytest.param((None, None), {}, False, id="a table that does not say"),
+        pytest.param((True, True), {"class_margin": 0.6}, False, id="a larger margin"),
+        pytest.param((True, True), {"class_margin": 1}, False, id="never"),
+        pytest.param((True, True), {"exclusive": "none"}, False, id="nothing is exclusive"),
+    ],
+)
+def test_an_object_yields_what_the_segmenter_sees_as_another_class(
+    tmp_path: Path, knows: tuple[bool | None, bool | None], options: dict[str, Any], yields: bool
+) -> None:
+    """The teacher gives the car all of its box; the segmenter, which sees the rider on the right half, does not."""
+    rider = (30.0, 20.0, 20.0, 30.0)
+    car_grid, rider_grid = Grid(10.0, 20.0, 1.0, 1.0, 30, 40), Grid(30.0, 20.0, 1.0, 1.0, 30, 20)
+    car, seen_car = (SoftMask(car_grid, np.full((30, 40), 250, np.uint8)) for _ in range(2))
+    seen_car.probability[:, 20:] = 50  # 0.59 on average with the teacher's, beside the rider's 0.98
+    on_top = SoftMask(rider_grid, np.full((30, 20), 250, np.uint8))
+    of_rider = {"annotation_id": 2, "category_id": 4, "box_xywh": rider, "mask": on_top}
+    rows = fuse(
+        tmp_path,
+        [image(object_cell(1, 3, BOX), object_cell(2, 4, rider))],
+        table(
+            candidate(mask=seen_car, source="semantic", knows_class=knows[0]),
+            candidate(**of_rider, source="semantic", knows_class=knows[1]),
+        ),
+        table(candidate(mask=car), candidate(**of_rider)),
+        tau_pixel=0.5,
+        **options,
+    )
+    assert rows[1]["area"] == (600 if yields else 1200)
+    assert rows[2]["area"] == 600
 
 
 def test_one_tau_stands_for_both_thresholds(tmp_path: Path) -> None:
