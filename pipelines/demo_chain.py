@@ -31,11 +31,11 @@ _TEACHER: dict[str, Any] = {
     "backbone": ENCODER, "freeze": False, "crop_px": 64, "epochs": 4, "guides": ["semantic", "siseg"], "guided_from": 1,
     "threads": 1, "device": "cpu",
 }  # fmt: skip
-# a CondInst that starts from the segmenter's encoder; 360 steps
+# a CondInst that starts from the segmenter's encoder; 300 steps
 STUDENT: dict[str, Any] = {
     "model": "condinst", "backbone": ENCODER, "width": 64, "convs": 2, "finest_px": 25.6,
     "image_px": 256, "predict_px": 320, "smallest_scale": 0.7, "largest_scale": 1.4, "views": "weak",
-    "epochs": 36, "batch_size": 4, "learning_rate": 2e-3, "encoder_learning_rate": 1e-3, "ema": 0.98,
+    "epochs": 30, "batch_size": 4, "learning_rate": 2e-3, "encoder_learning_rate": 1e-3, "ema": 0.98,
     "validate_every": 0, "threads": 1, "device": "cpu",
 }  # fmt: skip
 # so few images that starting worker processes would take longer than the work
