@@ -61,11 +61,17 @@ def run_demo(folder: Path, say: Say, on_summary: OnSummary) -> DemoResult:
     """
     data = make_demo_data(folder / "data")
     say(f"scenes drawn in {data.scenes}")
-    with _one_thread():
+    with _one_thread(), _Beside() as beside:  # one thread of each is all that networks this small can use
         models = _segmenter(data, folder, say)
+        files = _student_files(data, folder, models)
+        say("training a student on the true masks beside what follows")
+        beside.start(files["full"])
         summaries = _labelled(data, folder, models, on_summary)
-        say("training a student on the true masks and the same one on the pseudo labels, side by side (2 to 3 minutes)")
-        students = _students(data, folder, models, on_summary)
+        say("training the same student on the pseudo labels (about two minutes)")
+        beside.start(files["pseudo"])
+        for summary in beside.summaries():
+            on_summary(summary)
+    students = {name: read_config(_student_run(folder, name).model("student"))["figures"] for name in files}
     shown = PictureConfig(images=4, objects=36, ground_truth=data.scenes / "instances.json")
     pictures = draw_pictures(_run(folder), shown)
     return DemoResult(summaries[-1]["figures"], students, summaries, pictures)
@@ -140,22 +146,17 @@ def _labelled(data: DemoData, folder: Path, models: Path, on_summary: OnSummary)
     return _chained(_run(folder), {**sections, "evaluate": truth}, on_summary)
 
 
-def _students(data: DemoData, folder: Path, models: Path, on_summary: OnSummary) -> dict[str, dict[str, float]]:
-    """Figures, on scenes that nothing was trained on, of a student on true masks and of one on the pseudo labels.
-
-    Each is a `pseudolabel run` in a process of its own, as one thread of each is all that networks this small can use.
-
-    Raises:
-        IncompleteError: one of them failed; it has said why.
-    """
-    runs = {"full": RunPaths(folder / "reference"), "pseudo": _run(folder)}
-    files = {name: folder / f"student-{name}.yaml" for name in runs}
+def _student_files(data: DemoData, folder: Path, models: Path) -> dict[str, Path]:
+    """The run file of a student on true masks, `full`, and of one on the pseudo labels, `pseudo`."""
+    files = {name: folder / f"student-{name}.yaml" for name in ("full", "pseudo")}
     for name, file in files.items():
-        sections = {"run": str(runs[name].root.absolute()), **_student_sections(data, models, name)}
+        sections = {"run": str(_student_run(folder, name).root.absolute()), **_student_sections(data, models, name)}
         write_text_atomically(file, yaml.safe_dump(sections, sort_keys=False))
-    for summary in _side_by_side(list(files.values())):
-        on_summary(summary)
-    return {name: read_config(run.model("student"))["figures"] for name, run in runs.items()}
+    return files
+
+
+def _student_run(folder: Path, name: str) -> RunPaths:
+    return _run(folder) if name == "pseudo" else RunPaths(folder / "reference")
 
 
 def _student_sections(data: DemoData, models: Path, name: str) -> dict[str, Any]:
@@ -172,23 +173,37 @@ def _student_sections(data: DemoData, models: Path, name: str) -> dict[str, Any]
     return {"shard": _shard(data.scenes.absolute()), "train-student": {**options, **labels}}
 
 
-def _side_by_side(files: list[Path]) -> list[dict[str, Any]]:
-    """The summaries of some run files, run at the same time; none is left running when this ends."""
-    command = [sys.executable, "-m", "pseudolabel.cli.main", "run", "--engine", "inline", "--json"]
-    running = [subprocess.Popen([*command, str(file)], stdout=subprocess.PIPE, text=True) for file in files]
-    try:
-        printed = [process.communicate()[0] for process in running]
-    finally:
-        for process in running:
+class _Beside:
+    """Run files that run beside this process, each in one of its own; none is left running when the block ends."""
+
+    def __init__(self) -> None:
+        self._running: dict[Path, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> "_Beside":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running.values():
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-    failed = [
-        f"{file.name} (exit {one.returncode})" for file, one in zip(files, running, strict=True) if one.returncode
-    ]
-    if failed:
-        raise IncompleteError(f"the demo's training of a student failed: {', '.join(failed)}")
-    return [summary for text in printed for summary in json.loads(text)["stages"]]
+
+    def start(self, file: Path) -> None:
+        command = [sys.executable, "-m", "pseudolabel.cli.main", "run", "--engine", "inline", "--json", str(file)]
+        self._running[file] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """What they did, once they have ended.
+
+        Raises:
+            IncompleteError: one of them failed; it has said why.
+        """
+        printed = [process.communicate()[0] for process in self._running.values()]
+        codes = {file.name: process.returncode for file, process in self._running.items()}
+        failed = [f"{name} (exit {code})" for name, code in codes.items() if code]
+        if failed:
+            raise IncompleteError(f"the demo's training of a student failed: {', '.join(failed)}")
+        return [summary for text in printed for summary in json.loads(text)["stages"]]
 
 
 def _chained(run: RunPaths, sections: dict[str, Any], on_summary: OnSummary) -> list[dict[str, Any]]:
