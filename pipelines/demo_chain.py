@@ -61,7 +61,7 @@ def run_demo(folder: Path, say: Say, on_summary: OnSummary) -> DemoResult:
     """
     data = make_demo_data(folder / "data")
     say(f"scenes drawn in {data.scenes}")
-    with _one_thread(), _Beside() as beside:  # one thread of each is all that networks this small can use
+    with _one_thread(), _Beside() as beside:
         models = _segmenter(data, folder, say)
         files = _student_files(data, folder, models)
         say("training a student on the true masks beside what follows")
@@ -168,7 +168,7 @@ def _student_sections(data: DemoData, models: Path, name: str) -> dict[str, Any]
         "validation_images": str((data.test / "images").absolute()),
     }
     if name == "pseudo":
-        return {"train-student": options}
+        return {"train-student": {**options, "threads": 2}}  # it has the machine to itself
     labels = {"labels": str((data.scenes / "instances.json").absolute()), "weights": "none"}
     return {"shard": _shard(data.scenes.absolute()), "train-student": {**options, **labels}}
 
