@@ -49,16 +49,6 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassClaim:
-    """The pixels that an object has, and how probable its class is at each, by sources that know other classes, too."""
-
-    window: Grid
-    pixels: Bool[np.ndarray, "h w"]
-    probability: Float32[np.ndarray, "h w"]
-    category_id: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Pair:
     """Two objects that dispute something, the smaller first, and where the common rectangle lies in their windows."""
 
@@ -67,7 +57,7 @@ class _Pair:
     at_first: tuple[slice, slice]
     at_second: tuple[slice, slice]
 
-    def pixels(self, claims: "Sequence[Claim | ClassClaim]") -> Bool[np.ndarray, "h w"]:
+    def pixels(self, claims: Sequence[Claim]) -> Bool[np.ndarray, "h w"]:
         """What both claim of the common rectangle."""
         both: Bool[np.ndarray, "h w"] = (
             claims[self.first].pixels[self.at_first] & claims[self.second].pixels[self.at_second]
@@ -98,19 +88,21 @@ def shared_out(claims: Sequence[Claim], *, upright: bool) -> list[Share | None]:
     return [_share(claim, left[i], least[i]) if i in left else None for i, claim in enumerate(claims)]
 
 
-def yielded(claims: Sequence[ClassClaim], *, margin: float) -> list[Share | None]:
+def yielded(claims: Sequence[Claim], classes: Sequence[int], *, margin: float) -> list[Share | None]:
     """What objects of different classes yield to each other; None for one that keeps all.
 
     An object that would have nothing left keeps all: it is not seen by the segmenter, but somebody drew its box. The
     shares' probabilities are of winning alone, 1 where nothing was yielded.
 
     Args:
+        claims: what they have, with the probabilities that sources give who know the classes.
+        classes: of the objects.
         margin: by which the probability of the one has to be lower.
     """
     left: dict[int, Share] = {}
     for pair in _pairs(claims, [int(claim.pixels.sum()) for claim in claims]):
         first, second = claims[pair.first], claims[pair.second]
-        if first.category_id == second.category_id:
+        if classes[pair.first] == classes[pair.second]:
             continue
         disputed, one, other = pair.pixels(claims), first.probability[pair.at_first], second.probability[pair.at_second]
         odds = _log_odds(one) - _log_odds(other)
@@ -125,7 +117,7 @@ def yielded(claims: Sequence[ClassClaim], *, margin: float) -> list[Share | None
     return [left[i] if i in left and left[i].pixels.any() else None for i in range(len(claims))]
 
 
-def _whole(claim: ClassClaim) -> Share:
+def _whole(claim: Claim) -> Share:
     return Share(claim.pixels.copy(), np.ones(claim.pixels.shape, dtype=np.float32))
 
 
@@ -134,7 +126,7 @@ def _share(claim: Claim, pixels: Bool[np.ndarray, "h w"], margin: Float32[np.nda
     return Share(pixels, claim.probability / (1 + np.exp(-margin)))
 
 
-def _pairs(claims: "Sequence[Claim | ClassClaim]", areas: Sequence[int]) -> Iterator[_Pair]:
+def _pairs(claims: Sequence[Claim], areas: Sequence[int]) -> Iterator[_Pair]:
     order = sorted(range(len(claims)), key=lambda i: areas[i])
     extents = np.array([claims[i].window.extent_xyxy for i in order]).reshape(-1, 4).round().astype(int)
     for place, first in enumerate(order):

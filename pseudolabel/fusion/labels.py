@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32
 from pseudolabel.fusion.calibration import Calibration
 from pseudolabel.fusion.candidates import Candidate, Target
 from pseudolabel.fusion.decisions import COVERED, CROWD, EMPTY_MASK, NO_CANDIDATE, Limits, Verdict, judge
-from pseudolabel.fusion.exclusive import Claim, ClassClaim, Share, shared_out, yielded
+from pseudolabel.fusion.exclusive import Claim, Share, shared_out, yielded
 from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.parts import without_islands, without_pinholes
@@ -156,14 +156,14 @@ def _settled(labels: list[Label], settings: LabelSettings) -> list[Label]:
 
 def _yielded(labels: list[Label], settings: LabelSettings, margin: float) -> list[Label]:
     """The labels without what they have to yield to an object of another class, where the sources know both classes."""
-    claims: dict[int, ClassClaim] = {}
+    claims: dict[int, Claim] = {}
     for i, label in enumerate(labels):
         if label.verdict is None and label.fused is not None and label.fused.knows_class:
             assert label.fused.witnesses is not None, "disputes of classes need settings.fusion.class_evidence"
             evidence = label.fused.witnesses.on_average(label.window)
-            claims[i] = ClassClaim(label.window, label.pixels, evidence, label.target.category_id)
-    settled = list(labels)
-    for i, share in zip(claims, yielded(list(claims.values()), margin=margin), strict=True):
+            claims[i] = Claim(label.window, label.pixels, evidence)
+    settled, classes = list(labels), [labels[i].target.category_id for i in claims]
+    for i, share in zip(claims, yielded(list(claims.values()), classes, margin=margin), strict=True):
         fused = labels[i].fused
         if share is not None and fused is not None:
             share = replace(share, probability=fused.probability * share.probability)

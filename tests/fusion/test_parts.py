@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pseudolabel.fusion.exclusive import STAKE, UPRIGHT, Claim, ClassClaim, Share, shared_out, yielded
+from pseudolabel.fusion.exclusive import STAKE, UPRIGHT, Claim, Share, shared_out, yielded
 from pseudolabel.fusion.parts import without_islands, without_pinholes
 from pseudolabel.masks import Grid
 
@@ -116,14 +116,14 @@ def test_no_pixel_has_two_owners_and_none_is_lost(upright: bool) -> None:
     np.testing.assert_array_equal(owners, wanted.astype(int))
 
 
-def _class_claim(x: int, category_id: int, *probability: float) -> ClassClaim:
+def _held(x: int, *probability: float) -> Claim:
     row = np.array([probability], dtype=np.float32)
-    return ClassClaim(Grid(float(x), 0.0, 1.0, 1.0, 1, len(probability)), np.ones(row.shape, bool), row, category_id)
+    return Claim(Grid(float(x), 0.0, 1.0, 1.0, 1, len(probability)), np.ones(row.shape, bool), row)
 
 
 def test_a_pixel_is_yielded_to_a_class_that_is_more_probable_by_the_margin() -> None:
-    car, rider = _class_claim(0, 1, 0.9, 0.4, 0.6, 0.2), _class_claim(1, 2, 0.9, 0.8, 0.1)
-    of_car, of_rider = yielded([car, rider], margin=0.3)
+    car, rider = _held(0, 0.9, 0.4, 0.6, 0.2), _held(1, 0.9, 0.8, 0.1)
+    of_car, of_rider = yielded([car, rider], [1, 2], margin=0.3)
     assert of_car is not None
     assert of_rider is None  # 0.1 less than 0.2 is within the margin, so that both keep the last pixel
     np.testing.assert_array_equal(of_car.pixels, [[True, False, True, True]])
@@ -132,17 +132,17 @@ def test_a_pixel_is_yielded_to_a_class_that_is_more_probable_by_the_margin() -> 
 
 
 def test_of_one_class_nothing_is_yielded() -> None:
-    assert yielded([_class_claim(0, 1, 0.1, 0.1), _class_claim(0, 1, 0.9, 0.2)], margin=0.3) == [None, None]
+    assert yielded([_held(0, 0.1, 0.1), _held(0, 0.9, 0.2)], [1, 1], margin=0.3) == [None, None]
 
 
 def test_who_would_have_nothing_left_yields_nothing() -> None:
-    unseen, seen = _class_claim(1, 1, 0.1, 0.2), _class_claim(0, 2, 0.9, 0.9, 0.9)
-    assert yielded([unseen, seen], margin=0.3) == [None, None]
+    unseen, seen = _held(1, 0.1, 0.2), _held(0, 0.9, 0.9, 0.9)
+    assert yielded([unseen, seen], [1, 2], margin=0.3) == [None, None]
 
 
 def test_each_of_three_classes_yields_to_each_other() -> None:
-    claims = [_class_claim(0, 1, 0.1, 0.7), _class_claim(0, 2, 0.55, 0.55), _class_claim(0, 3, 0.9, 0.7)]
-    first, second, third = yielded(claims, margin=0.3)
+    claims = [_held(0, 0.1, 0.7), _held(0, 0.55, 0.55), _held(0, 0.9, 0.7)]
+    first, second, third = yielded(claims, [1, 2, 3], margin=0.3)
     assert first is not None
     assert second is not None
     assert third is None
