@@ -81,7 +81,12 @@ def test_an_export_of_another_network_is_noticed(data: DemoData, trained: DemoSe
 def test_the_same_recipe_trains_the_same_weights(data: DemoData, trained: DemoSegmenter, tmp_path: Path) -> None:
     from pseudolabel.pipelines.demo import _read_labelled, _trained
 
-    again = _trained(*_read_labelled(data.train), SHORT, None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(SHORT.threads)  # as `train_demo_segmenter` does: sums depend on it
+    try:
+        again = _trained(*_read_labelled(data.train), SHORT, None)
+    finally:
+        torch.set_num_threads(threads)
     again.save_pretrained(tmp_path)
     first = (trained.smp_folder / "model.safetensors").read_bytes()
     assert (tmp_path / "model.safetensors").read_bytes() == first
