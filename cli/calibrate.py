@@ -8,8 +8,8 @@ import click
 
 from pseudolabel.cli.options import config_from, config_options
 from pseudolabel.cli.stages import config_file_option, json_option, run_argument
-from pseudolabel.pipelines.calibrate import CalibrateConfig
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.tools.calibrate import CalibrateConfig
 
 
 @click.command("calibrate")
@@ -22,7 +22,7 @@ def calibrate(run: Path, config_file: Path | None, as_json: bool, **given: Any) 
 
     The file goes into  fuse --calibration; the figures are of images that the calibration was not learned from.
     """
-    from pseudolabel.pipelines import calibrate as work
+    from pseudolabel.pipelines.tools import calibrate as work
 
     figures = work.calibrate(RunPaths(run), config_from(CalibrateConfig, "calibrate", given, config_file))
     click.echo(json.dumps(figures) if as_json else work.format_calibration(figures))

@@ -10,8 +10,8 @@ import click
 from pseudolabel.cli.options import config_options
 from pseudolabel.cli.stages import json_option, run_argument, summary_line
 from pseudolabel.config import parse_config
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.picture import PictureConfig
+from pseudolabel.pipelines.look.picture import PictureConfig
+from pseudolabel.pipelines.run.paths import RunPaths
 
 
 @click.command("demo")
@@ -23,7 +23,7 @@ def demo(folder: Path, as_json: bool) -> None:
     Ends with mask IoU beside the boxes' own, a student trained on the pseudo labels beside the same one trained on true
     masks, and pictures to look at. Nothing is downloaded.
     """
-    from pseudolabel.pipelines.demo_chain import run_demo, student_table
+    from pseudolabel.pipelines.demo.chain import run_demo, student_table
 
     started = time.monotonic()
 
@@ -54,7 +54,7 @@ def demo(folder: Path, as_json: bool) -> None:
 @json_option
 def picture(run: Path, as_json: bool, **given: Any) -> None:
     """Draw the pseudo labels of RUN: whole images, and a sheet of objects from the worst to the best score."""
-    from pseudolabel.pipelines.picture import draw_pictures
+    from pseudolabel.pipelines.look.picture import draw_pictures
 
     said = {key: value for key, value in given.items() if value is not None}
     paths = draw_pictures(RunPaths(run), parse_config(PictureConfig, said, where="picture"))

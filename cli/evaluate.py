@@ -9,8 +9,8 @@ import click
 from pseudolabel.cli.options import config_from, config_options
 from pseudolabel.cli.stages import config_file_option, json_option, run_argument
 from pseudolabel.errors import QualityGateError
-from pseudolabel.pipelines.evaluate import EvaluateConfig
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.tools.evaluate import EvaluateConfig
 
 
 @click.command("evaluate")
@@ -24,7 +24,7 @@ def evaluate(run: Path, config_file: Path | None, min_mean_iou: float | None, as
 
     The truth's annotations are matched by id, so they must be those whose boxes were the input.
     """
-    from pseudolabel.pipelines.evaluate import format_figures, run_evaluation
+    from pseudolabel.pipelines.tools.evaluate import format_figures, run_evaluation
 
     figures = run_evaluation(RunPaths(run), config_from(EvaluateConfig, "evaluate", given, config_file))
     click.echo(json.dumps(figures) if as_json else format_figures(figures))

@@ -21,8 +21,8 @@ from pseudolabel.cli.stages import (
 from pseudolabel.config import parse_config, split_values
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.make_plan import PlanConfig
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.make_plan import PlanConfig
+from pseudolabel.pipelines.run.paths import RunPaths
 
 _STAGE_CONFIG = load_stage("shard").config_class
 
@@ -52,7 +52,7 @@ def shard(
 
     RUN is a new folder, or one with the same plan. What cannot be used is a row with its reason.
     """
-    from pseudolabel.pipelines.make_plan import make_plan
+    from pseudolabel.pipelines.run.make_plan import make_plan
     from pseudolabel.pipelines.runner import RunOptions, run_stage
 
     plan_values, stage_values = split_values(

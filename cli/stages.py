@@ -13,7 +13,7 @@ from pseudolabel.cli.options import config_from, config_options
 from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 
 run_argument = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -80,8 +80,8 @@ def shards_of_this_worker(
 
     A scheduler's variables are asked only by a command that works itself, not by one that hands work to a scheduler.
     """
-    from pseudolabel.pipelines.plan import read_plan
-    from pseudolabel.pipelines.shard_index import INDEX_VARIABLES, worker_part
+    from pseudolabel.pipelines.run.plan import read_plan
+    from pseudolabel.pipelines.run.shard_index import INDEX_VARIABLES, worker_part
 
     told = engine.name in ("local", "inline") and any(os.environ.get(variable) for variable in INDEX_VARIABLES)
     if shard_index is None and not told:
@@ -106,7 +106,7 @@ def print_summaries(summaries: list[dict[str, Any]], as_json: bool) -> None:
 def summary_line(summary: dict[str, Any]) -> str:
     """One line for people about a stage, a training or an evaluation that ended."""
     if "figures" in summary:
-        from pseudolabel.pipelines.evaluate import format_figures
+        from pseudolabel.pipelines.tools.evaluate import format_figures
 
         return format_figures(summary["figures"])
     if "rounds" in summary:

@@ -8,7 +8,7 @@ import click
 
 from pseudolabel.cli.stages import json_option, run_argument
 from pseudolabel.errors import IncompleteError
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 
 if TYPE_CHECKING:
     from pseudolabel.pipelines.status import TableStatus
@@ -30,7 +30,7 @@ _LISTED = 10
 )
 def status(run: Path, as_json: bool, missing_of: str | None, form: str) -> None:
     """What is done, running, missing, failed and rejected, read from the files of the run."""
-    from pseudolabel.pipelines.plan import read_plan
+    from pseudolabel.pipelines.run.plan import read_plan
     from pseudolabel.pipelines.runner import compress
     from pseudolabel.pipelines.status import run_status, table_status
 

@@ -8,8 +8,8 @@ import click
 
 from pseudolabel.cli.options import config_from, config_options
 from pseudolabel.cli.stages import config_file_option, json_option
-from pseudolabel.pipelines.export_model import ExportModelConfig
-from pseudolabel.pipelines.predict import PredictConfig
+from pseudolabel.pipelines.tools.export_model import ExportModelConfig
+from pseudolabel.pipelines.tools.predict import PredictConfig
 
 weights_argument = click.argument("weights", type=click.Path(path_type=Path), metavar="STUDENT")
 
@@ -24,7 +24,7 @@ def predict(weights: Path, config_file: Path | None, as_json: bool, **given: Any
 
     STUDENT is a file such as RUN/models/student.safetensors.
     """
-    from pseudolabel.pipelines.predict import predict as run_predict
+    from pseudolabel.pipelines.tools.predict import predict as run_predict
 
     summary = run_predict(weights, config_from(PredictConfig, "predict", given, config_file))
     click.echo(json.dumps(summary) if as_json else _predict_line(summary))
@@ -40,7 +40,7 @@ def export_model(weights: Path, config_file: Path | None, as_json: bool, **given
 
     STUDENT is a file such as RUN/models/student.safetensors.
     """
-    from pseudolabel.pipelines.export_model import export_model as run_export
+    from pseudolabel.pipelines.tools.export_model import export_model as run_export
 
     summary = run_export(weights, config_from(ExportModelConfig, "export-model", given, config_file))
     click.echo(json.dumps(summary) if as_json else _export_line(summary))

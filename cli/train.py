@@ -17,7 +17,7 @@ from pseudolabel.cli.stages import (
     summary_line,
 )
 from pseudolabel.pipelines.graph import TRAINERS, load_attribute
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 
 _TEXTS = {
     "train-siseg": "Learn the displacement field and the class-agnostic boundary from the run's label maps.",
@@ -40,7 +40,7 @@ def training_command(name: str, text: str) -> Any:
     def command(
         run: Path, config_file: Path | None, overwrite: bool, print_config: bool, as_json: bool, **given: Any
     ) -> None:
-        from pseudolabel.pipelines.training import run_training
+        from pseudolabel.pipelines.trainers.base import run_training
         from pseudolabel.training.processes import is_first_process
 
         config = config_from(config_class, name, given, config_file)

@@ -9,12 +9,7 @@ from typing import Any
 
 from pseudolabel.config import Config, parse_config, split_values
 from pseudolabel.errors import ConfigError, PseudolabelError
-from pseudolabel.pipelines.evaluate import EvaluateConfig, run_evaluation
 from pseudolabel.pipelines.graph import ORDER, STAGES, TRAINERS, load_attribute, load_stage
-from pseudolabel.pipelines.job import make_job
-from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import read_plan
 from pseudolabel.pipelines.rounds import (
     REPEATED,
     begin_round,
@@ -23,9 +18,14 @@ from pseudolabel.pipelines.rounds import (
     round_figures,
     with_gains,
 )
+from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage, shard_states
 from pseudolabel.pipelines.stage import StageConfig
-from pseudolabel.pipelines.training import run_training
+from pseudolabel.pipelines.tools.evaluate import EvaluateConfig, run_evaluation
+from pseudolabel.pipelines.trainers.base import run_training
+from pseudolabel.pipelines.work.job import make_job
 from pseudolabel.registry import did_you_mean
 
 

@@ -44,20 +44,20 @@ class Trainer:
 
 TRAINERS: dict[str, Trainer] = {
     "train-siseg": Trainer(
-        config="pseudolabel.pipelines.train_siseg:TrainSisegConfig",
-        function="pseudolabel.pipelines.train_siseg:train_siseg",
+        config="pseudolabel.pipelines.trainers.siseg:TrainSisegConfig",
+        function="pseudolabel.pipelines.trainers.siseg:train_siseg",
         model="siseg",
         version=1,
     ),
     "train-teacher": Trainer(
-        config="pseudolabel.pipelines.train_teacher:TrainTeacherConfig",
-        function="pseudolabel.pipelines.train_teacher:train_teacher",
+        config="pseudolabel.pipelines.trainers.teacher:TrainTeacherConfig",
+        function="pseudolabel.pipelines.trainers.teacher:train_teacher",
         model="teacher",
         version=7,
     ),
     "train-student": Trainer(
-        config="pseudolabel.pipelines.train_student:TrainStudentConfig",
-        function="pseudolabel.pipelines.train_student:train_student",
+        config="pseudolabel.pipelines.trainers.student:TrainStudentConfig",
+        function="pseudolabel.pipelines.trainers.student:train_student",
         model="student",
         version=1,
     ),

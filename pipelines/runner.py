@@ -10,21 +10,21 @@ from typing import Any
 import yaml
 
 from pseudolabel.errors import IncompleteError, MachineError, PseudolabelError, StaleOutputError
-from pseudolabel.pipelines.attempts import clear_failures, may_retry, read_failure, running, sweep_running
-from pseudolabel.pipelines.commit import (
+from pseudolabel.pipelines.engines.base import Engine, EngineOptions, HandedOver, make_engine
+from pseudolabel.pipelines.graph import load_stage
+from pseudolabel.pipelines.run.commit import (
     Footer,
     read_footer,
     sweep_temporaries,
     write_text_atomically,
 )
-from pseudolabel.pipelines.device import resolve_device
-from pseudolabel.pipelines.engines.base import Engine, EngineOptions, HandedOver, make_engine
-from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.job import Job, SetupError, expected_fingerprint, expected_footer, make_job
-from pseudolabel.pipelines.known_parts import KnownParts, Look
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.progress import ShardProgress
+from pseudolabel.pipelines.run.known_parts import KnownParts, Look
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import Stage, StageConfig
+from pseudolabel.pipelines.work.attempts import clear_failures, may_retry, read_failure, running, sweep_running
+from pseudolabel.pipelines.work.device import resolve_device
+from pseudolabel.pipelines.work.job import Job, SetupError, expected_fingerprint, expected_footer, make_job
+from pseudolabel.pipelines.work.progress import ShardProgress
 
 ROUNDS = 3
 _LOOKS = 3  # at a folder of another machine, whose caches may hide a new file for a moment

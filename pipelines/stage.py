@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import pyarrow as pa
 
 from pseudolabel.config import Config, option
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 
 TABLE_NAME = r"^[a-z0-9][a-z0-9_-]*$"  # of a candidate table that a command line names
 

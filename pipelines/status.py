@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 import yaml
 
 from pseudolabel.config import parse_config
-from pseudolabel.pipelines.attempts import failures, running
-from pseudolabel.pipelines.commit import DamagedPartError, Footer, read_footer, read_part, verify_part
 from pseudolabel.pipelines.graph import STAGES, load_stage
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import Plan, read_plan
+from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_footer, read_part, verify_part
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import Plan, read_plan
+from pseudolabel.pipelines.work.attempts import failures, running
 
 _RATE_PARTS = 50  # the newest parts tell the speed
 _AT_WORK_S = 600.0  # without a running shard, a part younger than this means that somebody works

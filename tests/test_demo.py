@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pseudolabel.errors import MachineError
-from pseudolabel.pipelines.demo import (
+from pseudolabel.pipelines.demo.segmenter import (
     DemoData,
     DemoSegmenter,
     Recipe,
@@ -79,7 +79,7 @@ def test_an_export_of_another_network_is_noticed(data: DemoData, trained: DemoSe
 
 
 def test_the_same_recipe_trains_the_same_weights(data: DemoData, trained: DemoSegmenter, tmp_path: Path) -> None:
-    from pseudolabel.pipelines.demo import _read_labelled, _trained
+    from pseudolabel.pipelines.demo.segmenter import _read_labelled, _trained
 
     threads = torch.get_num_threads()
     torch.set_num_threads(SHORT.threads)  # as `train_demo_segmenter` does: sums depend on it
@@ -93,7 +93,7 @@ def test_the_same_recipe_trains_the_same_weights(data: DemoData, trained: DemoSe
 
 
 def test_every_step_is_reported(data: DemoData) -> None:
-    from pseudolabel.pipelines.demo import _read_labelled, _trained
+    from pseudolabel.pipelines.demo.segmenter import _read_labelled, _trained
 
     seen: list[tuple[int, int]] = []
     _trained(*_read_labelled(data.train), SHORT, lambda step, steps, loss: seen.append((step, steps)))
@@ -118,8 +118,8 @@ def test_class_iou_is_one_for_true_labels_and_counts_confusions_of_both_sides() 
 
 
 def test_the_encoder_s_file_is_what_a_student_starts_from(trained: DemoSegmenter) -> None:
-    from pseudolabel.condinst.backbone import build_encoder
-    from pseudolabel.pipelines.demo import ENCODER, MEAN, STD
+    from pseudolabel.encoders.encoder import build_encoder
+    from pseudolabel.pipelines.demo.segmenter import ENCODER, MEAN, STD
 
     encoder = build_encoder(ENCODER, str(trained.encoder_file))
     whole = load_file(trained.smp_folder / "model.safetensors")
@@ -129,7 +129,7 @@ def test_the_encoder_s_file_is_what_a_student_starts_from(trained: DemoSegmenter
 
 
 def test_the_table_of_students_says_what_is_left() -> None:
-    from pseudolabel.pipelines.demo_chain import student_table
+    from pseudolabel.pipelines.demo.chain import student_table
 
     full = {"validation_ap": 0.4, "validation_ap50": 0.7, "validation_ap75": 0.35}
     pseudo = {"validation_ap": 0.38, "validation_ap50": 0.69, "validation_ap75": 0.3}
@@ -145,7 +145,7 @@ def test_the_table_of_students_says_what_is_left() -> None:
 def test_the_demo_ends_with_two_students_and_does_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pseudolabel.pipelines import demo_chain
+    from pseudolabel.pipelines.demo import chain as demo_chain
 
     monkeypatch.setattr(demo_chain, "make_demo_data", lambda folder: make_demo_data(folder, train=4, scenes=2, test=2))
     monkeypatch.setattr(

@@ -12,8 +12,8 @@ from pycocotools import mask as codec
 
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.metrics.mask_iou import box_mask
-from pseudolabel.pipelines.evaluate import EvaluateConfig, evaluate, format_figures, run_evaluation
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.tools.evaluate import EvaluateConfig, evaluate, format_figures, run_evaluation
 
 VOC = (
     "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "couch", "cow", "dining table",

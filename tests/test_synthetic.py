@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as codec
 from scipy import ndimage
 
-from pseudolabel.synthetic import CATEGORY_IDS, CLASSES, Scene, draw_scene, write_dataset
+from pseudolabel.pipelines.demo.scenes import CATEGORY_IDS, CLASSES, Scene, draw_scene, write_dataset
 
 SEEDS = range(20)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from pseudolabel.pipelines.job import Job
+from pseudolabel.pipelines.work.job import Job
 from pseudolabel.registry import Registry
 
 ENGINES = Registry(

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pseudolabel.errors import PseudolabelError, SignalStopError
-from pseudolabel.pipelines.commit import sweep_temporaries
 from pseudolabel.pipelines.engines.stop import StopSignals
 from pseudolabel.pipelines.engines.worker import WorkerProcess
-from pseudolabel.pipelines.job import Job, SetupError
+from pseudolabel.pipelines.run.commit import sweep_temporaries
+from pseudolabel.pipelines.work.job import Job, SetupError
 
 GRACE_S = 20.0
 _POLL_S = 0.5

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from pseudolabel.pipelines.engines.base import EngineOptions
-from pseudolabel.pipelines.job import Job, ShardWorker
+from pseudolabel.pipelines.work.job import Job, ShardWorker
 
 
 class InlineEngine:

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable
 from typing import ClassVar
 
-from pseudolabel.pipelines.device import resolve_device
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.engines.crew import Crew
 from pseudolabel.pipelines.engines.stop import StopSignals
 from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.job import Job
+from pseudolabel.pipelines.work.device import resolve_device
+from pseudolabel.pipelines.work.job import Job
 
 
 class LocalEngine:

@@ -20,14 +20,14 @@ from typing import Any, ClassVar
 
 from pseudolabel import __version__
 from pseudolabel.errors import ConfigError, MachineError, PseudolabelError, SignalStopError
-from pseudolabel.pipelines.attempts import WorkerDeathError, write_failure
-from pseudolabel.pipelines.device import resolve_device
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.engines.crew import GRACE_S, Crew
 from pseudolabel.pipelines.engines.local import available_cores
 from pseudolabel.pipelines.engines.stop import StopSignals
 from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.job import Job, SetupError, library_versions
+from pseudolabel.pipelines.work.attempts import WorkerDeathError, write_failure
+from pseudolabel.pipelines.work.device import resolve_device
+from pseudolabel.pipelines.work.job import Job, SetupError, library_versions
 
 RETRIES_OF_DEATHS = 3
 _POLL_S = 0.5

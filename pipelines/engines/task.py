@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 from pseudolabel.errors import InputError, PseudolabelError, SignalStopError
-from pseudolabel.pipelines.attempts import read_failure, write_failure
-from pseudolabel.pipelines.device import resolve_device
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.engines.local import LocalEngine
 from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.job import Job, SetupError
+from pseudolabel.pipelines.work.attempts import read_failure, write_failure
+from pseudolabel.pipelines.work.device import resolve_device
+from pseudolabel.pipelines.work.job import Job, SetupError
 
 
 def read_job(path: Path) -> Job:

@@ -14,11 +14,11 @@ from typing import Any
 
 from pseudolabel import crash_note
 from pseudolabel.errors import MachineError, PseudolabelError
-from pseudolabel.pipelines.attempts import CRASHES, deadly, note_crash, write_death
-from pseudolabel.pipelines.device import resolve_device
 from pseudolabel.pipelines.engines.stop import STOP_SIGNALS
 from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.job import Job, SetupError, ShardWorker, library_versions
+from pseudolabel.pipelines.work.attempts import CRASHES, deadly, note_crash, write_death
+from pseudolabel.pipelines.work.device import resolve_device
+from pseudolabel.pipelines.work.job import Job, SetupError, ShardWorker, library_versions
 
 CRASHES_OF_A_SHARD = 40
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")

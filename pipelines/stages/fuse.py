@@ -10,10 +10,10 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.config import option, result_relevant
 from pseudolabel.errors import InputError, RejectError
-from pseudolabel.pipelines.commit import footer_of, read_footer, read_part, write_text_atomically
-from pseudolabel.pipelines.made_categories import made_categories
-from pseudolabel.pipelines.paths import RunPaths, parse_part_name
-from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.run.commit import footer_of, read_footer, read_part, write_text_atomically
+from pseudolabel.pipelines.run.made_categories import made_categories
+from pseudolabel.pipelines.run.paths import RunPaths, parse_part_name
+from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
 

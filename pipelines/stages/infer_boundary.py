@@ -9,7 +9,7 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.config import option
 from pseudolabel.errors import RejectError
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
 from pseudolabel.pipelines.stages.field_predictor import FieldPredictor, siseg_files
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from pseudolabel import records
 from pseudolabel.errors import RejectError
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes, candidate_rows

@@ -12,8 +12,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from pseudolabel import records
 from pseudolabel.config import option
 from pseudolabel.errors import ConfigError, RejectError
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import TABLE_NAME, Resources, Shard, StageConfig
 from pseudolabel.pipelines.stages.closer_looks import CloserLooks, Looks
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pseudolabel import records
-from pseudolabel.pipelines.plan import Plan
+from pseudolabel.pipelines.run.plan import Plan
 
 if TYPE_CHECKING:
     from pseudolabel.segmenters.candidates import Box, Candidate

@@ -11,9 +11,9 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.config import option
 from pseudolabel.errors import RejectError
-from pseudolabel.pipelines.commit import read_part
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import TABLE_NAME, Resources, Shard, StageConfig
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes, candidate_rows

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.config import option
 from pseudolabel.errors import RejectError
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
 
 if TYPE_CHECKING:

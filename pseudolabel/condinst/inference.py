@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from pseudolabel.condinst.fcos import Dense
-from pseudolabel.fusion.ranking import Ranking, box_quality_ranking
+from pseudolabel.condinst.ranking import Ranking, box_quality_ranking
 
 ScoreKind = Literal["class", "sqrt_class_centerness"]
 

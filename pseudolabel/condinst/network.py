@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pseudolabel.condinst.backbone import Pyramid, build_encoder
 from pseudolabel.condinst.fcos import Dense, FcosHead
 from pseudolabel.condinst.mask_branch import MaskBranch
 from pseudolabel.condinst.mask_head import HeadShape, dynamic_masks, upsample_masks
 from pseudolabel.config import Config, option
+from pseudolabel.encoders.encoder import Pyramid, build_encoder
 
 
 class CondInstConfig(Config):

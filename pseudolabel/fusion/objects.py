@@ -8,12 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 
-from pseudolabel.fusion.agreement import opinions, pairwise_iou, source_agreement, support
-from pseudolabel.fusion.candidates import Candidate, Target, box_ious, may_serve
-from pseudolabel.fusion.fuse import passing, qmf_weights
-from pseudolabel.fusion.grid import MAX_CELLS, box_cells, cells_inside, common_grid, object_window, on_grid
-from pseudolabel.fusion.quality_aware import FusionRule, candidate_weights, fuse_masks, quality_of_means
-from pseudolabel.fusion.ranking import (
+from pseudolabel.condinst.ranking import (
     Ranking,
     adaptive_k,
     box_quality_ranking,
@@ -21,6 +16,11 @@ from pseudolabel.fusion.ranking import (
     keep_after_nms,
     ranking_of_assignment,
 )
+from pseudolabel.fusion.agreement import opinions, pairwise_iou, source_agreement, support
+from pseudolabel.fusion.candidates import Candidate, Target, box_ious, may_serve
+from pseudolabel.fusion.fuse import passing, qmf_weights
+from pseudolabel.fusion.grid import MAX_CELLS, box_cells, cells_inside, common_grid, object_window, on_grid
+from pseudolabel.fusion.quality_aware import FusionRule, candidate_weights, fuse_masks, quality_of_means
 from pseudolabel.fusion.scoring import Opinion, detection_rank, mean_kept, opinion, vote_score
 from pseudolabel.masks import Grid, resample, resample_above
 

@@ -1,7 +1,7 @@
 """A fused mask made to fit what is known beside it: the box's sides, and the colours of the photograph.
 
 * `tight`: every side of a tight box touches its object, so the threshold is moved to where the mask reaches them best.
-* `color`: before that, the random field of `pseudolabel.segmenters.refine` over a small grid, seeded by the fused mask:
+* `color`: before that, the random field of `pseudolabel.random_field` over a small grid, seeded by the fused mask:
   cells that look like the box's surroundings lose, cells that look like the surest part of the mask win.
 * `walk`: instead of that, SISeg's random walk, which spreads the mask up to the boundaries that its network sees.
 """
@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
+from pseudolabel import random_field
 from pseudolabel.fusion.boundary_walk import by_boundary
 from pseudolabel.masks import Grid, SoftMask, resample
-from pseudolabel.segmenters import refine as random_field
 
 Method = Literal["none", "tight", "color", "walk"]
 

@@ -2,7 +2,7 @@
 
 The evidence of a label map with confidences at a pixel is p(class) = confidence where the class won, and at most
 min(confidence, 1 - confidence) where another one did; the bound is what is used. `region` candidates are that, cut to
-the box. `refined` ones, the default, go through the random field of `pseudolabel.segmenters.refine`, with a prior that
+the box. `refined` ones, the default, go through the random field of `pseudolabel.random_field`, with a prior that
 knows the box: an object fills the ellipse in its box rather than its corners, a pixel that two boxes of one class share
 belongs to the one whose centre is nearer (in units of the box), and a much smaller box of another class lies in front.
 Where the segmenter does not know the class, or sees next to nothing of it in the box, its evidence is even odds:
@@ -19,8 +19,8 @@ from PIL import Image
 
 from pseudolabel.boxes import area_xyxy, iou_matrix
 from pseudolabel.masks import Grid, SoftMask, pixel_window
+from pseudolabel.random_field import Refinement, refine, rgb_to_lab
 from pseudolabel.segmenters.base import IGNORE_INDEX, SemanticResult
-from pseudolabel.segmenters.refine import Refinement, refine, rgb_to_lab
 
 CELLS_PER_SIDE = 72
 _MARGIN = 0.2  # of the box's side, at least 4 px: where background is learned

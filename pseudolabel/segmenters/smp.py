@@ -14,7 +14,7 @@ from pseudolabel.segmenters.base import SegmenterOptions
 from pseudolabel.segmenters.card import find_card
 from pseudolabel.segmenters.network import NetworkSegmenter
 from pseudolabel.segmenters.torch_network import TorchNetwork
-from pseudolabel.segmenters.weights import load_weights, read_state_dict
+from pseudolabel.weights import load_weights, read_state_dict
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")

@@ -10,7 +10,7 @@ from pseudolabel.segmenters.base import SegmenterOptions
 from pseudolabel.segmenters.card import find_card
 from pseudolabel.segmenters.network import NetworkSegmenter
 from pseudolabel.segmenters.torch_network import TorchNetwork
-from pseudolabel.segmenters.weights import StateDict, load_weights, read_state_dict
+from pseudolabel.weights import StateDict, load_weights, read_state_dict
 
 
 def open_torchvision(where: str, options: SegmenterOptions) -> NetworkSegmenter:

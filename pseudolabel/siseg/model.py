@@ -8,14 +8,14 @@ import torch
 from jaxtyping import UInt8
 
 from pseudolabel.config import Config, option, parse_config
+from pseudolabel.encoders.from_smp import PREFIX, Normalisation, read_encoder
+from pseudolabel.encoders.stride16 import build_backbone
 from pseudolabel.errors import ConfigError
-from pseudolabel.segmenters.weights import load_weights as load_state
-from pseudolabel.siseg.backbone import build_backbone
 from pseudolabel.siseg.instances import FieldMaps
 from pseudolabel.siseg.network import SisegNetwork
-from pseudolabel.siseg.segmenter_encoder import PREFIX, Normalisation, read_encoder
 from pseudolabel.siseg.views import resize_image, view_size
 from pseudolabel.training.checkpoint import load_weights, read_config, save_model
+from pseudolabel.weights import load_weights as load_state
 
 
 class SisegCard(Config):

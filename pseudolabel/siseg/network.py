@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pseudolabel.siseg.backbone import Backbone
+from pseudolabel.encoders.stride16 import Backbone
 
 STRIDE = 4
 _LAST_SCALES = (1, 1, 2, 4, 4)  # what brings strides 4, 4, 8, 16, 16 to 4

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pseudolabel.condinst.backbone import BATCH_NORMS
 from pseudolabel.config import Config, option
+from pseudolabel.encoders.encoder import BATCH_NORMS
 from pseudolabel.errors import ConfigError
 from pseudolabel.students.augment import fitting_scale, resize_image, scaled_size
 from pseudolabel.students.data import StudentBatch

@@ -17,9 +17,9 @@ from pseudolabel.condinst.fcos import Dense
 from pseudolabel.condinst.fcos_losses import Assigned, assign_batch, detection_losses
 from pseudolabel.condinst.mask_head import aligned_upsample
 from pseudolabel.condinst.network import CondInst, CondInstConfig, Features
+from pseudolabel.losses.boxes import box_cells, dice_loss, projection_loss
 from pseudolabel.students.base import Instances, Student, StudentConfig, sure_share
 from pseudolabel.students.data import StudentBatch
-from pseudolabel.teachers.losses import box_cells, dice_loss, projection_loss
 from pseudolabel.training.processes import normaliser
 
 NMS_IOU = 0.6

@@ -20,7 +20,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, past
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 
-from pseudolabel.condinst.backbone import STRIDES, Pyramid, build_encoder
+from pseudolabel.encoders.encoder import STRIDES, Pyramid, build_encoder
 from pseudolabel.students.base import Instances, Student, StudentConfig, ignored_share, mean_entropy, sure_share
 from pseudolabel.students.data import Sample, StudentBatch
 from pseudolabel.training.processes import normaliser

@@ -18,7 +18,7 @@ from pseudolabel.students.base import Instances
 from pseudolabel.students.condinst import CondInstStudent
 from pseudolabel.students.save import TrainedStudent, load_student
 from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
-from pseudolabel.teachers.condinst_infer import CondInstTeacher, InputSize
+from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize
 
 METHOD = "student"  # in the config beside the weights, and in the table of teachers
 

@@ -14,10 +14,10 @@ from pseudolabel.registry import Registry
 TEACHERS = Registry(
     "teacher",
     {
-        "mal": "pseudolabel.teachers.mal_infer:load_mal",
-        "boxinst": "pseudolabel.teachers.condinst_infer:load_condinst",
-        "boxteacher": "pseudolabel.teachers.condinst_infer:load_condinst",
-        "boxseg": "pseudolabel.teachers.condinst_infer:load_condinst",
+        "mal": "pseudolabel.teachers.mal.infer:load_mal",
+        "boxinst": "pseudolabel.teachers.condinst.infer:load_condinst",
+        "boxteacher": "pseudolabel.teachers.condinst.infer:load_condinst",
+        "boxseg": "pseudolabel.teachers.condinst.infer:load_condinst",
         "student": "pseudolabel.students.teacher:load_student_teacher",
     },
 )

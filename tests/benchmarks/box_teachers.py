@@ -32,13 +32,13 @@ from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.mask_iou import box_mask, object_ious
 from pseudolabel.metrics.objects import Prediction, TrueObject, read_json, read_truth
+from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.rle import decode, encode_crop
-from pseudolabel.synthetic import write_dataset
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
-from pseudolabel.teachers.boxinst import BoxInst, BoxInstConfig
-from pseudolabel.teachers.boxseg import BoxSeg, BoxSegConfig
-from pseudolabel.teachers.boxteacher import BoxTeacher, BoxTeacherConfig
-from pseudolabel.teachers.condinst_infer import CondInstTeacher, InputSize, resize_image
+from pseudolabel.teachers.condinst.boxinst import BoxInst, BoxInstConfig
+from pseudolabel.teachers.condinst.boxseg import BoxSeg, BoxSegConfig
+from pseudolabel.teachers.condinst.boxteacher import BoxTeacher, BoxTeacherConfig
+from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize, resize_image
 from pseudolabel.training.fit import FitConfig, fit
 
 # each row of BoxSeg's ablation as what it changes

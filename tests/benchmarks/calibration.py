@@ -11,9 +11,9 @@ from pathlib import Path
 
 from harness import report, script_parser
 
-from pseudolabel.pipelines.calibrate import CalibrateConfig, calibrate
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
+from pseudolabel.pipelines.tools.calibrate import CalibrateConfig, calibrate
 
 SEED = 0
 

@@ -24,16 +24,16 @@ from harness import report, script_parser, shared_folder
 from pseudolabel.masks import pixel_window, resample
 from pseudolabel.metrics.mask_iou import rle_iou
 from pseudolabel.pipelines.chain import stages_behind
-from pseudolabel.pipelines.commit import read_part
-from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import run_stage
 from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.stages.fuse import FuseConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
-from pseudolabel.pipelines.train_teacher import TrainTeacherConfig
-from pseudolabel.pipelines.training import run_training
+from pseudolabel.pipelines.trainers.base import run_training
+from pseudolabel.pipelines.trainers.teacher import TrainTeacherConfig
 from pseudolabel.records import soft_mask_from_struct
 from pseudolabel.rle import decode, encode, from_segmentation
 

@@ -25,16 +25,16 @@ from pseudolabel.metrics.calibration import bootstrap_interval, expected_calibra
 from pseudolabel.metrics.comparison import Selection, compare
 from pseudolabel.metrics.mask_iou import object_ious, rle_iou
 from pseudolabel.metrics.objects import Prediction, TrueObject, Truth, read_json, read_truth
-from pseudolabel.pipelines.calibrate import held_out_scores
 from pseudolabel.pipelines.chain import parse_chain, run_chain
-from pseudolabel.pipelines.commit import read_part
-from pseudolabel.pipelines.demo import make_demo_data, train_demo_segmenter
-from pseudolabel.pipelines.demo_chain import label_sections
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.demo.chain import label_sections
+from pseudolabel.pipelines.demo.segmenter import make_demo_data, train_demo_segmenter
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseConfig, FuseStage
+from pseudolabel.pipelines.tools.calibrate import held_out_scores
 
 VOC = (
     "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",

@@ -11,7 +11,7 @@ import torch
 from harness import interleaved, report, script_parser
 from torch.nn import functional as F
 
-from pseudolabel.teachers import losses
+from pseudolabel.losses import boxes as losses
 
 IMAGES, INSTANCES, HEIGHT, WIDTH = 4, 64, 800, 1216
 TAU, THETA, DILATION = 0.3, 2.0, 2

@@ -17,11 +17,11 @@ import torch
 from harness import report, script_parser
 
 from pseudolabel.pipelines.chain import parse_chain, run_chain
-from pseudolabel.pipelines.demo import make_demo_data, train_demo_segmenter
-from pseudolabel.pipelines.demo_chain import STUDENT, label_sections
+from pseudolabel.pipelines.demo.chain import STUDENT, label_sections
+from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.demo.segmenter import make_demo_data, train_demo_segmenter
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.runner import RunOptions
-from pseudolabel.synthetic import write_dataset
 
 TEST_SEED = 90_001  # the scenes of tests/benchmarks/student_retention.py
 

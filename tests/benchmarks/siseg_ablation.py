@@ -29,6 +29,7 @@ from pseudolabel.images import load_image
 from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.objects import Prediction, TrueObject
+from pseudolabel.pipelines.demo.scenes import draw_scene
 from pseudolabel.rle import decode, encode, encode_crop, from_segmentation
 from pseudolabel.segmenters.base import Photo, SegmenterOptions, open_segmenter
 from pseudolabel.segmenters.class_map import match_classes
@@ -39,7 +40,6 @@ from pseudolabel.siseg.network import SisegNetwork
 from pseudolabel.siseg.pieces import Instance
 from pseudolabel.siseg.train import Samples, SisegMethod, SisegTraining, set_mean_displacement
 from pseudolabel.siseg.views import make_view
-from pseudolabel.synthetic import draw_scene
 from pseudolabel.training.fit import FitConfig, fit
 
 SEED = 0

@@ -13,14 +13,14 @@ from PIL import Image
 
 from pseudolabel.metrics.comparison import compare
 from pseudolabel.metrics.objects import Prediction, Truth, read_json, read_truth
-from pseudolabel.pipelines.job import ShardWorker, make_job
-from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_siseg import InferSisegConfig
 from pseudolabel.pipelines.stages.semantic_candidates import SemanticCandidatesConfig
 from pseudolabel.pipelines.stages.shard import ShardConfig
+from pseudolabel.pipelines.work.job import ShardWorker, make_job
 
 Row = dict[str, Any]
 

@@ -25,8 +25,9 @@ import torch
 from harness import report, script_parser, shared_folder
 
 from pseudolabel.pipelines.chain import parse_chain, run_chain
-from pseudolabel.pipelines.demo import ENCODER, make_demo_data, train_demo_segmenter
-from pseudolabel.pipelines.demo_chain import label_sections
+from pseudolabel.pipelines.demo.chain import label_sections
+from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.demo.segmenter import ENCODER, make_demo_data, train_demo_segmenter
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.students.augment import AugmentConfig
 from pseudolabel.students.base import StudentConfig, make_student
@@ -34,7 +35,6 @@ from pseudolabel.students.data import SampleLoader
 from pseudolabel.students.evaluation import evaluate_student
 from pseudolabel.students.labels import LabelConfig, labels_from_coco
 from pseudolabel.students.method import RecipeConfig, StudentMethod
-from pseudolabel.synthetic import write_dataset
 from pseudolabel.training.fit import FitConfig, fit
 
 CPU = {"width": 64, "convs": 2, "finest_px": 25.6}

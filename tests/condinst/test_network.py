@@ -8,9 +8,9 @@ import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save_file
 
-from pseudolabel.condinst.backbone import build_encoder, freeze_early
 from pseudolabel.condinst.batch import Targets, check_targets, collate, masks_to_grid, resized_masks
 from pseudolabel.condinst.network import CondInst, CondInstConfig
+from pseudolabel.encoders.encoder import build_encoder, freeze_early
 from pseudolabel.errors import ConfigError, InputError
 
 TINY = CondInstConfig(backbone="tiny", backbone_weights="none", channels=32, convs=1, mask_branch_channels=32)

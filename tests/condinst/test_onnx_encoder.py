@@ -11,7 +11,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from pseudolabel.condinst.backbone import Encoder, build_encoder
+from pseudolabel.encoders.encoder import Encoder, build_encoder
 from pseudolabel.errors import InputError
 
 NAME = "test_resnet"

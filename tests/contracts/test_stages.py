@@ -9,7 +9,7 @@ import pytest
 
 from pseudolabel.cli.main import COMMANDS
 from pseudolabel.pipelines.graph import ORDER, STAGES, TRAINERS, load_attribute, load_stage
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
 
 _TABLES = ("manifest", "semantic", "boundary")

@@ -11,12 +11,12 @@ from own_chain import check_demo_chain, digests, draw_scenes, run_scenes
 from own_stage import NAME, attempts, contents, drivers, make_run, own_config, setups, wait_for
 
 from pseudolabel.errors import ConfigError, IncompleteError, InputError, MachineError
-from pseudolabel.pipelines.commit import read_part
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.engines.ray import RayEngine, _check_answer, look_around
-from pseudolabel.pipelines.job import make_job
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
+from pseudolabel.pipelines.work.job import make_job
 
 ray = pytest.importorskip("ray", reason="RAY NOT TESTED: install it with  pip install 'pseudolabel[ray]'")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]

@@ -17,9 +17,9 @@ from pseudolabel.errors import ConfigError, IncompleteError, MachineError
 from pseudolabel.pipelines.engines import slurm as engine_module
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.engines.slurm import SlurmEngine, array_name, queued, submit_environment
-from pseudolabel.pipelines.job import make_job
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
+from pseudolabel.pipelines.work.job import make_job
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 SLURM = EngineOptions("slurm")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pseudolabel.pipelines.engines.slurm import Task, _ShardLists
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 
 
 def _lists(run: RunPaths) -> _ShardLists:

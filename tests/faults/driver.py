@@ -8,7 +8,7 @@ from own_stage import NAME, own_config
 
 from pseudolabel.cli.main import exit_codes
 from pseudolabel.pipelines.engines.base import EngineOptions
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 
 

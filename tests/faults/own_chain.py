@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from pseudolabel.pipelines.chain import parse_chain, run_chain
-from pseudolabel.pipelines.demo import Recipe, make_demo_data, train_demo_segmenter
-from pseudolabel.pipelines.demo_chain import STUDENT, label_sections
+from pseudolabel.pipelines.demo.chain import STUDENT, label_sections
+from pseudolabel.pipelines.demo.segmenter import Recipe, make_demo_data, train_demo_segmenter
 from pseudolabel.pipelines.engines.base import EngineOptions
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions
 
 

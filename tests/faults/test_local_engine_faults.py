@@ -14,12 +14,12 @@ import pytest
 from own_stage import NAME, attempts, contents, drivers, make_run, own_config, wait_for
 
 from pseudolabel.errors import IncompleteError, MachineError
-from pseudolabel.pipelines import attempts as notes
-from pseudolabel.pipelines.commit import process_is_alive, read_part
 from pseudolabel.pipelines.engines.base import EngineOptions
-from pseudolabel.pipelines.job import library_versions
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.commit import process_is_alive, read_part
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
+from pseudolabel.pipelines.work import attempts as notes
+from pseudolabel.pipelines.work.job import library_versions
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pseudolabel.fusion.ranking import adaptive_k, box_quality_ranking, bpma, keep_after_nms, ranking_of_assignment
+from pseudolabel.condinst.ranking import adaptive_k, box_quality_ranking, bpma, keep_after_nms, ranking_of_assignment
 
 
 @pytest.mark.parametrize(

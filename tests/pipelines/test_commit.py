@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from pseudolabel.errors import MachineError
-from pseudolabel.pipelines import commit
-from pseudolabel.pipelines.commit import (
+from pseudolabel.pipelines.run import commit
+from pseudolabel.pipelines.run.commit import (
     DamagedPartError,
     Footer,
     atomic_path,

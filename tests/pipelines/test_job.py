@@ -1,7 +1,7 @@
 import pyarrow as pa
 
 from pseudolabel import records
-from pseudolabel.pipelines.job import count_units, units_in, without_object_masks
+from pseudolabel.pipelines.work.job import count_units, units_in, without_object_masks
 
 
 def _object(annotation_id: int, iscrowd: bool) -> dict[str, object]:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from own_stage import NAME, make_run, own_config
 
-from pseudolabel.pipelines import commit, known_parts
-from pseudolabel.pipelines.commit import DamagedPartError, Footer
-from pseudolabel.pipelines.known_parts import KnownParts
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run import commit, known_parts
+from pseudolabel.pipelines.run.commit import DamagedPartError, Footer
+from pseudolabel.pipelines.run.known_parts import KnownParts
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 
 SHARDS = 4

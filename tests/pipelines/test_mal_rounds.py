@@ -10,18 +10,18 @@ from pydantic import ValidationError
 from pseudolabel import records
 from pseudolabel.fusion.candidates import Target
 from pseudolabel.masks import Grid, SoftMask, resample
-from pseudolabel.pipelines.commit import commit_table, footer_of, read_footer, read_part
-from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
-from pseudolabel.pipelines.mal_rounds import TARGET_CELLS, fused_targets
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.run.commit import commit_table, footer_of, read_footer, read_part
+from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import run_stage
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.stages.shard import ShardStage
-from pseudolabel.pipelines.train_mal import boxed_images, mal_configs
-from pseudolabel.pipelines.train_teacher import TrainTeacherConfig
-from pseudolabel.pipelines.training import run_training
-from pseudolabel.synthetic import write_dataset
+from pseudolabel.pipelines.trainers.base import run_training
+from pseudolabel.pipelines.trainers.mal import boxed_images, mal_configs
+from pseudolabel.pipelines.trainers.mal_rounds import TARGET_CELLS, fused_targets
+from pseudolabel.pipelines.trainers.teacher import TrainTeacherConfig
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
 
 QUICK = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from pseudolabel.cli.run import run as run_command
 from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.chain import parse_chain, plan_lines, run_chain
-from pseudolabel.pipelines.commit import read_part
+from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pipelines.engines.base import EngineOptions
-from pseudolabel.pipelines.paths import RunPaths
 from pseudolabel.pipelines.rounds import begin_round, format_rounds, with_gains
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage
-from pseudolabel.synthetic import write_dataset
 
 TEACHER = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu"}
 STUDENT = {

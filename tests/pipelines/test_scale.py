@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import PLAN_STAGE, Plan, read_plan
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import PLAN_STAGE, Plan, read_plan
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "million.py"
 

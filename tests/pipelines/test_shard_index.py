@@ -1,7 +1,7 @@
 import pytest
 
 from pseudolabel.errors import ConfigError
-from pseudolabel.pipelines.shard_index import worker_part
+from pseudolabel.pipelines.run.shard_index import worker_part
 
 
 def _slurm(index: int, first: int, last: int, step: int, count: int) -> dict[str, str]:

@@ -10,10 +10,10 @@ from own_stage import NAME, make_run, own_config
 
 from pseudolabel.cli.status import duration, status
 from pseudolabel.errors import IncompleteError
-from pseudolabel.pipelines.attempts import running_note
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.status import TableStatus, run_status, verify_run
+from pseudolabel.pipelines.work.attempts import running_note
 
 
 @pytest.fixture

@@ -10,20 +10,20 @@ import torch
 
 from pseudolabel.config import parse_config
 from pseudolabel.errors import ConfigError, InputError
-from pseudolabel.pipelines.boxed_images import BoxedImage, boxed_images, check_boxes
-from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import run_stage
 from pseudolabel.pipelines.stages.shard import ShardStage
-from pseudolabel.pipelines.train_boxes import Images, masked_objects, model_values, true_masks
-from pseudolabel.pipelines.train_teacher import OWN_DEFAULTS, TrainTeacherConfig, methods_of, train_teacher
+from pseudolabel.pipelines.trainers.boxed_images import BoxedImage, boxed_images, check_boxes
+from pseudolabel.pipelines.trainers.boxes import Images, masked_objects, model_values, true_masks
+from pseudolabel.pipelines.trainers.teacher import OWN_DEFAULTS, TrainTeacherConfig, methods_of, train_teacher
 from pseudolabel.rle import encode
-from pseudolabel.synthetic import write_dataset
-from pseudolabel.teachers.boxinst import BoxInstConfig
-from pseudolabel.teachers.boxseg import BoxSegConfig
-from pseudolabel.teachers.boxteacher import BoxTeacherConfig
-from pseudolabel.teachers.condinst_infer import InputSize
+from pseudolabel.teachers.condinst.boxinst import BoxInstConfig
+from pseudolabel.teachers.condinst.boxseg import BoxSegConfig
+from pseudolabel.teachers.condinst.boxteacher import BoxTeacherConfig
+from pseudolabel.teachers.condinst.infer import InputSize
 from pseudolabel.training.checkpoint import read_config
 
 CONFIGS = {"boxinst": BoxInstConfig, "boxteacher": BoxTeacherConfig, "boxseg": BoxSegConfig}
@@ -105,7 +105,7 @@ def test_copy_paste_alone_is_one_option_away_from_boxinst() -> None:
 
 
 def test_copy_paste_of_mal_is_on_unless_it_is_turned_off() -> None:
-    from pseudolabel.pipelines.train_mal import mal_configs
+    from pseudolabel.pipelines.trainers.mal import mal_configs
 
     assert parsed(method="mal").copy_paste
     assert mal_configs(parsed(method="mal", rounds=2))[1].copy_paste_probability == 0.5

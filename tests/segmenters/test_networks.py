@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from pseudolabel.errors import ConfigError, InputError, MachineError, RejectError
 from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult, open_segmenter
 from pseudolabel.segmenters.onnx import open_session
-from pseudolabel.segmenters.weights import load_weights, read_state_dict
+from pseudolabel.weights import load_weights, read_state_dict
 
 CLASSES = ("dark", "light")
 

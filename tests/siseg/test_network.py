@@ -10,8 +10,8 @@ import segmentation_models_pytorch as smp
 import torch
 import yaml
 
+from pseudolabel.encoders.stride16 import STRIDES, build_backbone
 from pseudolabel.errors import ConfigError, InputError
-from pseudolabel.siseg.backbone import STRIDES, build_backbone
 from pseudolabel.siseg.model import SisegCard, build_network, load_siseg, new_network, predict_fields, save_siseg
 from pseudolabel.siseg.network import DisplacementHead, SisegNetwork
 

@@ -12,19 +12,19 @@ import segmentation_models_pytorch as smp
 import torch
 import yaml
 
-from pseudolabel.pipelines.commit import read_part
-from pseudolabel.pipelines.demo import card, class_names, normalised
-from pseudolabel.pipelines.job import ShardWorker, make_job
-from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.demo.scenes import draw_scene, write_dataset
+from pseudolabel.pipelines.demo.segmenter import card, class_names, normalised
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.stages.fuse import FuseConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_siseg import InferSisegConfig
 from pseudolabel.pipelines.stages.shard import ShardConfig
-from pseudolabel.pipelines.train_siseg import TrainSisegConfig, train_siseg
+from pseudolabel.pipelines.trainers.siseg import TrainSisegConfig, train_siseg
+from pseudolabel.pipelines.work.job import ShardWorker, make_job
 from pseudolabel.rle import area, decode
-from pseudolabel.synthetic import draw_scene, write_dataset
 
 SIZE = 96
 

@@ -9,20 +9,20 @@ from PIL import Image
 
 from pseudolabel import records
 from pseudolabel.errors import ConfigError, InputError
-from pseudolabel.pipelines.commit import read_part
-from pseudolabel.pipelines.job import ShardWorker, make_job
-from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.demo.scenes import CLASSES, write_dataset
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.stages.fuse import FuseConfig, FuseStage
 from pseudolabel.pipelines.stages.infer_boundary import InferBoundaryConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_siseg import InferSisegConfig, categories_by_class
 from pseudolabel.pipelines.stages.shard import ShardConfig
-from pseudolabel.pipelines.train_siseg import TrainSisegConfig, labelled_images, train_siseg
+from pseudolabel.pipelines.trainers.siseg import TrainSisegConfig, labelled_images, train_siseg
+from pseudolabel.pipelines.work.job import ShardWorker, make_job
 from pseudolabel.segmenters.label_maps import decode_indices
 from pseudolabel.siseg.candidates import mask_box
-from pseudolabel.synthetic import CLASSES, write_dataset
 
 SMALL: dict[str, Any] = {
     "backbone": "tiny",

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from pseudolabel.pipelines.demo.scenes import draw_scene
 from pseudolabel.siseg.model import SisegCard, build_network
 from pseudolabel.siseg.network import SisegNetwork
 from pseudolabel.siseg.train import Sample, Samples, SisegMethod, SisegTraining, crop_sample, set_mean_displacement
 from pseudolabel.siseg.views import View, grid_labels, make_view, object_labels, view_size
-from pseudolabel.synthetic import draw_scene
 from pseudolabel.training.fit import FitConfig, fit
 
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.datasets.manifest import image_row
 from pseudolabel.masks import Grid, SoftMask
-from pseudolabel.pipelines.commit import Footer
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import PlanRequest, write_plan
+from pseudolabel.pipelines.run.commit import Footer
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import PlanRequest, write_plan
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseConfig, FuseStage
 

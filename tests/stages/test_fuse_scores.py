@@ -12,7 +12,7 @@ from pseudolabel.datasets.manifest import object_cell
 from pseudolabel.fusion.calibration import fit_calibration
 from pseudolabel.fusion.labels import unsure_pixels
 from pseudolabel.masks import Grid, SoftMask
-from pseudolabel.pipelines.commit import FOOTER_KEY
+from pseudolabel.pipelines.run.commit import FOOTER_KEY
 from pseudolabel.rle import area
 
 from .fusing import BOX, FOOTER, Row, candidate, ellipse, fuse, image, table

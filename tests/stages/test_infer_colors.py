@@ -12,8 +12,8 @@ from PIL import Image
 
 from pseudolabel import records
 from pseudolabel.masks import pixel_window, resample
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import Plan
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import Plan
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.infer_colors import InferColorsConfig, InferColorsStage
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from pseudolabel import records
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import Plan
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import Plan
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig, InferSemanticStage
 from pseudolabel.pipelines.stages.semantic_candidates import SemanticCandidatesConfig, SemanticCandidatesStage

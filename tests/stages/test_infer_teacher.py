@@ -10,19 +10,19 @@ import torch
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.errors import InputError
 from pseudolabel.masks import Grid
-from pseudolabel.pipelines.commit import read_part
-from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.plan import read_plan
+from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import run_stage
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage, category_ids
 from pseudolabel.pipelines.stages.shard import ShardStage
-from pseudolabel.pipelines.train_teacher import TrainTeacherConfig, train_teacher
+from pseudolabel.pipelines.trainers.teacher import TrainTeacherConfig, train_teacher
 from pseudolabel.records import soft_mask_from_struct
-from pseudolabel.synthetic import write_dataset
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
-from pseudolabel.teachers.boxinst import BoxInstConfig
+from pseudolabel.teachers.condinst.boxinst import BoxInstConfig
 from pseudolabel.training.checkpoint import read_config, save_model
 
 SETTINGS = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}

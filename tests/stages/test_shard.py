@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from pseudolabel import records
 from pseudolabel.datasets.manifest import image_row, object_cell, rejected_annotation
 from pseudolabel.errors import ConfigError, RejectError
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.shard import ShardConfig, ShardStage
 

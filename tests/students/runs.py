@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel import records
-from pseudolabel.pipelines.commit import Footer, commit_table
+from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pipelines.engines.base import EngineOptions
-from pseudolabel.pipelines.make_plan import PlanConfig, make_plan
-from pseudolabel.pipelines.paths import RunPaths
+from pseudolabel.pipelines.run.commit import Footer, commit_table
+from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stages.shard import ShardConfig
-from pseudolabel.synthetic import write_dataset
 
 
 def labelled_run(folder: Path, *, scenes: int = 4, bare: bool = False, without: Collection[int] = ()) -> RunPaths:

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from pseudolabel import rle
+from pseudolabel.pipelines.demo.scenes import Scene, draw_scene
 from pseudolabel.students.data import Sample, make_sample
 from pseudolabel.students.labels import LabelledImage, LabelledObject
-from pseudolabel.synthetic import Scene, draw_scene
 
 CLASSES = ("disc", "bar")
 

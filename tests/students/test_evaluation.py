@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from pseudolabel.errors import InputError
-from pseudolabel.pipelines.predict import PredictConfig, measure, predict
+from pseudolabel.pipelines.demo.scenes import CLASSES, draw_scene, write_dataset
+from pseudolabel.pipelines.tools.predict import PredictConfig, measure, predict
 from pseudolabel.students import evaluation
 from pseudolabel.students.base import Instances, StudentConfig, make_student
 from pseudolabel.students.evaluation import ap_on_file
 from pseudolabel.students.pictures import coco_rows, instances_picture
 from pseudolabel.students.save import save_student
-from pseudolabel.synthetic import CLASSES, draw_scene, write_dataset
 
 CATEGORIES = [{"id": 1}, {"id": 2}, {"id": 4}, {"id": 7}, {"id": 11}]  # of the drawn scenes, by place
 

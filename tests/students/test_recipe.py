@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pseudolabel.errors import ConfigError, MachineError
-from pseudolabel.pipelines.memory import memory_errors_explained
-from pseudolabel.pipelines.train_student import TrainStudentConfig
+from pseudolabel.pipelines.trainers.student import TrainStudentConfig
+from pseudolabel.pipelines.work.memory import memory_errors_explained
 from pseudolabel.students import throughput
 from pseudolabel.students.base import StudentConfig, batch_norms, learn_batch_norm, make_student
 from pseudolabel.students.data import collate

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from pseudolabel.errors import ConfigError, SignalStopError
-from pseudolabel.pipelines.paths import RunPaths
-from pseudolabel.pipelines.predict import PredictConfig, predict
-from pseudolabel.pipelines.train_student import TrainStudentConfig, train_student
-from pseudolabel.pipelines.training import run_training
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.tools.predict import PredictConfig, predict
+from pseudolabel.pipelines.trainers.base import run_training
+from pseudolabel.pipelines.trainers.student import TrainStudentConfig, train_student
 from pseudolabel.students.augment import AugmentConfig
 from pseudolabel.students.base import StudentConfig, make_student
 from pseudolabel.students.method import RecipeConfig, StudentMethod

@@ -8,13 +8,13 @@ import torch
 
 from pseudolabel import rle
 from pseudolabel.errors import InputError
+from pseudolabel.losses.boxes import dice_loss
 from pseudolabel.students import condinst
 from pseudolabel.students.base import StudentConfig, make_student, mean_entropy, sure_share
 from pseudolabel.students.condinst import covered_share
 from pseudolabel.students.data import collate, make_sample
 from pseudolabel.students.labels import LabelConfig, LabelledImage, labels_from_rows
 from pseudolabel.students.names import STUDENTS
-from pseudolabel.teachers.losses import dice_loss
 
 from .scenes import sample
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from pseudolabel.condinst.batch import Batch, Targets, collate, masks_to_grid
 from pseudolabel.condinst.inference import candidates_for_boxes
 from pseudolabel.condinst.network import CondInst
-from pseudolabel.teachers.boxinst import BoxInst
+from pseudolabel.teachers.condinst.boxinst import BoxInst
 from pseudolabel.training.denormals import without_denormals
 
 SIDE = 96

@@ -18,9 +18,9 @@ from conftest import TINY, draw
 
 from pseudolabel.condinst.batch import Batch, collate
 from pseudolabel.condinst.network import CondInst
-from pseudolabel.teachers.boxinst import BoxInst, BoxInstConfig
-from pseudolabel.teachers.boxseg import BoxSeg, BoxSegConfig
-from pseudolabel.teachers.boxteacher import BoxTeacher, BoxTeacherConfig
+from pseudolabel.teachers.condinst.boxinst import BoxInst, BoxInstConfig
+from pseudolabel.teachers.condinst.boxseg import BoxSeg, BoxSegConfig
+from pseudolabel.teachers.condinst.boxteacher import BoxTeacher, BoxTeacherConfig
 from pseudolabel.training.fit import FitConfig, fit
 
 METHODS: dict[str, tuple[Any, Any]] = {

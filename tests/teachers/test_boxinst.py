@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pseudolabel.condinst.backbone import freeze_early
 from pseudolabel.condinst.network import CondInst
+from pseudolabel.encoders.encoder import freeze_early
 from pseudolabel.errors import InputError
-from pseudolabel.teachers.boxinst import BoxInst, BoxInstConfig
-from pseudolabel.teachers.color import bottom_margin
-from pseudolabel.teachers.views import flipped, random_windows, strong_view
+from pseudolabel.losses.color import bottom_margin
+from pseudolabel.teachers.condinst.boxinst import BoxInst, BoxInstConfig
+from pseudolabel.teachers.condinst.views import flipped, random_windows, strong_view
 
 
 def test_boxinst_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, seed):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pseudolabel.condinst.network import CondInst
-from pseudolabel.teachers.boxseg import BoxSeg, BoxSegConfig
+from pseudolabel.teachers.condinst.boxseg import BoxSeg, BoxSegConfig
 
 
 def test_boxseg_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn, seed):
@@ -58,7 +58,7 @@ def test_a_candidate_below_the_box_threshold_makes_no_pseudo_mask(tiny, drawn):
 def test_a_checkpoint_carries_the_memory_bank(overfitted, tiny):
     config = BoxSegConfig(warmup=0.5, teacher_warmup=0.5, ema=0.9, strong=False, min_tutor_px=100, **tiny)
     method = BoxSeg(CondInst(config, 2), config)
-    from pseudolabel.teachers.copy_paste import Tutor
+    from pseudolabel.teachers.condinst.copy_paste import Tutor
 
     tutor = Tutor(torch.rand(3, 5, 4), torch.rand(5, 4) > 0.5, 1, 0.75, 0.625)
     method.bank.tutors = [tutor]

@@ -3,7 +3,7 @@
 import torch
 
 from pseudolabel.condinst.network import CondInst
-from pseudolabel.teachers.boxteacher import BoxTeacher, BoxTeacherConfig
+from pseudolabel.teachers.condinst.boxteacher import BoxTeacher, BoxTeacherConfig
 
 
 def test_boxteacher_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn, seed):

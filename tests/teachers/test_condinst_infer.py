@@ -8,8 +8,8 @@ from pseudolabel.condinst.network import CondInst, CondInstConfig
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.masks import pixel_window, resample
 from pseudolabel.teachers.base import TEACHERS, TeacherInput
-from pseudolabel.teachers.boxseg import BoxSegConfig
-from pseudolabel.teachers.condinst_infer import CondInstTeacher, InputSize, cut_mask, resize_image
+from pseudolabel.teachers.condinst.boxseg import BoxSegConfig
+from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize, cut_mask, resize_image
 from pseudolabel.training.checkpoint import save_model
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from pseudolabel.condinst.batch import Targets, collate
-from pseudolabel.teachers.copy_paste import CopyPasteConfig, MemoryBank, PseudoMasks, Tutor, paste_batch
+from pseudolabel.teachers.condinst.copy_paste import CopyPasteConfig, MemoryBank, PseudoMasks, Tutor, paste_batch
 
 ALWAYS = CopyPasteConfig(probability=1.0, min_area_px=16)
 
@@ -85,7 +85,7 @@ def test_a_paste_puts_the_tutor_last_with_its_box_mask_and_quality():
 def test_a_learner_that_is_covered_on_one_side_loses_that_side():
     torch.manual_seed(0)
     image, targets, pseudo = scene([[16, 16, 48, 48]], [0], [0.5])
-    from pseudolabel.teachers.copy_paste import _pasted, _Spot
+    from pseudolabel.teachers.condinst.copy_paste import _pasted, _Spot
 
     spot = _Spot(16, 8, torch.full((3, 50, 20), 200.0), torch.ones(50, 20, dtype=torch.bool))
     _, after, masks = _pasted(image, targets, pseudo, spot, bright_tutor(), ALWAYS)
@@ -96,7 +96,7 @@ def test_a_learner_that_is_covered_on_one_side_loses_that_side():
 
 def test_a_learner_that_the_teacher_does_not_find_yet_is_not_dropped():
     """32 x 32 px, of which 20 x 32 are covered: 384 px of its box are left."""
-    from pseudolabel.teachers.copy_paste import _pasted, _Spot
+    from pseudolabel.teachers.condinst.copy_paste import _pasted, _Spot
 
     image, targets, pseudo = scene([[16, 16, 48, 48]], [0], [0.0])
     pseudo.masks[:] = False
@@ -107,7 +107,7 @@ def test_a_learner_that_the_teacher_does_not_find_yet_is_not_dropped():
 
 
 def test_a_learner_that_is_wholly_covered_is_dropped():
-    from pseudolabel.teachers.copy_paste import _pasted, _Spot
+    from pseudolabel.teachers.condinst.copy_paste import _pasted, _Spot
 
     image, targets, pseudo = scene([[16, 16, 32, 32], [40, 40, 60, 60]], [0, 1], [0.5, 0.5])
     spot = _Spot(12, 12, torch.full((3, 24, 24), 200.0), torch.ones(24, 24, dtype=torch.bool))
@@ -118,7 +118,7 @@ def test_a_learner_that_is_wholly_covered_is_dropped():
 
 
 def test_a_learner_is_wholly_covered_where_the_tutor_ends_with_its_box():
-    from pseudolabel.teachers.copy_paste import _pasted, _Spot
+    from pseudolabel.teachers.condinst.copy_paste import _pasted, _Spot
 
     image, targets, pseudo = scene([[16, 16, 24, 24], [40, 40, 60, 60]], [0, 1], [0.5, 0.5])
     spot = _Spot(16, 16, torch.full((3, 8, 8), 200.0), torch.ones(8, 8, dtype=torch.bool))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from pseudolabel.teachers import losses
+from pseudolabel.losses import boxes as losses
 
 
 def plain_pair_terms(logits: torch.Tensor, size: int, dilation: int) -> torch.Tensor:
@@ -109,7 +109,7 @@ def test_an_edge_inside_the_box_counts_twice_and_one_across_its_border_once():
 def test_color_edges_are_the_similarities_at_or_above_tau():
     _, _, _, similarity, edges, _ = drawn_case(3)
     directed = torch.zeros_like(similarity, dtype=torch.bool)
-    from pseudolabel.teachers.color import pair_slices
+    from pseudolabel.losses.color import pair_slices
 
     for index, offset in enumerate(losses.undirected_offsets()):
         first, second = pair_slices(offset, 24, 32)

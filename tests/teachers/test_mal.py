@@ -9,12 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pseudolabel.losses.boxes import projection_loss
 from pseudolabel.masks import pixel_window, resample
-from pseudolabel.synthetic import Scene, draw_scene
+from pseudolabel.pipelines.demo.scenes import Scene, draw_scene
 from pseudolabel.teachers.base import TeacherInput
-from pseudolabel.teachers.losses import projection_loss
-from pseudolabel.teachers.mal import Mal, MalConfig, mask_quality, outside_loss, start_loss
-from pseudolabel.teachers.mal_crops import (
+from pseudolabel.teachers.mal.crops import (
     CropBatch,
     canvas_extent,
     cut_canvases,
@@ -22,8 +21,9 @@ from pseudolabel.teachers.mal_crops import (
     sample_views,
     take,
 )
-from pseudolabel.teachers.mal_infer import MOST_VIEWS, MalTeacher, object_batch
-from pseudolabel.teachers.mal_network import build_network, fold_batch_norm, freeze_early
+from pseudolabel.teachers.mal.infer import MOST_VIEWS, MalTeacher, object_batch
+from pseudolabel.teachers.mal.method import Mal, MalConfig, mask_quality, outside_loss, start_loss
+from pseudolabel.teachers.mal.network import build_network, fold_batch_norm, freeze_early
 
 BOX = torch.tensor([[40.0, 20.0, 72.0, 60.0]])
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pseudolabel.teachers.mal_field import mean_field, shifted
+from pseudolabel.teachers.mal.field import mean_field, shifted
 
 
 def _plane(values: list[list[float]]) -> torch.Tensor:

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pseudolabel.teachers.mal import MalConfig, _Target
-from pseudolabel.teachers.mal_crops import Views
-from pseudolabel.teachers.mal_paste import _laid, with_pastes
+from pseudolabel.teachers.mal.crops import Views
+from pseudolabel.teachers.mal.method import MalConfig, _Target
+from pseudolabel.teachers.mal.paste import _laid, with_pastes
 
 SIDE, CELLS = 128, 32
 COLORS = torch.tensor([[200.0, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]])
@@ -85,7 +85,7 @@ def test_a_tutor_keeps_its_sides_ratio_in_the_image() -> None:
 
 
 def _places_of(views: Views) -> torch.Tensor:
-    from pseudolabel.teachers.mal_paste import _places
+    from pseudolabel.teachers.mal.paste import _places
 
     torch.manual_seed(0)
     return _places(views, torch.tensor([1, 0]))

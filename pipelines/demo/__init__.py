@@ -1,0 +1,1 @@
+"""`pseudolabel demo`: scenes that it draws for itself, and the way through all stages."""

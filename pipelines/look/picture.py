@@ -1,0 +1,137 @@
+"""Pictures of a run's pseudo labels: whole images with their masks, and a sheet of objects in order of score."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudolabel.config import Config, option
+from pseudolabel.errors import InputError
+from pseudolabel.pipelines.run.commit import atomic_path, read_part
+from pseudolabel.pipelines.run.made_categories import made_categories
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import Plan, read_plan
+
+if TYPE_CHECKING:
+    from pseudolabel.report.overlay import DrawnObject
+
+
+class PictureConfig(Config):
+    """What is drawn."""
+
+    images: int = option(4, "how many whole images", ge=0, le=10_000)
+    objects: int = option(36, "how many objects on the sheet, evenly over the ranks of score", ge=0, le=10_000)
+    ground_truth: Path | None = option(None, "COCO file with true masks, drawn as white outlines")
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """One image of the run with its pseudo labels."""
+
+    file_name: str
+    rows: list[dict[str, Any]]
+
+
+def draw_pictures(run: RunPaths, config: PictureConfig) -> list[Path]:
+    """Write `pictures/fuse/*.png` below the run folder; the paths, the sheet last.
+
+    Raises:
+        InputError: the run has no pseudo labels yet.
+    """
+    from pseudolabel.report.overlay import even_places
+
+    plan = read_plan(run)
+    labelled = list(_labelled_images(run, plan))
+    if not labelled:
+        raise InputError(f"{run.root} has no pseudo labels yet; make them with  pseudolabel fuse {run.root}")
+    truth = _truth(config.ground_truth)
+    parts = sorted(run.table("pseudo").glob("part-*.parquet"))
+    categories = plan.categories or made_categories(run, parts)
+    names = {category["id"]: str(category["name"]) for category in categories}
+    folder = run.pictures("fuse")
+    paths = [
+        _save(folder / f"{place:03d}.png", _whole_image(plan, image, names, truth))
+        for place, image in enumerate(labelled[place] for place in even_places(len(labelled), config.images))
+    ]
+    if config.objects:
+        paths.append(_save(folder / "objects.png", _sheet(plan, labelled, names, truth, config.objects)))
+    return paths
+
+
+def _labelled_images(run: RunPaths, plan: Plan) -> Iterator[_Labelled]:
+    for shard in range(plan.num_shards):
+        manifest, pseudo = (run.part(table, shard, plan.num_shards) for table in ("manifest", "pseudo"))
+        if not pseudo.exists():
+            continue
+        images = read_part(manifest, ["image_key", "file_name"]).to_pylist()
+        files = {row["image_key"]: row["file_name"] for row in images}
+        rows = defaultdict(list)
+        for row in read_part(pseudo).to_pylist():
+            if row["status"] == "ok" and not row["iscrowd"]:
+                rows[row["image_key"]].append(row)
+        yield from (_Labelled(files[key], objects) for key, objects in sorted(rows.items()))
+
+
+def _whole_image(plan: Plan, image: _Labelled, names: dict[int, str], truth: dict[int, Any]) -> Any:
+    from pseudolabel.report.overlay import overlay_picture
+
+    pixels = _load(plan, image.file_name)
+    return overlay_picture(pixels, [_drawn(row, names, truth, pixels.shape[:2]) for row in image.rows], scale=2)
+
+
+def _sheet(plan: Plan, labelled: list[_Labelled], names: dict[int, str], truth: dict[int, Any], count: int) -> Any:
+    from pseudolabel.report.overlay import SheetEntry, contact_sheet, even_places
+
+    ranked = sorted(
+        ((row["score"], row["annotation_id"] or 0, image.file_name, row) for image in labelled for row in image.rows),
+        key=lambda entry: entry[:3],
+    )
+    entries = []
+    for place in even_places(len(ranked), count):
+        score, _, file_name, row = ranked[place]
+        pixels = _load(plan, file_name)
+        entries.append(SheetEntry(pixels, _drawn(row, names, truth, pixels.shape[:2]), score))
+    return contact_sheet(entries)
+
+
+def _drawn(
+    row: dict[str, Any], names: dict[int, str], truth: dict[int, Any], size_hw: tuple[int, int]
+) -> "DrawnObject":
+    from pseudolabel.report.overlay import DrawnObject
+    from pseudolabel.rle import decode_crop, from_segmentation
+
+    x, y, width, height = row["source_bbox_xywh"] or row["bbox_xywh"]
+    true_segmentation = truth.get(row["annotation_id"])
+    decision = "" if row["decision"] == "keep" else f" {row['decision']}"
+    return DrawnObject(
+        mask=decode_crop(row["segmentation"]),
+        label=f"{names[row['category_id']]} {row['score']:.2f}{decision}",
+        box_xyxy=(x, y, x + width, y + height),
+        truth=decode_crop(from_segmentation(true_segmentation, size_hw)) if true_segmentation else None,
+    )
+
+
+def _truth(path: Path | None) -> dict[int, Any]:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a COCO file ({error})") from None
+    return {row["id"]: row["segmentation"] for row in content["annotations"] if not row["iscrowd"]}
+
+
+def _load(plan: Plan, file_name: str) -> Any:
+    from pseudolabel.images import load_image
+
+    return load_image(plan.images_root, file_name, exif=plan.exif)
+
+
+def _save(path: Path, pixels: Any) -> Path:
+    from PIL import Image
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+    return path

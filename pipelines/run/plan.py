@@ -1,0 +1,247 @@
+"""The frozen plan of a run: which image belongs to which shard, written once, read by every worker.
+
+`plan.json` holds what is said once for the run (categories, image folder, EXIF rule), `plan/part-*.parquet` the rows of
+each shard as the reader gave them. Rows go to shards by a hash of their image key, so the assignment does not depend on
+the order of the input. Reading is streamed: rows wait in one spool file per shard, never all in memory.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pseudolabel import records
+from pseudolabel.errors import InputError, MachineError, StaleOutputError
+from pseudolabel.pipelines.run.commit import Footer, commit_table, read_part, temporary_name
+from pseudolabel.pipelines.run.paths import RunPaths
+
+PLAN_STAGE = "plan"
+_SPOOL_ROWS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is fixed for a whole run."""
+
+    num_shards: int
+    images_root: str
+    exif: Literal["transpose", "ignore"]
+    source: str
+    n_images: int
+    n_objects: int
+    rejected: dict[str, int]
+    categories: list[dict[str, Any]]
+    info: dict[str, Any]
+    licenses: list[dict[str, Any]]
+    digest: str
+    shard_digests: list[str] = field(default_factory=list)
+    format_version: int = records.FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What a plan is made from."""
+
+    images_root: str | Path
+    source: str
+    num_shards: int
+    exif: Literal["transpose", "ignore"]
+    categories: list[dict[str, Any]]
+    info: dict[str, Any]
+    licenses: list[dict[str, Any]]
+
+
+def shard_of(image_key: str, num_shards: int) -> int:
+    """The shard of an image: the same for every order of the input and on every machine.
+
+    Args:
+        image_key: or what several images have in common that belong into one shard.
+    """
+    digest = hashlib.blake2b(image_key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % num_shards
+
+
+def read_plan(run: RunPaths) -> Plan:
+    """The plan of a run folder.
+
+    Raises:
+        InputError: there is none, or it is not one of ours.
+    """
+    try:
+        values = json.loads(run.plan.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{run.root} holds no plan; make one with  pseudolabel shard {run.root} --images DIR"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{run.plan}: not a plan ({error})") from None
+    if not isinstance(values, dict) or values.get("format_version", 0) > records.FORMAT_VERSION:
+        raise InputError(f"{run.plan}: written by a newer pseudolabel, or not a plan")
+    return Plan(**values)
+
+
+def write_plan(run: RunPaths, request: PlanRequest, rows: Iterable[Mapping[str, Any]]) -> Plan:
+    """Assign every row to its shard and freeze the result; an equal plan that is there already is kept.
+
+    Raises:
+        StaleOutputError: another plan is there.
+        InputError: the folder holds other things, or there is not one image.
+    """
+    _refuse_foreign_folder(run)
+    counts: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    with _spool(run) as folder:
+        _spool_rows(rows, folder, request.num_shards, counts, rejected)
+        if not counts["images"]:
+            raise InputError(f"{request.source}: not one usable image (rejected: {dict(rejected) or 'none'})")
+        digests = [_shard_digest(folder, shard) for shard in range(request.num_shards)]
+        plan = _plan(request, counts, rejected, digests)
+        existing = _existing_plan(run, plan)
+        if existing is not None:
+            return existing
+        for shard, digest in enumerate(digests):
+            _commit_shard(run, folder, shard, request.num_shards, digest)
+    return _freeze(run, plan)
+
+
+def load_plan_shard(run: RunPaths, shard: int, num_shards: int) -> Any:
+    """The plan's rows of one shard as a table of `records.MANIFEST`."""
+    return read_part(run.part(PLAN_STAGE, shard, num_shards))
+
+
+def _plan(request: PlanRequest, counts: Counter[str], rejected: Counter[str], digests: list[str]) -> Plan:
+    said = {"root": str(request.images_root), "exif": request.exif, "categories": request.categories}
+    digest = hashlib.sha256(json.dumps([said, digests], sort_keys=True).encode()).hexdigest()
+    return Plan(
+        num_shards=request.num_shards,
+        images_root=str(request.images_root),
+        exif=request.exif,
+        source=request.source,
+        n_images=counts["images"],
+        n_objects=counts["objects"],
+        rejected=dict(sorted(rejected.items())),
+        categories=request.categories,
+        info=request.info,
+        licenses=request.licenses,
+        digest=digest,
+        shard_digests=digests,
+    )
+
+
+def _refuse_foreign_folder(run: RunPaths) -> None:
+    if run.root.exists() and not run.root.is_dir():
+        raise InputError(f"{run.root} is a file; give a folder for the run")
+    names = (
+        {path.name for path in run.root.iterdir()} if run.root.is_dir() else set()
+    )  # one look: others may be starting
+    ours = bool(names & {run.plan.name, PLAN_STAGE})  # of one look: others may be starting
+    if not ours and any(not name.startswith(".") for name in names):
+        raise InputError(f"{run.root} is not empty and not a run of pseudolabel; choose another folder")
+
+
+@contextmanager
+def _spool(run: RunPaths) -> Iterator[Path]:
+    folder = run.root / f".spool.{uuid.uuid4().hex[:12]}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise MachineError(f"cannot write {run.root}: {error.strerror}") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _spool_rows(
+    rows: Iterable[Mapping[str, Any]],
+    folder: Path,
+    num_shards: int,
+    counts: Counter[str],
+    rejected: Counter[str],
+) -> None:
+    waiting: dict[int, list[str]] = {}
+    for number, row in enumerate(rows, start=1):
+        if row["status"] == "rejected":
+            rejected[row["reason"]] += 1
+        else:
+            counts["images"] += 1
+            counts["objects"] += len(row.get("objects") or ())
+        together = row.get("shard_key") or row["image_key"]
+        told = {key: value for key, value in row.items() if key != "shard_key"}
+        waiting.setdefault(shard_of(together, num_shards), []).append(json.dumps(told, sort_keys=True))
+        if number % _SPOOL_ROWS == 0:
+            _flush(waiting, folder)
+    _flush(waiting, folder)
+
+
+def _flush(waiting: dict[int, list[str]], folder: Path) -> None:
+    for shard, lines in waiting.items():
+        with (folder / f"{shard:05d}").open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+    waiting.clear()
+
+
+def _shard_digest(folder: Path, shard: int) -> str:
+    return hashlib.sha256("\n".join(_spooled_lines(folder, shard)).encode()).hexdigest()
+
+
+def _spooled_lines(folder: Path, shard: int) -> list[str]:
+    path = folder / f"{shard:05d}"
+    return sorted(path.read_text(encoding="utf-8").split("\n")[:-1]) if path.exists() else []
+
+
+def _commit_shard(run: RunPaths, folder: Path, shard: int, num_shards: int, digest: str) -> None:
+    rows = [json.loads(line) for line in _spooled_lines(folder, shard)]
+    rows.sort(key=lambda row: (row["image_key"], row.get("annotation_id") is not None, row.get("annotation_id") or 0))
+    table = records.table_from_rows(rows, records.MANIFEST)
+    n_rejected = sum(row["status"] == "rejected" for row in rows)
+    footer = Footer(
+        stage=PLAN_STAGE,
+        stage_version=1,
+        fingerprint=digest,
+        shard=shard,
+        num_shards=num_shards,
+        n_in=len(rows),
+        n_ok=len(rows) - n_rejected,
+        n_rejected=n_rejected,
+    )
+    commit_table(table, run.part(PLAN_STAGE, shard, num_shards), footer)
+
+
+def _existing_plan(run: RunPaths, plan: Plan) -> Plan | None:
+    if not run.plan.exists():
+        return None
+    existing = read_plan(run)
+    if existing.digest == plan.digest:
+        return existing
+    what = next(
+        (
+            f"{name} {getattr(existing, name)} -> {getattr(plan, name)}"
+            for name in ("num_shards", "images_root", "exif", "n_images", "n_objects")
+            if getattr(existing, name) != getattr(plan, name)
+        ),
+        "the input's content changed",
+    )
+    raise StaleOutputError(f"{run.root} already has another plan: {what}; use another run folder, or delete this one")
+
+
+def _freeze(run: RunPaths, plan: Plan) -> Plan:
+    """Make plan.json by a link, which fails where another process was faster: whoever wins, all use the same one."""
+    temporary = run.root / temporary_name(run.plan.name)
+    temporary.write_text(json.dumps(asdict(plan), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        os.link(temporary, run.plan)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+    existing = _existing_plan(run, plan)
+    assert existing is not None, "plan.json was just made"
+    return existing

@@ -1,0 +1,1 @@
+"""What is asked of a finished run or a trained model."""

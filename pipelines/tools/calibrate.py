@@ -1,0 +1,192 @@
+"""`calibrate`: from a small audited set, what the scores of a run mean as expected mask IoU."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pseudolabel.config import Config, option
+from pseudolabel.errors import InputError, QualityGateError
+from pseudolabel.pipelines.run.commit import read_footer, read_part, write_text_atomically
+from pseudolabel.pipelines.run.fingerprint import file_sha256
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
+from pseudolabel.pipelines.work.job import library_versions
+
+Row = dict[str, Any]
+
+
+class CalibrateConfig(Config):
+    """What is learned from what."""
+
+    ground_truth: Path = option(..., "COCO file with true masks of some or all objects, under the ids of the boxes")
+    output: Path | None = option(None, "where the calibration goes; default: calibration.json in the run folder")
+    target_precision: float | None = option(None, "choose the score from which this share of masks is good", gt=0, le=1)
+    at_iou: float = option(0.75, "what a good mask is, for --target-precision", gt=0, le=1)
+    seed: int = option(0, "of the bootstrap", ge=0)
+
+
+def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
+    """Fits and saves a calibration, draws its reliability curve, and says how good it is on images it has not seen.
+
+    Keys: `n, images, spearman_before, spearman, ece_before, ece, risk_coverage_before, risk_coverage,
+    risk_coverage_oracle, threshold, calibration, picture`. All figures after calibration are of five calibrations, each
+    measured on the fifth of the images that it was not learned from; the one saved is learned from all.
+
+    Raises:
+        InputError: there are no pseudo labels, or too few of them are in the ground truth.
+        QualityGateError: no score reaches the wanted precision.
+    """
+    from pseudolabel.fusion.calibration import fit_calibration
+
+    parts = _pseudo_parts(run)
+    rows, ious = audited(parts, config.ground_truth)
+    calibration = fit_calibration(rows, ious, provenance=_provenance(run, parts, config), seed=config.seed)
+    path = config.output or run.root / "calibration.json"
+    write_text_atomically(path, calibration.to_json() + "\n")
+    held_out = held_out_scores(rows, ious)
+    picture = _draw(run, rows, held_out, ious)
+    figures = _figures(rows, held_out, ious) | {"calibration": str(path), "picture": str(picture)}
+    return figures | {"threshold": _threshold(held_out, ious, config)}
+
+
+def audited(parts: Sequence[Path], ground_truth: Path) -> tuple[list[Row], Any]:
+    """The rows of pseudo labels whose object is in the ground truth, with their true mask IoU; crowds are no objects.
+
+    Raises:
+        InputError: the ground truth cannot be read.
+    """
+    import numpy as np
+
+    from pseudolabel.metrics.mask_iou import rle_iou
+    from pseudolabel.metrics.objects import read_json, read_truth
+
+    truth = read_truth(read_json(ground_truth), where=str(ground_truth))
+    true_masks = {one.annotation_id: one.mask for one in truth.objects if not one.is_crowd}
+    rows = [row for row in _labels(parts) if row["annotation_id"] in true_masks]
+    ious = [rle_iou(row["segmentation"], true_masks[row["annotation_id"]]) for row in rows]
+    return rows, np.array(ious, dtype=np.float64)
+
+
+def format_calibration(figures: Mapping[str, Any]) -> str:
+    """The figures for people."""
+    lines = [
+        f"{figures['n']} audited masks in {figures['images']} images; after calibration on images not learned from",
+        _line("rank correlation with IoU", figures["spearman_before"], figures["spearman"]),
+        _line("expected calibration error", figures["ece_before"], figures["ece"]),
+        _line("area under risk-coverage", figures["risk_coverage_before"], figures["risk_coverage"])
+        + f" (oracle {figures['risk_coverage_oracle']:.3f})",
+    ]
+    threshold = figures["threshold"]
+    if threshold is not None:
+        lines.append(
+            f"--keep-score {threshold['calibrated_iou']:.4f}: {threshold['precision']:.1%} of the {threshold['kept']} "
+            f"kept masks (of {threshold['of']}) have IoU {threshold['at_iou']:g} or more"
+        )
+    return "\n".join([*lines, f"use it with  --calibration {figures['calibration']}"])
+
+
+def _line(what: str, before: float | None, after: float | None) -> str:
+    before_text, after_text = ("-" if value is None else f"{value:.3f}" for value in (before, after))
+    return f"{what:<28} {before_text} -> {after_text}"
+
+
+def _pseudo_parts(run: RunPaths) -> list[Path]:
+    num_shards = read_plan(run).num_shards
+    parts = [run.part("pseudo", shard, num_shards) for shard in range(num_shards)]
+    missing = [path for path in parts if not path.exists()]
+    if missing:
+        raise InputError(f"{missing[0]} is missing ({len(missing)} of {num_shards}); run  pseudolabel fuse {run.root}")
+    return parts
+
+
+def _labels(parts: Sequence[Path]) -> Iterator[Row]:
+    for part in parts:
+        for row in read_part(part).to_pylist():
+            if row["status"] == "ok" and not row["iscrowd"]:
+                yield row
+
+
+def held_out_scores(rows: Sequence[Row], ious: Any) -> Any:
+    """Every object's calibrated score by a calibration that was learned without its image."""
+    import numpy as np
+
+    from pseudolabel.fusion.calibration import fit_calibration, image_folds
+
+    fold = image_folds([row["image_key"] for row in rows])
+    out = np.empty(len(rows))
+    for k in sorted(set(fold.tolist())):
+        inner = [row for row, f in zip(rows, fold, strict=True) if f != k]
+        learned = fit_calibration(inner, ious[fold != k], bootstraps=0)
+        out[fold == k] = learned.expected_iou([row for row, f in zip(rows, fold, strict=True) if f == k])
+    return out
+
+
+def _figures(rows: Sequence[Row], held_out: Any, ious: Any) -> Row:
+    import numpy as np
+
+    from pseudolabel.metrics import calibration as measure
+
+    before = np.array([row["score"] for row in rows], dtype=np.float64)
+    return {
+        "n": len(rows),
+        "images": len({row["image_key"] for row in rows}),
+        "spearman_before": measure.spearman(before, ious),
+        "spearman": measure.spearman(held_out, ious),
+        "ece_before": measure.expected_calibration_error(before, ious),
+        "ece": measure.expected_calibration_error(held_out, ious),
+        "risk_coverage_before": measure.risk_coverage_area(before, ious),
+        "risk_coverage": measure.risk_coverage_area(held_out, ious),
+        "risk_coverage_oracle": measure.oracle_risk_coverage_area(ious),
+    }
+
+
+def _threshold(held_out: Any, ious: Any, config: CalibrateConfig) -> Row | None:
+    from pseudolabel.fusion.calibration import threshold_for
+
+    if config.target_precision is None:
+        return None
+    found = threshold_for(held_out, ious, target_precision=config.target_precision, at_iou=config.at_iou)
+    if found is None:
+        raise QualityGateError(
+            f"no score reaches it: even of the best masks fewer than {config.target_precision:.0%} have "
+            f"IoU {config.at_iou:g}; lower --target-precision or --at-iou"
+        )
+    return {
+        "calibrated_iou": found.calibrated_iou,
+        "precision": found.precision,
+        "kept": found.kept,
+        "of": found.of,
+        "target_precision": config.target_precision,
+        "at_iou": config.at_iou,
+    }
+
+
+def _provenance(run: RunPaths, parts: Sequence[Path], config: CalibrateConfig) -> Row:
+    return {
+        "ground_truth_sha256": file_sha256(config.ground_truth),
+        "pseudo_fingerprints": [read_footer(part).fingerprint for part in parts],
+        "fuse": read_footer(parts[0]).config,
+        "seed": config.seed,
+        "versions": library_versions(),
+    }
+
+
+def _draw(run: RunPaths, rows: Sequence[Row], held_out: Any, ious: Any) -> Path:
+    """The reliability curve before and after, as a PNG."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from pseudolabel.metrics.calibration import reliability_bins
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="score", ylabel="mean IoU with the true mask", xlim=(0, 1), ylim=(0, 1))
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    before = np.array([row["score"] for row in rows], dtype=np.float64)
+    for name, scores in (("score", before), ("calibrated, images not learned from", held_out)):
+        bins = reliability_bins(scores, ious)
+        axes.plot([b.mean_score for b in bins], [b.mean_iou for b in bins], marker="o", label=name)
+    axes.legend(loc="upper left")
+    path = run.pictures("calibrate") / "reliability.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    return path

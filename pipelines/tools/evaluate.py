@@ -1,0 +1,140 @@
+"""`evaluate`: a run's masks against the truth, beside the boxes themselves."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pseudolabel.config import Config, option
+from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.registry import did_you_mean
+
+
+class EvaluateConfig(Config):
+    """What is measured against what."""
+
+    ground_truth: Path = option(..., "COCO file with true masks under the ids of the boxes file")
+    predictions: Path | None = option(None, "COCO file to measure; default: the run's pseudo/instances.json")
+    categories: list[str] = option([], "class names to measure; default: all")
+    min_area: int = option(0, "least area of a true mask, in pixels", ge=0)
+
+
+def run_evaluation(run: RunPaths, config: EvaluateConfig) -> dict[str, Any]:
+    """The figures of a run; see `evaluate`."""
+    predictions = config.predictions or run.table("pseudo") / "instances.json"
+    if not predictions.exists():
+        raise InputError(f"{predictions} does not exist. Make it with  pseudolabel fuse {run.root}")
+    return evaluate(predictions, config.ground_truth, categories=tuple(config.categories), min_area_px=config.min_area)
+
+
+def evaluate(
+    run_or_instances: Path, ground_truth: Path, *, categories: tuple[str, ...] = (), min_area_px: int = 0
+) -> dict[str, Any]:
+    """Mask IoU per true object and COCO's mask AP, all as plain JSON values.
+
+    Keys: `n, mean_iou, mean_iou_interval, iou_over_50, iou_over_75, ap, ap50, ap75, spearman, ece, risk_coverage,
+    risk_coverage_oracle, n_predictions, per_class, per_size, left_out`, and in `baseline_box` the same for "the box is
+    the mask" over the same objects. An object without a prediction of its annotation id has IoU 0. A file whose
+    `info.pseudolabel.annotation_ids` is `made` shares no ids with the truth; then only AP is measured, and categories
+    are matched by their names.
+
+    Args:
+        run_or_instances: a run folder, or a COCO file of masks with scores.
+        ground_truth: a COCO file with polygons or RLE; its crowds are no objects.
+        categories: class names that count, all where empty.
+        min_area_px: least number of pixels of a true mask that counts.
+
+    Raises:
+        InputError: a file is missing or damaged, or the masks belong to other annotations than the truth's.
+        ConfigError: a class name is unknown.
+    """
+    from pseudolabel.metrics.comparison import Selection, compare
+    from pseudolabel.metrics.objects import read_json, read_predictions, read_truth
+
+    path = run_or_instances
+    if path.is_dir():
+        path = RunPaths(path).table("pseudo") / "instances.json"
+    truth = read_truth(read_json(ground_truth), where=str(ground_truth))
+    _check_names(categories, truth.class_names.values())
+    content = read_json(path)
+    by_id = _shares_ids(content)
+    if not by_id:
+        content = _with_ids_of(content, truth.class_names, ground_truth)
+    predictions = read_predictions(content, truth, where=str(path))
+    if by_id:
+        _check_ids(predictions, truth, path, ground_truth)
+    figures = compare(truth, predictions, Selection(categories, min_area_px), by_id=by_id)
+    return figures | {"left_out": dict(truth.left_out)}
+
+
+def _shares_ids(content: Mapping[str, Any]) -> bool:
+    ours = (content.get("info") or {}).get("pseudolabel") or {}
+    return bool(ours.get("annotation_ids") != "made")
+
+
+def _with_ids_of(content: dict[str, Any], class_names: Mapping[int, str], ground_truth: Path) -> dict[str, Any]:
+    """The content with the truth's category ids: a run of bare images has those of its segmenter."""
+    from pseudolabel.metrics.categories import file_ids, renumbered
+
+    ids = file_ids(content["categories"], class_names, where=str(ground_truth))
+    return {**content, "annotations": renumbered(content["annotations"], ids)}
+
+
+def _check_ids(predictions: list[Any], truth: Any, path: Path, ground_truth: Path) -> None:
+    known = {(row.image_id, row.annotation_id) for row in truth.objects}
+    if predictions and not any((row.image_id, row.annotation_id) in known for row in predictions):
+        raise InputError(
+            f"{path}: none of its {len(predictions)} annotations has the id and image of one in {ground_truth}. "
+            "Was the run made from another boxes file?"
+        )
+
+
+def _check_names(categories: tuple[str, ...], known: Any) -> None:
+    unknown = [name for name in categories if name not in set(known)]
+    if unknown:
+        raise ConfigError(f"no class is called {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+_COLUMNS = ("mean_iou", "iou_over_50", "iou_over_75", "ap", "ap50", "ap75")
+_TITLES = ("objects", "mean IoU", "> 0.50", "> 0.75", "AP", "AP50", "AP75", "box: IoU", "box: AP")
+
+
+def format_figures(figures: Mapping[str, Any]) -> str:
+    """A table: all objects, each size, each class; to the right the same of the boxes themselves."""
+    rows = [("", *_TITLES), *_body(figures)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = ["  ".join(_aligned(cell, widths[place], place) for place, cell in enumerate(row)) for row in rows]
+    return "\n".join([*(line.rstrip() for line in lines), *_below(figures)])
+
+
+def _body(figures: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    box = figures["baseline_box"]
+    yield _line("all", figures, box)
+    for block in ("per_size", "per_class"):
+        for name, own in figures[block].items():
+            yield _line(name, own, box[block][name])
+
+
+def _line(name: str, own: Mapping[str, Any], box: Mapping[str, Any]) -> tuple[str, ...]:
+    cells = [_cell(own.get(column)) for column in _COLUMNS]
+    return (name, str(own["n"]), *cells, _cell(box["mean_iou"]), _cell(box.get("ap")))
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _aligned(cell: str, width: int, place: int) -> str:
+    return cell.ljust(width) if place == 0 else cell.rjust(width)
+
+
+def _below(figures: Mapping[str, Any]) -> Iterator[str]:
+    if figures["mean_iou_interval"]:
+        low, high = figures["mean_iou_interval"]
+        yield f"mean IoU {_cell(figures['mean_iou'])}, 95 % interval over images {low:.3f} to {high:.3f}"
+    if figures["ece"] is not None:
+        yield f"score and IoU: rank correlation {_cell(figures['spearman'])}, calibration error {figures['ece']:.3f}"
+    for reason, count in figures["left_out"].items():
+        yield f"left out of the truth: {count} x {reason}"

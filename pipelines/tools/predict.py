@@ -1,0 +1,135 @@
+"""`predict`: a trained student on a folder of images, as COCO results and pictures."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pseudolabel.config import Config, option
+from pseudolabel.errors import InputError
+from pseudolabel.pipelines.run.commit import atomic_path, write_text_atomically
+from pseudolabel.pipelines.work.device import resolve_device
+
+if TYPE_CHECKING:
+    from pseudolabel.students.base import Instances
+    from pseudolabel.students.save import TrainedStudent
+
+
+class PredictConfig(Config):
+    """Options of `predict`."""
+
+    images: Path = option(..., "folder of images")
+    out: Path = option(..., "folder that takes results.json, images.json and pictures")
+    annotations: Path | None = option(None, "COCO file that says which images, and their ids; default: all, from 1")
+    ground_truth: Path | None = option(None, "COCO file with true masks to measure the AP against")
+    image_px: int = option(0, "longer side of an image; 0 = as in training", ge=0)
+    least_score: float = option(0.05, "lower scores are left out of results.json", ge=0, le=1)
+    pictures: int = option(8, "how many images are drawn", ge=0)
+    exif: Literal["transpose", "ignore"] = option("transpose", "what is done with a rotation in the file")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: int = option(0, "CPU threads; 0 = torch's choice", ge=0)
+
+
+def predict(weights: Path, config: PredictConfig) -> dict[str, Any]:
+    """Write `results.json` (COCO's results form), `images.json` (ids and names) and pictures; a summary with the AP.
+
+    An image that cannot be read is listed in `images.json` with its reason, and counted.
+
+    Raises:
+        InputError: no image, or the weights or a COCO file are damaged.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from pseudolabel.students.pictures import coco_rows
+    from pseudolabel.students.save import load_student
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    trained = load_student(weights, device=resolve_device(config.device, stage_uses_gpu=True))
+    images = list(_images(config))
+    if not images:
+        raise InputError(f"{config.images}: no images to predict on")
+    rows: list[dict[str, Any]] = []
+    drawn = set(_drawn(len(images), config.pictures))
+    for place, image in enumerate(tqdm(images, desc="predict", unit="image", leave=False, disable=None)):
+        found = _predicted(trained, image, config)
+        if found is None:
+            continue
+        kept = [row for row in coco_rows(found, image["id"], trained.categories) if row["score"] >= config.least_score]
+        rows += kept
+        if place in drawn:
+            _draw(trained, image, found, config)
+    write_text_atomically(config.out / "results.json", json.dumps(rows))
+    header = {"images": images, "categories": list(trained.categories)}
+    write_text_atomically(config.out / "images.json", json.dumps(header, indent=1))
+    rejected = sum("reason" in image for image in images)
+    summary = {"stage": "predict", "images": len(images), "rejected": rejected, "instances": len(rows)}
+    truth = config.ground_truth
+    return summary | ({"figures": measure(rows, truth, trained.categories)} if truth else {})
+
+
+def measure(
+    results: list[dict[str, Any]], ground_truth: Path, categories: Sequence[Mapping[str, Any]]
+) -> dict[str, float | None]:
+    """Mask AP of rows in COCO's results form, whose categories the file has under the same names.
+
+    Raises:
+        InputError: the file is damaged, or has none of the categories.
+    """
+    from pseudolabel.metrics.categories import file_ids, renumbered
+    from pseudolabel.metrics.coco_ap import mask_ap
+    from pseudolabel.metrics.objects import read_json, read_truth
+    from pseudolabel.students.pictures import as_predictions
+
+    truth = read_truth(read_json(ground_truth), where=str(ground_truth))
+    known = [row for row in results if row["image_id"] in truth.sizes_hw]
+    ids = file_ids(categories, truth.class_names, where=str(ground_truth))
+    ap = mask_ap(truth.objects, as_predictions(renumbered(known, ids)))
+    names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+    return {name: getattr(ap, name) for name in names}
+
+
+def _images(config: PredictConfig) -> Iterator[dict[str, Any]]:
+    """Id and name of every image, in order; ids are those of the annotations or the truth, where one is given."""
+    from pseudolabel.datasets.folder import FolderDataset
+    from pseudolabel.metrics.objects import read_json
+
+    listed = config.annotations or config.ground_truth
+    if listed is not None:
+        for row in read_json(listed)["images"]:
+            yield {"id": int(row["id"]), "file_name": str(row["file_name"])}
+        return
+    names = sorted(row["file_name"] for row in FolderDataset(config.images, None, exif=config.exif).rows())
+    yield from ({"id": number, "file_name": name} for number, name in enumerate(names, start=1))
+
+
+def _predicted(trained: "TrainedStudent", image: dict[str, Any], config: PredictConfig) -> "Instances | None":
+    """The instances of an image; None, and a reason beside its name, where it cannot be read."""
+    from pseudolabel.students.evaluation import read_pixels
+
+    try:
+        pixels = read_pixels(config.images, image["file_name"], config.exif)
+    except InputError as error:
+        image["reason"] = str(error)
+        return None
+    return trained.student.predict([pixels], image_px=config.image_px or trained.image_px)[0]
+
+
+def _draw(trained: "TrainedStudent", image: dict[str, Any], found: "Instances", config: PredictConfig) -> None:
+    from PIL import Image
+
+    from pseudolabel.students.evaluation import read_pixels
+    from pseudolabel.students.pictures import instances_picture
+
+    pixels = read_pixels(config.images, image["file_name"], config.exif).numpy().transpose(1, 2, 0)
+    names = [row["name"] for row in trained.categories] if len(trained.categories) > 1 else [""]
+    picture = instances_picture(pixels, found, names)
+    with atomic_path(config.out / "pictures" / f"{image['id']}.png") as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def _drawn(count: int, wanted: int) -> list[int]:
+    from pseudolabel.report.overlay import even_places
+
+    return even_places(count, wanted)

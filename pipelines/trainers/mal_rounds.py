@@ -1,0 +1,183 @@
+"""Later rounds of the box-conditioned teacher: what the last round's network and the run's other sources agree on,
+fused and fitted to the colours as `fuse` does it, is what the next round's network learns from, mask by mask as far as
+its score goes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudolabel.pipelines.run.commit import atomic_path, read_part
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pseudolabel.fusion.candidates import Candidate, Target
+    from pseudolabel.fusion.labels import LabelSettings
+    from pseudolabel.teachers.base import Teacher
+
+TARGET_CELLS = 96  # side of a target over its canvas
+VIEWS = 6
+_IMAGES_AT_ONCE = 16  # their objects fill the batches
+
+
+@dataclass(frozen=True, slots=True)
+class BoxedImage:
+    """An image of the run with the boxes that are fit to learn from."""
+
+    key: str
+    shard: int
+    file_name: str
+    size_wh: tuple[int, int]
+    objects: "tuple[Target, ...]"
+
+    @property
+    def boxes_xyxy(self) -> list[list[float]]:
+        return [list(one.box_xyxy) for one in self.objects]
+
+    @property
+    def category_ids(self) -> list[int]:
+        return [one.category_id for one in self.objects]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Soft masks over the canvases of all objects, and how much each is believed."""
+
+    masks: "np.ndarray"  # uint8 (n, TARGET_CELLS, TARGET_CELLS), 255 = certain
+    scores: "np.ndarray"  # float32 (n,), 0 where no source had a mask
+
+
+def fused_targets(
+    run: RunPaths,
+    plan: Plan,
+    images: Sequence[BoxedImage],
+    teacher: "Teacher | None",
+    guides: Sequence[str],
+    path: Path,
+) -> Targets:
+    """The targets of every object, from `path` where an earlier, stopped call has written them.
+
+    Args:
+        teacher: the last round's, None before there is one.
+        guides: candidate tables beside the teacher, such as `semantic`.
+        path: an .npy file; the scores lie beside it.
+    """
+    import numpy as np
+
+    scores = path.with_suffix(".scores.npy")
+    if not (path.exists() and scores.exists()):
+        count = sum(len(image.objects) for image in images)
+        with atomic_path(path) as temporary:
+            file = np.lib.format.open_memmap(temporary, "w+", np.uint8, (count, TARGET_CELLS, TARGET_CELLS))
+            found = np.zeros(count, dtype=np.float32)
+            for place, (mask, score) in enumerate(_labels(run, plan, images, teacher, guides)):
+                file[place], found[place] = mask, score
+            file.flush()
+        with atomic_path(scores) as temporary, temporary.open("wb") as stream:
+            np.save(stream, found)
+    return Targets(np.load(path, mmap_mode="r"), np.load(scores))
+
+
+def _labels(
+    run: RunPaths,
+    plan: Plan,
+    images: Sequence[BoxedImage],
+    teacher: "Teacher | None",
+    guides: Sequence[str],
+) -> "Iterator[tuple[np.ndarray, float]]":
+    import numpy as np
+    from tqdm import tqdm
+
+    from pseudolabel.pipelines.trainers.mal import load_pixels
+    from pseudolabel.teachers.base import TeacherInput
+
+    others = _Guides(run, plan, guides)
+    settings = _settings(len(guides) + (teacher is not None))
+    shown = tqdm(total=len(images), desc="label for the next round", unit="image", leave=False, disable=None)
+    for first in range(0, len(images), _IMAGES_AT_ONCE):
+        some = images[first : first + _IMAGES_AT_ONCE]
+        asked = [
+            TeacherInput(
+                load_pixels(plan, image.file_name),
+                np.array(image.boxes_xyxy, dtype=np.float32),
+                category_ids=np.array(image.category_ids),
+            )
+            for image in some
+        ]
+        found = [[] for _ in some] if teacher is None else teacher.predict(asked)
+        for image, one, own in zip(some, asked, found, strict=True):
+            candidates = [_bound(candidate, image) for candidate in own] + others.of(image)
+            yield from _image_labels(image, one.pixels, candidates, settings)
+        shown.update(len(some))
+    shown.close()
+
+
+def _image_labels(
+    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]", settings: "LabelSettings"
+) -> "Iterator[tuple[np.ndarray, float]]":
+    """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them."""
+    import numpy as np
+
+    from pseudolabel.fusion.labels import settled_labels
+    from pseudolabel.fusion.refine import Seen
+    from pseudolabel.masks import resample
+
+    labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, Seen(pixels))
+    for label, target in zip(labels, image.objects, strict=True):
+        if label.fused is None or label.verdict is not None:
+            yield np.zeros((TARGET_CELLS, TARGET_CELLS), dtype=np.uint8), 0.0
+            continue
+        soft = resample(label.fused.probability, label.window, _canvas_grid(target))
+        yield np.rint(soft * 255).astype(np.uint8), label.score
+
+
+def _settings(num_sources: int) -> "LabelSettings":
+    """How so many sources are fused between two rounds.
+
+    Other than beside the last teacher, guides keep their full weight here in every round: the next network begins from
+    the start again, so that what it hears of them is not yet in it.
+    """
+    from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
+
+    return label_settings(FuseConfig(score="expected"), has_boxes=True, weights=[1.0] * num_sources)
+
+
+def _canvas_grid(target: "Target") -> Any:
+    import torch
+
+    from pseudolabel.masks import Grid
+    from pseudolabel.teachers.mal.crops import canvas_extent
+
+    left, top, right, bottom = canvas_extent(torch.tensor([target.box_xyxy]))[0].tolist()
+    return Grid(left, top, (right - left) / TARGET_CELLS, (bottom - top) / TARGET_CELLS, TARGET_CELLS, TARGET_CELLS)
+
+
+def _bound(one: Any, image: BoxedImage) -> "Candidate":
+    """A mask of the teacher as the fusion takes it."""
+    from pseudolabel.fusion.candidates import Candidate
+
+    target = image.objects[one.given]
+    return Candidate(
+        "teacher", target.annotation_id, target.category_id, one.box_xyxy, one.box_score, one.box_iou, one.mask
+    )
+
+
+class _Guides:
+    """The rows of some candidate tables, shard by shard."""
+
+    def __init__(self, run: RunPaths, plan: Plan, names: Sequence[str]) -> None:
+        self._run, self._plan, self._names = run, plan, names
+        self._shard = -1
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+
+    def of(self, image: BoxedImage) -> "list[Candidate]":
+        from pseudolabel.fusion.candidates import candidate_from_row, rows_by_image
+
+        if image.shard != self._shard and self._names:
+            parts = [self._run.part(f"candidates/{name}", image.shard, self._plan.num_shards) for name in self._names]
+            self._shard, self._rows = image.shard, rows_by_image([read_part(part) for part in parts])
+        return [candidate_from_row(row) for row in self._rows.get(image.key, [])]

@@ -1,0 +1,1 @@
+"""One attempt at one shard, and the machine under it."""

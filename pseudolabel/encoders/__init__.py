@@ -1,0 +1,1 @@
+"""Encoders by name, from a segmenter's own file, at the strides that heads want."""

@@ -1,0 +1,1 @@
+"""Losses that teachers and students share: boxes, colour neighbours, colours."""

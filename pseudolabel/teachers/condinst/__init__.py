@@ -1,0 +1,1 @@
+"""The CondInst family: BoxInst, BoxTeacher, BoxSeg."""

@@ -1,0 +1,252 @@
+"""BoxInst: CondInst whose masks are learned from boxes; and the same network with true masks, as the reference.
+
+Source: Tian et al., BoxInst (arXiv 2012.02310); Tian et al., CondInst (arXiv 2003.05664).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from pseudolabel.condinst.assignment import top_positives
+from pseudolabel.condinst.batch import STRIDE, Batch, Targets
+from pseudolabel.condinst.fcos_losses import Assigned, assign_batch, detection_losses
+from pseudolabel.condinst.network import CondInst, CondInstConfig, Features
+from pseudolabel.config import option
+from pseudolabel.encoders.encoder import freeze_early
+from pseudolabel.errors import InputError
+from pseudolabel.losses.boxes import (
+    Windows,
+    bottom_margin,
+    box_cells,
+    box_windows,
+    color_edges,
+    dice_loss,
+    lab_cells,
+    pairwise_loss,
+    projection_loss,
+    valid_cells,
+)
+from pseudolabel.teachers.condinst.views import flipped, random_windows
+from pseudolabel.training.method import Method
+
+
+class BoxInstConfig(CondInstConfig):
+    """How BoxInst is built and trained."""
+
+    supervision: Literal["boxes", "masks", "mixed"] = option(
+        "boxes", "boxes alone; true masks (the reference); or masks where there are some and boxes elsewhere"
+    )
+    classification: Literal["focal", "varifocal"] = option("focal", "loss of the class scores")
+    varifocal_alpha: float = option(0.75, "weight of negatives in the varifocal loss (the released code: 0.25)", ge=0)
+    positives: int = option(64, "locations per image that train the mask head", ge=1)
+    tau: float = option(0.3, "least colour similarity of neighbours that should agree (the paper: 0.1)", ge=0, le=1)
+    theta: float = option(2.0, "scale of colour distances", gt=0)
+    size: int = option(3, "side of the neighbourhood, in cells", ge=3)
+    dilation: int = option(2, "distance of the neighbours, in cells", ge=1)
+    bottom_px: int = option(
+        10, "rows at the image's bottom whose colours are not trusted (COCO's boxes end there)", ge=0
+    )
+    projection_weight: float = option(1.0, "of the projection loss", ge=0)
+    pairwise_weight: float = option(1.0, "of the colour loss", ge=0)
+    warmup: float = option(0.11, "share of the training over which the colour loss rises", ge=0, le=1)
+    finest_px: float = option(
+        64.0, "half-size of objects, in pixels of the network's input, up to which the finest level learns them", gt=0
+    )
+    window_px: int = option(
+        0,
+        "side of the random part of every image that a step sees, a multiple of 32; 0: whole images",
+        ge=0,
+        multiple_of=32,
+    )
+    freeze: bool = option(True, "keep the encoder's layers up to stride 4 as pretrained")
+    flip: bool = option(True, "mirror half of the images")
+    lr: float = option(1e-3, "peak learning rate of the new layers", gt=0)
+    encoder_lr: float = option(1e-4, "peak learning rate of the encoder", ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """The sampled positives of a student's pass: one mask each, and the object that it is to become."""
+
+    logits: Float[Tensor, "p h w"]
+    owner: Int[Tensor, "p"]  # the object, numbered over the batch
+    image: Int[Tensor, "p"]
+    cells: Int[Tensor, "p 4"]  # the object's box on the mask grid
+
+
+class BoxInst(Method):
+    """The network with the losses of `BoxInstConfig`."""
+
+    def __init__(self, network: CondInst, config: BoxInstConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network.to(memory_format=torch.channels_last)  # what convolutions on CPU and GPU are fastest in
+        if config.freeze and config.backbone_weights != "none":
+            freeze_early(network.pyramid.encoder)
+        self._shown: Batch | None = None
+
+    def losses(self, batch: Batch, *, progress: float) -> Mapping[str, Tensor]:
+        batch = self._weak_view(batch)
+        features = self.network(batch.images)
+        assigned = self._assign(features, batch)
+        instances = self._instances(features, batch, assigned)
+        return self._detection(features, assigned) | self._supervised(instances, batch, progress)
+
+    def _weak_view(self, batch: Batch) -> Batch:
+        if not batch.targets:
+            raise ValueError("a batch to train on needs targets")
+        if self._shown is None:
+            self._shown = batch
+        if self.config.window_px:
+            batch = random_windows(batch, self.config.window_px)
+        device = batch.images.device
+        flip = torch.rand(len(batch.images), device=device) < 0.5
+        return flipped(batch, flip) if self.config.flip else batch
+
+    def _assign(self, features: Features, batch: Batch) -> Assigned:
+        centres = None
+        if self.config.supervision == "masks":
+            centres = [_mass_centres(one) for one in batch.targets]
+        return assign_batch(features.dense, batch.targets, centres, finest_px=self.config.finest_px)
+
+    def _detection(self, features: Features, assigned: Assigned) -> dict[str, Tensor]:
+        return detection_losses(
+            features.dense,
+            assigned,
+            varifocal=self.config.classification == "varifocal",
+            varifocal_alpha=self.config.varifocal_alpha,
+        )
+
+    def _instances(self, features: Features, batch: Batch, assigned: Assigned) -> Instances:
+        dense = features.dense
+        score = dense.logits[assigned.image, assigned.location].detach().amax(dim=1).sigmoid()
+        score = score * dense.centerness[assigned.image, assigned.location].detach().sigmoid()
+        chosen = top_positives(score, assigned.owner, assigned.image, per_image=self.config.positives)
+        image, owner = assigned.image[chosen], assigned.owner[chosen]
+        logits = self.network.mask_logits(features, image, assigned.location[chosen])
+        boxes = torch.cat([one.boxes for one in batch.targets])
+        return Instances(logits, owner, image, box_cells(boxes[owner], batch.grid_hw, stride=STRIDE))
+
+    def _supervised(self, instances: Instances, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Mask losses from what the data say: true masks, boxes, or each where it is there."""
+        if self.config.supervision == "boxes":
+            return self._box_losses(instances, batch, progress)
+        masks, has_mask = _true_masks(batch, needed=self.config.supervision == "masks")
+        by_mask = has_mask[instances.owner]
+        dice = dice_loss(instances.logits.sigmoid(), masks[instances.owner].float())
+        mask = {"mask": (dice * by_mask).sum() / max(len(by_mask), 1)}
+        if self.config.supervision == "masks":
+            return mask
+        share = (~by_mask).float().mean() if len(by_mask) else 1.0  # each instance weighs the same, whatever teaches it
+        boxes = self._box_losses(_those(instances, ~by_mask), batch, progress)
+        return mask | {name: share * value for name, value in boxes.items()}
+
+    def _box_losses(self, instances: Instances, batch: Batch, progress: float) -> dict[str, Tensor]:
+        config = self.config
+        projection = projection_loss(instances.logits, instances.cells).sum() / max(len(instances.owner), 1)
+        edges = color_edges(
+            lab_cells(batch.images, stride=STRIDE),
+            self._valid(batch),
+            tau=config.tau,
+            theta=config.theta,
+            size=config.size,
+            dilation=config.dilation,
+        )
+        pairwise = pairwise_loss(instances.logits, self._windows(instances, batch), edges)
+        rise = risen(progress, config.warmup)
+        return {
+            "projection": config.projection_weight * projection,
+            "pairwise": config.pairwise_weight * rise * pairwise,
+        }
+
+    def _windows(self, instances: Instances, batch: Batch) -> Windows:
+        size, dilation = self.config.size, self.config.dilation
+        return box_windows(instances.cells, instances.image, batch.grid_hw, size=size, dilation=dilation)
+
+    def _valid(self, batch: Batch) -> Tensor:
+        margin = bottom_margin(batch.sizes_hw[:, 0], batch.original_heights, px=self.config.bottom_px)
+        return valid_cells(batch.sizes_hw, batch.grid_hw, stride=STRIDE, bottom_px=margin)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        encoder = [one for one in self.network.pyramid.encoder.parameters() if one.requires_grad]
+        known = {id(one) for one in encoder}
+        rest = [one for one in self.network.parameters() if one.requires_grad and id(one) not in known]
+        return [{"params": encoder, "lr": self.config.encoder_lr}, {"params": rest, "lr": self.config.lr}]
+
+    def image_names(self, batch: Batch) -> Sequence[str]:
+        return batch.names
+
+    def trained_network(self) -> CondInst:
+        """The network that is to be used: here the one that is trained."""
+        return self.network
+
+    def model_state(self) -> dict[str, Tensor]:
+        return self.trained_network().state_dict()
+
+    @torch.no_grad()
+    def pictures(self) -> Mapping[str, UInt8[Tensor, "3 H W"]]:
+        """The first batch's first image over the union of the masks that its boxes get."""
+        if self._shown is None:
+            return {}
+        network = self.trained_network()
+        batch, mode = self._shown, network.training
+        network.eval()
+        features = network(batch.images[:1])
+        assigned = assign_batch(features.dense, batch.targets[:1], finest_px=self.config.finest_px)
+        masks = network.mask_logits(features, assigned.image, assigned.location).sigmoid()
+        network.train(mode)
+        union = masks.amax(dim=0) if len(masks) else masks.new_zeros(batch.grid_hw)
+        large = F.interpolate(union[None, None], size=batch.images.shape[2:], mode="bilinear")[0] * 255
+        stacked = torch.cat([batch.images[0], large.expand(3, -1, -1)], dim=2)
+        return {"masks": stacked.clamp(0, 255).to(torch.uint8).cpu()}
+
+
+def risen(progress: float, share: float) -> float:
+    """Linear from 0 to 1 over the first `share` of the training; 0 before it."""
+    if progress < 0:
+        return 0.0
+    return min(progress / share, 1.0) if share > 0 else 1.0
+
+
+def _those(instances: Instances, keep: Tensor) -> Instances:
+    return Instances(instances.logits[keep], instances.owner[keep], instances.image[keep], instances.cells[keep])
+
+
+def _true_masks(batch: Batch, *, needed: bool) -> tuple[Tensor, Tensor]:
+    """Masks of all objects on the grid, and which of them are there.
+
+    Raises:
+        InputError: an object has none, and every object needs one.
+    """
+    masks, present = [], []
+    for one in batch.targets:
+        if one.masks is None:
+            masks.append(torch.zeros(len(one.boxes), *batch.grid_hw, dtype=torch.bool, device=one.boxes.device))
+            present.append(torch.zeros(len(one.boxes), dtype=torch.bool, device=one.boxes.device))
+        else:
+            masks.append(one.masks)
+            everyone = torch.ones(len(one.boxes), dtype=torch.bool, device=one.boxes.device)
+            present.append(everyone if one.has_mask is None else one.has_mask)
+    found = torch.cat(present)
+    if needed and not bool(found.all()):
+        raise InputError(f"{int((~found).sum())} objects of {', '.join(batch.names)} have no mask; this run needs them")
+    return torch.cat(masks), found
+
+
+def _mass_centres(targets: Targets) -> Float[Tensor, "n 2"]:
+    """Centres of mass of the masks in pixels; the box's middle where a mask is empty or not there."""
+    middle = (targets.boxes[:, :2] + targets.boxes[:, 2:]) / 2
+    if targets.masks is None:
+        return middle
+    weight = targets.masks.float()
+    area = weight.sum(dim=(1, 2))
+    row = torch.arange(weight.shape[1], device=weight.device) * STRIDE + STRIDE // 2
+    column = torch.arange(weight.shape[2], device=weight.device) * STRIDE + STRIDE // 2
+    x = (weight.sum(dim=1) * column).sum(dim=1) / area.clamp(min=1)
+    y = (weight.sum(dim=2) * row).sum(dim=1) / area.clamp(min=1)
+    return torch.where(area[:, None] > 0, torch.stack([x, y], dim=1), middle)

@@ -1,0 +1,139 @@
+"""BoxTeacher: a moving average of the network makes one pseudo mask per box, weighted by how sure it is.
+
+Source: Cheng et al., BoxTeacher (arXiv 2210.05174).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from pseudolabel.condinst.batch import STRIDE, Batch
+from pseudolabel.condinst.inference import detect
+from pseudolabel.condinst.network import CondInst, Features
+from pseudolabel.condinst.ranking import bpma
+from pseudolabel.config import option
+from pseudolabel.fusion.scoring import detection_rank, mask_confidence_code, mask_confidence_paper
+from pseudolabel.losses.boxes import affinity_loss, box_cells, box_masks, dice_loss
+from pseudolabel.teachers.condinst.boxinst import BoxInst, BoxInstConfig, Instances, risen
+from pseudolabel.teachers.condinst.copy_paste import CopyPasteConfig, MemoryBank, PseudoMasks, paste_batch
+from pseudolabel.teachers.condinst.views import strong_view
+from pseudolabel.teachers.ema import average_of, momentum_at, update_average
+
+
+class BoxTeacherConfig(BoxInstConfig):
+    """BoxInst's options and those of the moving average and its pseudo masks."""
+
+    pixel_weight: float = option(0.5, "of the dice with pseudo masks", ge=0)
+    affinity_weight: float = option(0.1, "of the noise-reduced affinity loss", ge=0)
+    teacher_from: float = option(0.0, "share of the training before the moving average teaches", ge=0, le=1)
+    teacher_warmup: float = option(0.11, "share of the training over which the pseudo masks' losses rise", ge=0, le=1)
+    ema: float = option(0.999, "largest momentum of the moving average", ge=0, lt=1)
+    ema_ramp: float = option(
+        10.0, "until its momentum is reached, the average goes back over one part in so many of all steps", ge=1
+    )
+    ema_buffers: bool = option(True, "average BatchNorm's statistics too (the released code does not)")
+    mcs: Literal["code", "paper"] = option("code", "which confidence weighs a pseudo mask")
+    min_iou: float = option(0.5, "a candidate's box overlaps the given one by this IoU", ge=0, le=1)
+    detections: int = option(100, "detections of the teacher per image", ge=1)
+    strong: bool = option(True, "the student sees other colours than the teacher")
+    blur: bool = option(False, "the student's view is blurred half of the time (the long schedules)")
+    result: Literal["average", "student"] = option("average", "which network the training gives")
+    copy_paste: bool = option(False, "paste objects with good pseudo masks over their peers")
+    copy_paste_probability: float = option(0.5, "of a paste per image", ge=0, le=1)
+    min_tutor_px: int = option(300, "least area of a pasted object", ge=1)
+
+
+class BoxTeacher(BoxInst):
+    """BoxInst with a teacher; `pseudo_masks` is what its descendants do otherwise."""
+
+    config: BoxTeacherConfig
+
+    def __init__(self, network: CondInst, config: BoxTeacherConfig) -> None:
+        super().__init__(network, config)
+        self.teacher: CondInst = average_of(network)  # type: ignore[assignment]
+        self.bank = MemoryBank(
+            CopyPasteConfig(probability=config.copy_paste_probability, min_area_px=config.min_tutor_px)
+        )
+
+    def losses(self, batch: Batch, *, progress: float) -> Mapping[str, Tensor]:
+        batch = self._weak_view(batch)
+        pseudo = self.pseudo_masks_of(batch)
+        if self.config.copy_paste:
+            batch, pseudo = self._pasted(batch, pseudo)
+        seen = strong_view(batch.images, blur=self.config.blur) if self.config.strong else batch.images
+        features = self.network(seen)
+        assigned = self._assign(features, batch)
+        instances = self._instances(features, batch, assigned)
+        losses = self._detection(features, assigned) | self._supervised(instances, batch, progress)
+        return losses | self._taught(instances, batch, pseudo, progress)
+
+    @torch.no_grad()
+    def pseudo_masks_of(self, batch: Batch) -> list[PseudoMasks]:
+        """The teacher's masks of every image's objects."""
+        self.teacher.eval()
+        features = self.teacher(batch.images)
+        return [self.pseudo_masks(features, batch, index) for index in range(len(batch.images))]
+
+    def pseudo_masks(self, features: Features, batch: Batch, index: int) -> PseudoMasks:
+        """At most one detection per box of one image: box-based assignment and mask-aware confidence."""
+        config, targets = self.config, batch.targets[index]
+        size_hw = (int(batch.sizes_hw[index, 0]), int(batch.sizes_hw[index, 1]))
+        found = detect(features.dense, index, size_hw, most=config.detections)
+        masks = self.teacher.mask_logits(features, torch.full_like(found.location, index), found.location).sigmoid()
+        cells = box_cells(found.boxes, batch.grid_hw, stride=STRIDE)
+        masks = masks * box_masks(cells, batch.grid_hw)
+        rank = detection_rank(found.scores, masks)
+        chosen = bpma(box_iou(targets.boxes, found.boxes), rank, min_iou=config.min_iou)
+        inside = box_masks(box_cells(targets.boxes, batch.grid_hw, stride=STRIDE), batch.grid_hw)
+        if not len(found.boxes):
+            nothing = torch.zeros(len(chosen), device=inside.device)
+            return PseudoMasks(torch.zeros_like(inside), nothing, nothing)
+        soft, score = masks[chosen.clamp(min=0)], found.scores[chosen.clamp(min=0)]
+        if config.mcs == "code":
+            quality = mask_confidence_code(score, soft)
+        else:
+            quality = mask_confidence_paper(score, soft, inside)
+        matched = chosen >= 0
+        return PseudoMasks((soft > 0.5) & inside & matched[:, None, None], quality * matched, score * matched)
+
+    def _pasted(self, batch: Batch, pseudo: list[PseudoMasks]) -> tuple[Batch, list[PseudoMasks]]:
+        pasted = paste_batch(batch, pseudo, self.bank)
+        for index, one in enumerate(pseudo):
+            height, width = batch.sizes_hw[index].tolist()
+            self.bank.add(batch.images[index, :, :height, :width], batch.targets[index], one)
+        return pasted
+
+    def _taught(
+        self, instances: Instances, batch: Batch, pseudo: list[PseudoMasks], progress: float
+    ) -> dict[str, Tensor]:
+        """Losses with the pseudo masks, each instance weighted by its mask's quality."""
+        config, losses = self.config, {}
+        masks = torch.cat([one.masks for one in pseudo])[instances.owner]
+        quality = torch.cat([one.quality for one in pseudo])[instances.owner]
+        rise = risen(progress - config.teacher_from, config.teacher_warmup)
+        if config.pixel_weight > 0:
+            dice = dice_loss(instances.logits.sigmoid(), masks.float())
+            losses["pixel"] = config.pixel_weight * rise * (quality * dice).sum() / (quality > 0).sum().clamp(min=1)
+        if config.affinity_weight > 0:
+            windows = self._windows(instances, batch)
+            affinity = affinity_loss(instances.logits, windows, masks.float(), self._valid(batch), quality)
+            losses["affinity"] = config.affinity_weight * rise * affinity
+        return losses
+
+    def after_step(self, step: int) -> None:
+        keep = momentum_at(step, self.config.ema, ramp=self.config.ema_ramp)
+        update_average(self.teacher, self.network, keep, buffers=self.config.ema_buffers)
+
+    def trained_network(self) -> CondInst:
+        """The moving average, unless the student is asked for."""
+        return self.teacher if self.config.result == "average" else self.network
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The memory bank, so that a resumed training pastes what the stopped one would have pasted."""
+        return {"bank": self.bank.state()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.bank.load_state(state["bank"])

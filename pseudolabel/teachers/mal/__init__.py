@@ -1,0 +1,1 @@
+"""The box-conditioned teacher (Mask Auto-Labeler and what came after)."""

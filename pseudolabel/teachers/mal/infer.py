@@ -1,0 +1,158 @@
+"""Candidates of the box-conditioned teacher: each box is looked at several times, and every look is a candidate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import box_iou
+
+from pseudolabel.config import parse_config
+from pseudolabel.masks import Grid, SoftMask
+from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
+from pseudolabel.teachers.mal.crops import CropBatch, cut_canvases, neighbour_boxes, sample_views, take, widened
+from pseudolabel.teachers.mal.method import LEAST_ROOM_PX, MalConfig, mask_quality
+from pseudolabel.teachers.mal.network import MalNetwork, build_network
+from pseudolabel.training.checkpoint import load_weights
+
+ROOM_STEPS = (0.0, 1.0, -1.0, 0.5, -0.5)  # shares of the jitter that training knew; each as it is and mirrored
+MOST_VIEWS = 2 * len(ROOM_STEPS)
+OBJECTS_PER_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """The masks of a batch of objects, one per view, on grids that cover exactly the boxes."""
+
+    probability: Float[Tensor, "v b h w"]
+    quality: Float[Tensor, "v b"]
+    boxes: Float[Tensor, "v b 4"]  # tight around each mask, image pixels
+    box_iou: Float[Tensor, "v b"]
+
+
+class MalTeacher:
+    """The trained network, which looks at every box in `views` ways."""
+
+    def __init__(self, network: MalNetwork, config: MalConfig, *, device: str, views: int) -> None:
+        self.network = network.to(device).eval()
+        self.config, self.device, self.views = config, device, min(views, MOST_VIEWS)
+
+    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[TeacherCandidate]]:
+        """`views` candidates for every given box, box by box; a mask's own tight box is the candidate's box."""
+        if not any(len(one.boxes_xyxy) for one in inputs):
+            return [[] for _ in inputs]
+        batch = object_batch(inputs, self.config.canvas_px)
+        image_of = [(image, place) for image, one in enumerate(inputs) for place in range(len(one.boxes_xyxy))]
+        result: list[list[TeacherCandidate]] = [[] for _ in inputs]
+        for first in range(0, len(image_of), OBJECTS_PER_BATCH):
+            wanted = torch.arange(first, first + OBJECTS_PER_BATCH)
+            looks = self.look(take(batch, wanted.clamp(max=len(image_of) - 1), self.device))
+            for index, (image, place) in enumerate(image_of[first : first + OBJECTS_PER_BATCH]):
+                result[image] += _candidates(looks, index, place, batch.boxes[first + index])
+        return result
+
+    @torch.inference_mode()
+    def look(self, batch: CropBatch) -> Looks:
+        """Masks of a batch in all views."""
+        seen = [self._view(batch, number) for number in range(self.views)]
+        probability = torch.stack(seen)
+        side = probability.shape[-1]
+        cells = torch.tensor([0, 0, side, side], device=probability.device).expand(len(batch.boxes), 4)
+        quality = torch.stack([mask_quality(one, cells) for one in seen])
+        boxes = torch.stack([_tight_boxes(one, batch.boxes) for one in seen])
+        overlap = torch.stack([box_iou(one, batch.boxes).diagonal() for one in boxes])
+        return Looks(probability, quality, boxes, overlap)
+
+    def _view(self, batch: CropBatch, number: int) -> Float[Tensor, "b h w"]:
+        """Probabilities on a grid over the box, as crop number `number` shows it."""
+        config, mirrored = self.config, bool(number % 2)
+        room = max(config.room + ROOM_STEPS[number // 2] * config.room_jitter, 0.05)
+        rect = widened(batch.boxes, room, least_px=LEAST_ROOM_PX)
+        flip = torch.full((len(rect),), mirrored, device=rect.device)
+        views = sample_views(batch, rect, flip, config.crop_px)
+        probability = self.network(views.rgb, views.cues).sigmoid()
+        return _box_part(probability.flip(2) if mirrored else probability, batch.boxes, rect)
+
+
+def load_mal(weights: Path, config: Mapping[str, Any], *, device: str, candidates: int) -> MalTeacher:
+    """The teacher that `train-teacher --method mal` wrote.
+
+    Raises:
+        ConfigError, InputError: the config or the weights are not those of such a teacher.
+    """
+    model = parse_config(MalConfig, config["model"], where=str(weights))
+    network = build_network(model.backbone, "none", width=model.width)
+    load_weights(network, weights)
+    return MalTeacher(network, model, device=device, views=candidates)
+
+
+def object_batch(inputs: Sequence[TeacherInput], canvas_px: int) -> CropBatch:
+    """All objects of some images, canvases cut."""
+    canvases, boxes, others, rivals, sizes, names = [], [], [], [], [], []
+    for number, one in enumerate(inputs):
+        given = torch.as_tensor(one.boxes_xyxy, dtype=torch.float32).reshape(-1, 4)
+        canvases.append(cut_canvases(one.pixels, given, canvas_px))
+        boxes.append(given)
+        near, same = neighbour_boxes(given, _classes(one))
+        others.append(near)
+        rivals.append(same)
+        height, width = one.pixels.shape[:2]
+        sizes.append(torch.tensor([[width, height]], dtype=torch.float32).expand(len(given), 2))
+        names += [str(number)] * len(given)
+    pixels, all_boxes = torch.cat(canvases), torch.cat(boxes)
+    return CropBatch(pixels, all_boxes, torch.cat(others), torch.cat(rivals), torch.cat(sizes), tuple(names))
+
+
+def _classes(one: TeacherInput) -> Int[Tensor, "n"]:
+    """The class of each box; all are taken to be of one where nobody says."""
+    given = one.category_ids
+    return torch.zeros(len(one.boxes_xyxy), dtype=torch.int64) if given is None else torch.from_numpy(given)
+
+
+def _box_part(
+    probability: Float[Tensor, "b h w"], boxes: Float[Tensor, "b 4"], rect: Float[Tensor, "b 4"]
+) -> Float[Tensor, "b h w"]:
+    """The mask over the box alone, on as many cells."""
+    span = rect[:, 2:] - rect[:, :2]
+    theta = torch.zeros(len(boxes), 2, 3, device=boxes.device)
+    theta[:, 0, 0], theta[:, 1, 1] = ((boxes[:, 2:] - boxes[:, :2]) / span).unbind(1)
+    theta[:, :, 2] = (boxes[:, 2:] + boxes[:, :2] - rect[:, 2:] - rect[:, :2]) / span
+    grid = F.affine_grid(theta, [len(boxes), 1, *probability.shape[1:]], align_corners=False)
+    return F.grid_sample(probability[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+
+
+def _tight_boxes(probability: Float[Tensor, "b h w"], boxes: Float[Tensor, "b 4"]) -> Float[Tensor, "b 4"]:
+    """The rectangle around the cells above one half, in image pixels; the whole box where there is none."""
+    sides = []
+    for axis in (1, 2):
+        shadow = (probability > 0.5).any(dim=axis)
+        shadow = shadow | ~shadow.any(dim=1, keepdim=True)
+        count = shadow.shape[1]
+        position = torch.arange(count, device=boxes.device)
+        low = torch.where(shadow, position, count).amin(dim=1) / count
+        high = (torch.where(shadow, position, -1).amax(dim=1) + 1) / count
+        sides.append((low, high))
+    (left, right), (top, bottom) = sides
+    corner, span = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    low_corner = corner + span * torch.stack([left, top], dim=1)
+    return torch.cat([low_corner, corner + span * torch.stack([right, bottom], dim=1)], dim=1)
+
+
+def _candidates(looks: Looks, index: int, place: int, box: Float[Tensor, "4"]) -> list[TeacherCandidate]:
+    planes = looks.probability[:, index].mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    scores, overlaps = looks.quality[:, index].tolist(), looks.box_iou[:, index].tolist()
+    boxes: list[tuple[float, float, float, float]] = [tuple(one) for one in looks.boxes[:, index].tolist()]
+    return [
+        TeacherCandidate(place, None, boxes[view], scores[view], overlaps[view], _soft_mask(plane, box.tolist()))
+        for view, plane in enumerate(planes)
+    ]
+
+
+def _soft_mask(plane: UInt8[np.ndarray, "h w"], box: list[float]) -> SoftMask:
+    height, width = plane.shape
+    return SoftMask(Grid(box[0], box[1], (box[2] - box[0]) / width, (box[3] - box[1]) / height, height, width), plane)
