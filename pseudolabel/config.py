@@ -6,9 +6,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from pseudolabel.errors import ConfigError
+from pseudolabel.errors import ConfigError, hide_credentials
 from pseudolabel.registry import did_you_mean
-from pseudolabel.sources.place import hide_credentials
 
 Group = Literal["main", "more", "paper", "machine"]
 

@@ -3,7 +3,11 @@
 Each class carries the exit code with which the command line ends (docs/architecture.md lists them).
 """
 
+import re
 import signal
+
+_USER = re.compile(r"(?<=://)[^/@\s]*@")
+_SECRET = re.compile(r"(?i)([?&][^=&#\s]*(?:secret|signature|token|password|key|credential)[^=&#\s]*=)[^&#\s'\"]+")
 
 
 class PseudolabelError(Exception):
@@ -69,3 +73,8 @@ class RejectError(Exception):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail[:300]
+
+
+def hide_credentials(text: str) -> str:
+    """A text in which user:password of URLs and values of telling query keys are gone."""
+    return _SECRET.sub(r"\1***", _USER.sub("***@", text))

@@ -29,6 +29,7 @@ from pseudolabel.crash_note import decoding
 from pseudolabel.errors import RejectError
 from pseudolabel.sources import ImagesRoot, open_source
 from pseudolabel.sources.folder import check_name as check_name
+from pseudolabel.sources.names import SIGNATURE_BYTES, has_known_signature
 
 ExifRule = Literal["transpose", "ignore"]
 
@@ -37,19 +38,6 @@ MAX_BYTES = 1 << 30
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb
 
 _STRIP_PIXELS = 1 << 22
-
-SIGNATURE_BYTES = 12
-_SIGNATURES = (
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    b"BM",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-)
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -86,12 +74,6 @@ class ImageHeader:
     def swaps_sides(self) -> bool:
         """Whether the two EXIF rules give this picture different sizes."""
         return self.orientation in _SWAPS_SIDES
-
-
-def has_known_signature(first_bytes: bytes) -> bool:
-    """Whether a file that begins so claims to be of one of `FORMATS`; `SIGNATURE_BYTES` are enough to tell."""
-    is_webp = first_bytes[:4] == b"RIFF" and first_bytes[8:12] == b"WEBP"
-    return is_webp or first_bytes.startswith(_SIGNATURES)
 
 
 def read_file(root: ImagesRoot, file_name: str, *, max_bytes: int = MAX_BYTES, first_bytes: int | None = None) -> bytes:

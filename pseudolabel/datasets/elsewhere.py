@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.datasets import Dataset
-from pseudolabel.datasets.folder import printable_key
 from pseudolabel.datasets.manifest import image_row, rejected_annotation, rejected_image
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.sources import ImageSource
 from pseudolabel.sources.folder import check_name
+from pseudolabel.sources.listing import printable_key
 from pseudolabel.sources.place import plain_name
 
 Row = dict[str, Any]

@@ -17,10 +17,11 @@ import numpy as np
 import yaml
 
 from pseudolabel import boxes
-from pseudolabel.datasets.folder import image_paths, printable_key
 from pseudolabel.datasets.manifest import image_row, object_cell, rejected_annotation, rejected_image
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import ExifRule, check_name, read_file, read_header
+from pseudolabel.sources.folder import Folder
+from pseudolabel.sources.listing import printable_key
 
 _MAX_TEXT_BYTES = 64 << 20
 _NAME_FILES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
@@ -46,7 +47,7 @@ class YoloDataset:
         """Images sorted by path, each followed by what was refused on it."""
         known = {category["id"] for category in self.categories}
         next_id = 1
-        for image_id, path in enumerate(image_paths(self._images), 1):
+        for image_id, path in enumerate(Folder(self._images).names(), 1):
             rows, lines = self._image_rows(path, image_id, next_id, known)
             yield from rows
             next_id += lines

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, TypeVar
 
-from pseudolabel.errors import ConfigError, InputError, RejectError
-from pseudolabel.sources.place import absolute, base_names, hide_credentials, is_url, split_archives
+from pseudolabel.errors import ConfigError, InputError, RejectError, hide_credentials
+from pseudolabel.sources.place import absolute, base_names, is_url, split_archives
 from pseudolabel.sources.store import list_files, open_store, retried
 
 _OPEN_AT_ONCE = 64

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from pseudolabel.errors import InputError, RejectError
+from pseudolabel.sources.listing import files_below
+from pseudolabel.sources.names import SIGNATURE_BYTES, has_known_signature, named_like_image
 
 _OPEN_REASONS = {
     errno.ENOENT: "missing",
@@ -54,9 +56,17 @@ class Folder(PlainFiles):
             return _read_regular(file, max_bytes, first_bytes)
 
     def names(self) -> Iterator[str]:
-        from pseudolabel.datasets.folder import image_paths
+        return (path for path in files_below(self._root)[0] if self.holds_image(path))
 
-        yield from image_paths(self._root)
+    def holds_image(self, path: str) -> bool:
+        """Whether a file is named like an image or begins like one."""
+        if named_like_image(path):
+            return True
+        try:
+            first_bytes = self.read(path, max_bytes=SIGNATURE_BYTES, first_bytes=SIGNATURE_BYTES)
+        except RejectError:
+            return False
+        return has_known_signature(first_bytes)
 
 
 def check_name(file_name: object) -> str:

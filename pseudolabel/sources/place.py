@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from pseudolabel.errors import ConfigError
+from pseudolabel.errors import ConfigError, hide_credentials
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
 ARCHIVES = (".tar", ".parquet")
 
 _PLACE = re.compile(r"(?s)(.+)@([^/@:]+\.(?:tar|parquet)):(\d{1,18})(?:\+(\d{1,18}))?")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_USER = re.compile(r"(?<=://)[^/@\s]*@")
-_SECRET = re.compile(r"(?i)([?&][^=&#\s]*(?:secret|signature|token|password|key|credential)[^=&#\s]*=)[^&#\s'\"]+")
 _MAX_ARCHIVES = 100_000
 
 
@@ -52,11 +50,6 @@ def plain_name(file_name: str) -> str:
 
 def is_url(root: str) -> bool:
     return "://" in root
-
-
-def hide_credentials(text: str) -> str:
-    """A text in which user:password of URLs and values of telling query keys are gone."""
-    return _SECRET.sub(r"\1***", _USER.sub("***@", text))
 
 
 def archive_suffix(root: str) -> str | None:

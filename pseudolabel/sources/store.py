@@ -15,10 +15,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pseudolabel.errors import InputError, MachineError, PassingFaultError, PseudolabelError, RejectError
+from pseudolabel.errors import (
+    InputError,
+    MachineError,
+    PassingFaultError,
+    PseudolabelError,
+    RejectError,
+    hide_credentials,
+)
 from pseudolabel.sources.folder import PlainFiles, check_name
 from pseudolabel.sources.names import named_like_image
-from pseudolabel.sources.place import check_url, hide_credentials, is_url, query_of
+from pseudolabel.sources.place import check_url, is_url, query_of
 
 TRIES = 5
 FIRST_WAIT_S = 0.25

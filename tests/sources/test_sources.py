@@ -12,10 +12,10 @@ from breaking_proxy import BreakingProxy
 from made_archives import KEY_ID, NAMES, SECRET, Places, write_parquet, write_tar
 
 from pseudolabel.datasets import open_dataset
-from pseudolabel.errors import ConfigError, InputError, MachineError, PassingFaultError, RejectError
+from pseudolabel.errors import ConfigError, InputError, MachineError, PassingFaultError, RejectError, hide_credentials
 from pseudolabel.images import load_image, read_file
 from pseudolabel.sources import open_source
-from pseudolabel.sources.place import Place, hide_credentials, parse_place, plain_name
+from pseudolabel.sources.place import Place, parse_place, plain_name
 
 LIMIT = 1 << 20
 
