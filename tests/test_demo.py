@@ -118,7 +118,7 @@ def test_class_iou_is_one_for_true_labels_and_counts_confusions_of_both_sides() 
 
 
 def test_the_encoder_s_file_is_what_a_student_starts_from(trained: DemoSegmenter) -> None:
-    from pseudolabel.encoders.encoder import build_encoder
+    from pseudolabel.encoders.build import build_encoder
     from pseudolabel.pipelines.demo.segmenter import ENCODER, MEAN, STD
 
     encoder = build_encoder(ENCODER, str(trained.encoder_file))

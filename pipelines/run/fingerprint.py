@@ -56,11 +56,3 @@ def _sha256(path: Path, size_bytes: int, mtime_ns: int) -> str:  # the last two 
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def backbone_files(weights: str) -> dict[str, Path]:
-    """The files behind `--backbone-weights`: none for `hub` and `none`; a segmenter's .onnx has its card beside it."""
-    if weights in ("hub", "none"):
-        return {}
-    path = Path(weights)
-    return {"backbone": path} | ({"card": path.with_suffix(".yaml")} if path.suffix == ".onnx" else {})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.config import Config, result_relevant
+from pseudolabel.encoders.resolve import resolve_backbone_weights
 from pseudolabel.errors import IncompleteError, StaleOutputError
 from pseudolabel.pipelines.graph import TRAINERS, Trainer, load_attribute
 from pseudolabel.pipelines.run.commit import DamagedPartError, read_footer, write_text_atomically
@@ -46,7 +47,7 @@ def run_training(run: RunPaths, name: str, config: Config, *, overwrite: bool = 
         raise StaleOutputError(f"{weights} was trained otherwise: {_difference(found, wanted)}: use --overwrite")
     from pseudolabel.training.processes import is_first_process, part, wait_for_all
 
-    load_attribute(trainer.function)(run, config)
+    load_attribute(trainer.function)(run, _with_resolved_backbone(config))
     digest = ""
     if is_first_process():
         digest = file_sha256(weights)
@@ -54,6 +55,15 @@ def run_training(run: RunPaths, name: str, config: Config, *, overwrite: bool = 
     wait_for_all()
     part()
     return TrainingSummary(name, str(weights), digest, trained=True)
+
+
+def _with_resolved_backbone(config: Config) -> Config:
+    """The config with a backbone that can be built anywhere, after a look that its weights are here."""
+    backbone, weights = (getattr(config, name, None) for name in ("backbone", "backbone_weights"))
+    if backbone is None or weights is None:
+        return config
+    found = resolve_backbone_weights(backbone, weights)
+    return config.model_copy(update={"backbone": found.name, "backbone_weights": found.weights})
 
 
 def _wanted(run: RunPaths, name: str, trainer: Trainer, config: Config) -> dict[str, Any]:

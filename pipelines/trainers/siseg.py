@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pseudolabel.config import Config, option, result_relevant
+from pseudolabel.encoders.resolve import BACKBONE_HELP, WEIGHTS_HELP, backbone_files
 from pseudolabel.errors import ConfigError, InputError, RejectError
 from pseudolabel.pipelines.run.commit import read_footer, read_part
-from pseudolabel.pipelines.run.fingerprint import backbone_files, file_sha256
+from pseudolabel.pipelines.run.fingerprint import file_sha256
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.stages.infer_siseg import object_classes
@@ -32,11 +33,8 @@ class TrainSisegConfig(Config):
     label_format: Literal["voc", "ade20k", "cityscapes-labelids", "cityscapes-trainids", "raw"] | None = option(
         None, "what the values in labels:DIR mean"
     )
-    backbone: str = option(
-        "resnet50",
-        "resnet50, resnet101, mobilenet_v2, tu-NAME of timm, smp:DIR (a segmenter's own), or tiny, which is trained",
-    )
-    backbone_weights: str = option("hub", "a file, hub (ImageNet, out of the hub's cache), or none for tiny")
+    backbone: str = option("resnet50", BACKBONE_HELP + "; all but tiny stay as pretrained")
+    backbone_weights: str = option("hub", WEIGHTS_HELP)
     head_width: int = option(256, "channels of the displacement head, a multiple of 64", ge=64)
     scale: float = option(1.0, "resize images by this; objects want to be 10 to 100 cells of 4 px wide", gt=0, le=8)
     smallest_scale: float = option(0.5, "smallest random scale of a mirrored view", gt=0)
@@ -63,11 +61,7 @@ class TrainSisegConfig(Config):
 
     def weight_files(self) -> dict[str, Path]:
         """Files that decide the result."""
-        if self.backbone.startswith("smp:"):
-            from pseudolabel.encoders.from_smp import encoder_file
-
-            return {"backbone": encoder_file(self.backbone)}
-        return backbone_files(self.backbone_weights)
+        return backbone_files(self.backbone, self.backbone_weights)
 
 
 @dataclass(frozen=True, slots=True)

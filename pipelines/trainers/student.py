@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pseudolabel.config import Config, option, result_relevant
+from pseudolabel.encoders.resolve import BACKBONE_HELP, WEIGHTS_HELP, backbone_files
 from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.run.commit import read_footer, read_part, write_text_atomically
-from pseudolabel.pipelines.run.fingerprint import backbone_files, file_sha256
+from pseudolabel.pipelines.run.fingerprint import file_sha256
 from pseudolabel.pipelines.run.made_categories import made_categories
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan
@@ -27,12 +28,8 @@ class TrainStudentConfig(Config):
     """Options of `train-student`."""
 
     model: str = option("condinst", "which student: " + ", ".join(STUDENTS))
-    backbone: str = option("resnet50", "encoder by name: tiny, mobilenet_v2, resnet50, swin_tiny, any timm name")
-    backbone_weights: str = option(
-        "hub",
-        "a file (.safetensors, .pt, or a segmenter's .onnx over the same backbone), hub (the hub's cache), or none to "
-        "start from chance",
-    )
+    backbone: str = option("resnet50", BACKBONE_HELP)
+    backbone_weights: str = option("hub", WEIGHTS_HELP)
     width: int = option(256, "channels of the pyramid and of the heads", ge=40, multiple_of=8)
     convs: int = option(4, "convolutions in each tower of the heads", ge=1)
     finest_px: float = option(64.0, "condinst: half-size of objects up to which the finest level learns them", gt=0)
@@ -84,7 +81,9 @@ class TrainStudentConfig(Config):
 
     def weight_files(self) -> dict[str, Path]:
         """Files that decide the result."""
-        files = {"labels": self.labels, "validation": self.validation} | backbone_files(self.backbone_weights)
+        files = {"labels": self.labels, "validation": self.validation} | backbone_files(
+            self.backbone, self.backbone_weights
+        )
         return {name: path for name, path in files.items() if path is not None}
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pseudolabel.config import Config, option
-from pseudolabel.pipelines.run.fingerprint import backbone_files
+from pseudolabel.encoders.resolve import BACKBONE_HELP, WEIGHTS_HELP, backbone_files
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.registry import Registry
 
@@ -65,14 +65,8 @@ class TrainTeacherConfig(Config):
         True,
         "paste objects with good masks over others (boxinst, boxteacher: off); mal from round 2 on",
     )
-    backbone: str = option(
-        "mobilenet_v2", "encoder by name: mobilenet_v2, resnet50, resnet101, swin_tiny, tiny, or any timm name"
-    )
-    backbone_weights: str = option(
-        "hub",
-        "a file (.safetensors, .pt, or a segmenter's .onnx over the same backbone, its card beside it), hub "
-        "(ImageNet's, out of the hub's cache or fetched), or none to start from chance",
-    )
+    backbone: str = option("mobilenet_v2", BACKBONE_HELP)
+    backbone_weights: str = option("hub", WEIGHTS_HELP)
     epochs: float = option(8.0, "how often every object (mal) or image (the others: 24) is seen", gt=0)
     batch_size: int = option(8, "objects (mal) or images (the others: 2) per step and process", ge=1)
     learning_rate: float = option(2e-3, "of the new layers (all but mal: 0.001)", gt=0)
@@ -223,7 +217,7 @@ class TrainTeacherConfig(Config):
 
     def weight_files(self) -> dict[str, Path]:
         """Files that decide the result."""
-        return backbone_files(self.backbone_weights)
+        return backbone_files(self.backbone, self.backbone_weights)
 
 
 def methods_of(name: str) -> tuple[str, ...]:

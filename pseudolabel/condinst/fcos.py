@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pseudolabel.encoders.encoder import STRIDES
+from pseudolabel.condinst.pyramid import STRIDES
 
 SIZES_OF_INTEREST = (64.0, 128.0, 256.0, 512.0, 1024.0)
 PRIOR = 0.01  # of a location to hold an object, before training

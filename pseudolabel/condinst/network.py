@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from pseudolabel.condinst.fcos import Dense, FcosHead
 from pseudolabel.condinst.mask_branch import MaskBranch
 from pseudolabel.condinst.mask_head import HeadShape, dynamic_masks, upsample_masks
+from pseudolabel.condinst.pyramid import Pyramid
 from pseudolabel.config import Config, option
-from pseudolabel.encoders.encoder import Pyramid, build_encoder
+from pseudolabel.encoders.build import build_encoder
 
 
 class CondInstConfig(Config):

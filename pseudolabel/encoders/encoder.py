@@ -1,60 +1,45 @@
-"""Image features at strides 8 to 128: an encoder by name, and a feature pyramid above it.
+"""Encoders that normalise their own input: strides 8, 16, 32 for detectors, 4, 4, 8, 16, 16 for SISeg."""
 
-Encoders come from timm (`resnet50`, `resnet101`, `swin_tiny`, any timm name with stages at strides 8, 16 and 32), from
-segmentation-models-pytorch (`mobilenet_v2`, which takes torchvision's parameter names), or are the small network of
-this file (`tiny`), for sets of drawn or microscopic scenes where no pretrained weights are at hand.
-"""
-
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from math import gcd
-from pathlib import Path
-
-import timm
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from jaxtyping import Float
-from safetensors.torch import load_file
 from timm.models._features import FeatureListNet
 from torch import Tensor, nn
-from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from pseudolabel.encoders.from_onnx import load_segmenter_encoder
-from pseudolabel.errors import ConfigError, InputError
-from pseudolabel.registry import did_you_mean
+from pseudolabel.encoders.bodies import Body
+from pseudolabel.errors import ConfigError
 
-STRIDES = (8, 16, 32, 64, 128)
 SIDE = 32  # of the smallest image that an encoder takes
+COARSEST = 16  # sides of a dense encoder's images are multiples of this
+DENSE_STRIDES = (4, 4, 8, 16, 16)
 EARLY = 4  # stride up to which `freeze_early` keeps an encoder as it is
-TIMM_NAMES = {"swin_tiny": "swin_tiny_patch4_window7_224"}
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class Encoder(nn.Module):
-    """C3, C4, C5 of an encoder that normalises its own input; pretrained BatchNorm stays as it was trained.
+    """C3, C4, C5 of RGB images, 0 to 255; pretrained BatchNorm stays as it was trained.
 
     Mean and standard deviation are of pixels from 0 to 255 and are saved with the weights, to which they belong.
     """
 
+    LEVELS = 3
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, body: nn.Module, channels: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
+    def __init__(self, body: Body) -> None:
         super().__init__()
-        self.body = body
-        self.channels = channels
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
+        self.body = body.module
+        self.channels = body.channels[-self.LEVELS :]
+        self.register_buffer("mean", torch.empty(1, 3, 1, 1))
+        self.register_buffer("std", torch.empty(1, 3, 1, 1))
+        self.normalise_by(body.mean, body.std)
         for module in self.modules():
             if isinstance(module, BATCH_NORMS):
                 module.requires_grad_(False)
+
+    def normalise_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Take mean and standard deviation of RGB inputs in [0, 1]."""
+        for buffer, values in ((self.mean, mean), (self.std, std)):
+            buffer.copy_(torch.tensor(values).view(1, 3, 1, 1) * 255)
 
     def train(self, mode: bool = True) -> "Encoder":
         """Training mode for all but BatchNorm, whose statistics are never touched."""
@@ -65,98 +50,44 @@ class Encoder(nn.Module):
         return self
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> list[Float[Tensor, "b c h w"]]:
-        features = self.body((images.float() - self.mean) / self.std)[-3:]
+        features = self.body((images.float() - self.mean) / self.std)[-self.LEVELS :]
         return [
             feature if feature.shape[1] == width else feature.permute(0, 3, 1, 2).contiguous()
             for feature, width in zip(features, self.channels, strict=True)
         ]
 
 
-class TinyBody(nn.Module):
-    """Five stages of 3x3 convolutions with GroupNorm, trained from scratch."""
+class DenseEncoder(Encoder):
+    """Five stages of an encoder; the first is pooled to stride 4, the last is at stride 16, not 32.
 
-    def __init__(self, channels: tuple[int, ...] = (16, 32, 48, 64, 64)) -> None:
-        super().__init__()
-        widths = zip((3, *channels), channels, strict=False)
-        self.stages = nn.ModuleList(nn.Sequential(_conv(a, b, 2), _conv(b, b, 1)) for a, b in widths)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        features = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return features
-
-
-def _conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.GroupNorm(gcd(8, outputs), outputs), nn.ReLU(inplace=True))
-
-
-def build_encoder(name: str, weights: str) -> Encoder:
-    """The encoder of that name with its weights.
-
-    Args:
-        weights: a file (.safetensors, .pt read without code, or a segmenter's .onnx over the same backbone, its card
-            beside it; what that lacks of the encoder's last layers starts from chance), `hub` for the encoder's own
-            ImageNet weights out of the hub's cache or, where that lacks them, from the hub; or `none` to start from
-            chance.
-
-    Raises:
-        ConfigError: no such encoder, or one without stages at strides 8, 16 and 32, or `hub` for `tiny`.
-        InputError: the file lacks parameters, has others, or cannot be read; or the hub cannot be had.
+    Source: Ahn et al., IRNet: x1 to x5 at these strides, BatchNorm fixed, no gradient into pretrained stages.
     """
-    if name == "tiny":
-        if weights == "hub":
-            raise ConfigError("backbone 'tiny' has no weights on the hub: give a file, or say 'none' to train it all")
-        encoder = Encoder(TinyBody(), (48, 64, 64), HALF, HALF)
-    else:
-        build = _mobilenet if name == "mobilenet_v2" else partial(_timm_encoder, name)
-        with _hub_says_why(name):
-            encoder = build(pretrained=weights == "hub")
-    if weights.endswith(".onnx"):
-        load_segmenter_encoder(encoder, Path(weights))
-    elif weights not in ("hub", "none"):
-        load_encoder_weights(encoder, Path(weights))
-    return encoder
 
+    LEVELS = 5
 
-@contextmanager
-def _hub_says_why(name: str) -> Iterator[None]:
-    """An InputError that says what to type, where the hub has no weights for us."""
-    try:
-        yield
-    except (OSError, LocalEntryNotFoundError) as error:
-        raise InputError(
-            f"backbone {name!r}: its weights are not in the hub's cache and cannot be fetched "
-            f"({str(error).splitlines()[0][:160]}); give a file with --backbone-weights FILE, or say "
-            "--backbone-weights none to start from chance"
-        ) from error
+    def __init__(self, body: Body, *, frozen: bool) -> None:
+        super().__init__(body)
+        self.frozen = frozen
+        if frozen:
+            self.requires_grad_(False)
+            self.eval()
 
+    def train(self, mode: bool = True) -> "DenseEncoder":
+        """Training mode for one that is not frozen, BatchNorm aside."""
+        super().train(mode and not self.frozen)
+        return self
 
-def _mobilenet(*, pretrained: bool) -> Encoder:
-    """The hub's weights take ImageNet's mean and deviation; of a file in torchvision's names ours are x / 127.5 - 1."""
-    import segmentation_models_pytorch as smp
+    def forward(self, images: Float[Tensor, "b 3 H W"]) -> list[Float[Tensor, "b c h w"]]:
+        """Features of RGB images with values from 0 to 255.
 
-    body = smp.encoders.get_encoder("mobilenet_v2", weights="imagenet" if pretrained else None)
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else (HALF, HALF)
-    return Encoder(body, tuple(body.out_channels[-3:]), mean, std)
-
-
-def _timm_encoder(name: str, *, pretrained: bool) -> Encoder:
-    full_name = TIMM_NAMES.get(name, name)
-    if not timm.is_model(full_name):
-        near = did_you_mean(name, ["tiny", "mobilenet_v2", *TIMM_NAMES, *timm.list_models()])
-        raise ConfigError(f"no backbone called {name!r}{near}")
-    options = {"strict_img_size": False} if full_name.startswith("swin") else {}
-    body = timm.create_model(full_name, features_only=True, pretrained=pretrained, **options)
-    wanted = [index for index, stride in enumerate(body.feature_info.reduction()) if stride in STRIDES[:3]]
-    if len(wanted) != 3:
-        raise ConfigError(f"backbone {name!r} has stages at strides {body.feature_info.reduction()}, wanted 8, 16, 32")
-    body = timm.create_model(full_name, features_only=True, pretrained=pretrained, out_indices=tuple(wanted), **options)
-    card = body.pretrained_cfg
-    mean, std = tuple(card.get("mean", IMAGENET_MEAN)), tuple(card.get("std", IMAGENET_STD))
-    return Encoder(body, tuple(body.feature_info.channels()), mean, std)
+        Raises:
+            ValueError: a side is no multiple of 16.
+        """
+        if images.shape[2] % COARSEST or images.shape[3] % COARSEST:
+            raise ValueError(f"sides must be multiples of {COARSEST}, got {tuple(images.shape[2:])}")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            finest, *others = super().forward(images)
+            return [nn.functional.max_pool2d(finest, 3, stride=2, padding=1), *others]
 
 
 def freeze_early(encoder: Encoder) -> int:
@@ -185,50 +116,3 @@ def _early_parameters(encoder: Encoder) -> list[nn.Parameter]:
     parameters = [one for one in body.parameters() if one.requires_grad]
     gradients = torch.autograd.grad(features[-4].sum(), parameters, allow_unused=True)
     return [one for one, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
-
-
-def load_encoder_weights(encoder: Encoder, path: Path) -> None:
-    """Read a classifier's weights into the encoder; its classification layers are left out.
-
-    Raises:
-        InputError: the file cannot be read, or does not hold exactly the encoder's parameters.
-    """
-    state = {key: value.float() if value.is_floating_point() else value for key, value in read_weights(path).items()}
-    own = encoder.body.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    wrong = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
-    if missing or wrong:
-        found = f"{len(missing)} of {len(own)} parameters are missing, {len(wrong)} have another shape"
-        raise InputError(f"{path}: {found} (first: {(missing + wrong)[0]}); these are weights of another network")
-    encoder.body.load_state_dict({key: state[key] for key in own})
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pt file.
-
-    Raises:
-        InputError: no such file, or no such content.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:
-        raise InputError(f"{path}: not a readable weights file ({type(error).__name__})") from error
-
-
-class Pyramid(nn.Module):
-    """P3 to P7 of one width: P6 is a stride-2 convolution of P5, P7 of ReLU(P6). Source: FCOS."""
-
-    def __init__(self, encoder: Encoder, channels: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.fpn = FeaturePyramidNetwork(list(encoder.channels), channels, LastLevelP6P7(channels, channels))
-
-    def forward(self, images: Float[Tensor, "b 3 H W"]) -> list[Float[Tensor, "b c h w"]]:
-        if images.shape[2] % 32 or images.shape[3] % 32:
-            raise ValueError(f"sides must be divisible by 32, got {tuple(images.shape[2:])}: pad the batch")
-        named = OrderedDict((f"c{index}", feature) for index, feature in enumerate(self.encoder(images), 3))
-        return list(self.fpn(named).values())

@@ -17,13 +17,12 @@ from jaxtyping import Float
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from pseudolabel.encoders.encoder import Encoder
 from pseudolabel.errors import InputError
 from pseudolabel.segmenters.card import read_card
 
 if TYPE_CHECKING:
     import onnx
-
-    from pseudolabel.encoders.encoder import Encoder
 
 LEAST_SHARE = 0.9  # of an encoder's convolutions that must be found
 _SIDE = 64
@@ -48,7 +47,7 @@ class Convolution:
     norm: Norm | None
 
 
-def load_segmenter_encoder(encoder: "Encoder", path: Path) -> int:
+def load_segmenter_encoder(encoder: Encoder, path: Path) -> int:
     """Fill an encoder from the segmenter `path` and let it see colours as the model card beside that file says.
 
     Returns:
@@ -59,13 +58,12 @@ def load_segmenter_encoder(encoder: "Encoder", path: Path) -> int:
     """
     card = read_card(path.with_suffix(".yaml")).input
     filled = load_onnx_encoder(encoder.body, path)
-    order = slice(None, None, -1 if card.color == "bgr" else 1)
     if card.color == "bgr":
         with torch.no_grad():
             first = _in_running_order(encoder.body)[0][0]
             first.weight.copy_(first.weight.flip(1))
-    for buffer, values in ((encoder.mean, card.mean), (encoder.std, card.std)):
-        buffer.copy_(torch.tensor(values[order]).view(1, 3, 1, 1) * 255)
+    order = slice(None, None, -1 if card.color == "bgr" else 1)
+    encoder.normalise_by(card.mean[order], card.std[order])
     return filled
 
 

@@ -1,63 +1,61 @@
-"""The encoder of a trained segmenter of segmentation-models-pytorch, as a backbone with weights of its own."""
+"""The encoder of a trained segmenter of segmentation-models-pytorch, which `smp:DIR` names."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import Shaped
-from torch import Tensor
-
+from pseudolabel.encoders.encoder import Encoder
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.segmenters.base import SegmenterOptions
 from pseudolabel.segmenters.card import find_card
-from pseudolabel.segmenters.smp import CONFIG_NAME, resolve_folder, weights_file
-from pseudolabel.weights import read_state_dict
+from pseudolabel.segmenters.smp import CONFIG_NAME, read_config, resolve_folder, weights_file
+from pseudolabel.weights import load_weights, read_state_dict
 
 PREFIX = "smp:"
 _STAGES = 5
 _OWN_NAMES = "encoder."  # under which the architectures keep their encoder's weights
 
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
-
-@dataclass(frozen=True, slots=True)
-class SegmenterEncoder:
-    """Name and weights of an encoder, and mean and std of inputs in [0, 1] that it was trained with."""
-
-    name: str
-    normalisation: Normalisation
-    state: dict[str, Shaped[Tensor, "..."]]
-
-
-def encoder_file(backbone: str) -> Path:
-    """The weights file behind `smp:DIR-or-hub-id`."""
-    return weights_file(resolve_folder(backbone.removeprefix(PREFIX)))
-
-
-def read_encoder(backbone: str) -> SegmenterEncoder:
-    """The encoder of `smp:DIR-or-hub-id`, with the card beside its weights.
+def encoder_name(spec: str) -> str:
+    """What segmentation-models-pytorch calls the encoder behind `smp:DIR`.
 
     Raises:
         InputError: files are missing or damaged.
-        ConfigError: the segmenter has no card, reads BGR, or its encoder has not five stages.
+        ConfigError: the encoder has not five stages, or takes something else than three channels.
     """
-    weights = encoder_file(backbone)
-    config = _read_config(weights.parent / CONFIG_NAME)
+    config = read_config(_folder(spec) / CONFIG_NAME)
+    if "encoder_name" not in config:
+        raise InputError(f"{_folder(spec) / CONFIG_NAME}: names no encoder")
     if config.get("encoder_depth", _STAGES) != _STAGES or config.get("in_channels", 3) != 3:
-        raise ConfigError(f"--backbone {backbone}: expected an encoder of {_STAGES} stages that takes three channels")
-    entry = find_card(weights, SegmenterOptions()).input
-    if entry.color != "rgb":
-        raise ConfigError(f"--backbone {backbone}: expected an encoder that takes RGB, its card says {entry.color}")
+        raise ConfigError(f"--backbone {spec}: expected an encoder of {_STAGES} stages that takes three channels")
+    return str(config["encoder_name"])
+
+
+def encoder_files(spec: str) -> dict[str, Path]:
+    """The files behind `smp:DIR` that decide what the encoder is: weights and, where it has one, card.
+
+    Raises:
+        InputError: there are no weights.
+    """
+    weights = weights_file(_folder(spec))
+    card = weights.with_suffix(".yaml")
+    return {"backbone": weights} | ({"card": card} if card.is_file() else {})
+
+
+def load_smp_encoder(encoder: Encoder, spec: str) -> None:
+    """Fill an encoder of the same name from the segmenter, and let it see colours as the card beside it says.
+
+    Raises:
+        InputError: files are missing or damaged, or hold another encoder's weights.
+        ConfigError: the segmenter has no card, or reads BGR.
+    """
+    weights = weights_file(_folder(spec))
+    card = find_card(weights, SegmenterOptions()).input
+    if card.color != "rgb":
+        raise ConfigError(f"{spec}: expected an encoder that takes RGB, its card says {card.color}")
     state = read_state_dict(weights)
     own = {name.removeprefix(_OWN_NAMES): value for name, value in state.items() if name.startswith(_OWN_NAMES)}
-    return SegmenterEncoder(str(config["encoder_name"]), (entry.mean, entry.std), own)
+    load_weights(encoder.body, own, where=f"{weights}, encoder")
+    encoder.normalise_by(card.mean, card.std)
 
 
-def _read_config(path: Path) -> dict[str, object]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: no config of a model ({error})") from None
-    if not isinstance(config, dict) or "encoder_name" not in config:
-        raise InputError(f"{path}: names no encoder")
-    return config
+def _folder(spec: str) -> Path:
+    return resolve_folder(spec.removeprefix(PREFIX))

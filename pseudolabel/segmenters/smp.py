@@ -1,4 +1,4 @@
-"""Models of segmentation-models-pytorch, from a `save_pretrained` folder or from the hub."""
+"""Models of segmentation-models-pytorch, from a `save_pretrained` folder or from the hub's local cache."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from pseudolabel.errors import InputError
 from pseudolabel.segmenters.base import SegmenterOptions
@@ -32,18 +32,23 @@ def open_smp(where: str, options: SegmenterOptions) -> NetworkSegmenter:
 
 
 def resolve_folder(where: str) -> Path:
-    """A local folder as it is, without any network; a hub id downloaded, or from the hub's cache.
+    """A local folder as it is, or what the hub's cache holds of a hub id; nothing is fetched.
 
     Raises:
-        InputError: neither a folder nor something that the hub (or, offline, its cache) has.
+        InputError: neither a folder nor in the cache.
     """
     if Path(where).is_dir():
         return Path(where)
     try:
-        return Path(snapshot_download(where, allow_patterns=[CONFIG_NAME, *WEIGHTS_NAMES, "*.yaml"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"smp:{where} is no folder here and cannot be had from the hub ({first_line[:160]})") from None
+        allowed = [CONFIG_NAME, *WEIGHTS_NAMES, "*.yaml"]
+        return Path(snapshot_download(where, allow_patterns=allowed, local_files_only=True))
+    except HFValidationError:
+        raise InputError(f"smp:{where}: no such folder") from None
+    except LocalEntryNotFoundError:
+        raise InputError(
+            f"smp:{where} is no folder here and not in the hub's cache, and nothing is fetched unasked: "
+            f"fetch it first with  hf download {where}"
+        ) from None
 
 
 def weights_file(folder: Path) -> Path:
@@ -64,7 +69,7 @@ def build_model(path: Path) -> torch.nn.Module:
     Raises:
         InputError: no such file, no known architecture, or arguments that it does not take.
     """
-    config = _read_config(path)
+    config = read_config(path)
     name = config.pop("_model_class", None)
     by_class_name = {model.__name__: model for model in smp.MODEL_ARCHITECTURES_MAPPING.values()}
     if name not in by_class_name:
@@ -76,7 +81,12 @@ def build_model(path: Path) -> torch.nn.Module:
     return model
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a `config.json`.
+
+    Raises:
+        InputError: no such file, or something else in it.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

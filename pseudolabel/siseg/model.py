@@ -8,14 +8,14 @@ import torch
 from jaxtyping import UInt8
 
 from pseudolabel.config import Config, option, parse_config
-from pseudolabel.encoders.from_smp import PREFIX, Normalisation, read_encoder
-from pseudolabel.encoders.stride16 import build_backbone
+from pseudolabel.encoders.build import build_dense_encoder
+from pseudolabel.encoders.resolve import NONE, resolve_backbone_weights
 from pseudolabel.errors import ConfigError
 from pseudolabel.siseg.instances import FieldMaps
 from pseudolabel.siseg.network import SisegNetwork
 from pseudolabel.siseg.views import resize_image, view_size
-from pseudolabel.training.checkpoint import load_weights, read_config, save_model
-from pseudolabel.weights import load_weights as load_state
+from pseudolabel.training.checkpoint import read_config, save_model
+from pseudolabel.weights import load_weights_file
 
 
 class SisegCard(Config):
@@ -24,24 +24,22 @@ class SisegCard(Config):
     backbone: str = option(..., "name of the encoder")
     head_width: int = option(256, "channels of the displacement head")
     scale: float = option(1.0, "images are resized by this factor", gt=0)
-    normalisation: Normalisation | None = option(None, "mean and std of inputs in [0, 1], if not the encoder's usual")
 
 
 def new_network(card: SisegCard, backbone_weights: str) -> tuple[SisegNetwork, SisegCard]:
-    """A network to train and its card; the backbone `smp:DIR` becomes the encoder of that segmenter, with its weights.
+    """A network to train and its card, which builds the network again without what its weights came from.
 
     Raises:
-        ConfigError: no such backbone, or weights for one that brings its own.
+        ConfigError: no such backbone, weights for one that brings its own, or none for one that is not trained.
         InputError: its weights cannot be read.
     """
-    if not card.backbone.startswith(PREFIX):
-        return build_network(card, backbone_weights), card
-    if backbone_weights not in ("hub", "none"):
-        raise ConfigError(f"--backbone {card.backbone} brings its own weights: leave out --backbone-weights")
-    encoder = read_encoder(card.backbone)
-    card = card.model_copy(update={"backbone": encoder.name, "normalisation": encoder.normalisation})
-    network = build_network(card, "none")
-    load_state(network.backbone.body, encoder.state, where=f"smp encoder {encoder.name}")
+    wanted = resolve_backbone_weights(card.backbone, backbone_weights)
+    card = card.model_copy(update={"backbone": wanted.name})
+    network = build_network(card, wanted.weights)
+    if network.backbone.frozen and wanted.weights == NONE:
+        raise ConfigError(
+            f"backbone {wanted.name!r} is not trained: it needs weights, say --backbone-weights FILE or hub"
+        )
     return network, card
 
 
@@ -52,7 +50,7 @@ def build_network(card: SisegCard, backbone_weights: str) -> SisegNetwork:
         ConfigError: no such backbone.
         InputError: its weights cannot be read.
     """
-    return SisegNetwork(build_backbone(card.backbone, backbone_weights, card.normalisation), width=card.head_width)
+    return SisegNetwork(build_dense_encoder(card.backbone, backbone_weights), width=card.head_width)
 
 
 def save_siseg(weights: Path, network: SisegNetwork, card: SisegCard, about: dict[str, Any]) -> str:
@@ -71,7 +69,7 @@ def load_siseg(weights: Path, *, device: str = "cpu") -> tuple[SisegNetwork, Sis
         SisegCard, read_config(weights).get("model", {}), where=f"{weights.with_suffix('.yaml')}: model"
     )
     network = build_network(card, "none")
-    load_weights(network, weights)
+    load_weights_file(network, weights)
     return network.to(device).eval(), card
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pseudolabel.encoders.stride16 import Backbone
+from pseudolabel.encoders.encoder import DenseEncoder
 
 STRIDE = 4
 _LAST_SCALES = (1, 1, 2, 4, 4)  # what brings strides 4, 4, 8, 16, 16 to 4
@@ -80,7 +80,7 @@ class SisegNetwork(nn.Module):
 
     mean_displacement: Tensor
 
-    def __init__(self, backbone: Backbone, *, width: int = 256) -> None:
+    def __init__(self, backbone: DenseEncoder, *, width: int = 256) -> None:
         super().__init__()
         if width % 64:
             raise ValueError(f"the heads' width must be a multiple of 64, got {width}")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pseudolabel.encoders.stride16 import COARSEST
+from pseudolabel.encoders.encoder import COARSEST
 from pseudolabel.siseg.network import STRIDE
 from pseudolabel.siseg.pairs import IGNORE
 

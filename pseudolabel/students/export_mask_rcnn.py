@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou, roi_align
 
-from pseudolabel.encoders.encoder import STRIDES
+from pseudolabel.condinst.pyramid import STRIDES
 from pseudolabel.students.mask_rcnn import MaskRcnnStudent
 from pseudolabel.students.suppression import greedy
 

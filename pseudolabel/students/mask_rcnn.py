@@ -20,7 +20,8 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, past
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 
-from pseudolabel.encoders.encoder import STRIDES, Pyramid, build_encoder
+from pseudolabel.condinst.pyramid import STRIDES, Pyramid
+from pseudolabel.encoders.build import build_encoder
 from pseudolabel.students.base import Instances, Student, StudentConfig, ignored_share, mean_entropy, sure_share
 from pseudolabel.students.data import Sample, StudentBatch
 from pseudolabel.training.processes import normaliser

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork, masks_to_boxes
 
 from pseudolabel.condinst.batch import STRIDE, masks_to_grid
-from pseudolabel.encoders.encoder import build_encoder
+from pseudolabel.encoders.build import build_encoder
 from pseudolabel.losses.boxes import box_cells, dice_loss, projection_loss
 from pseudolabel.students.base import Instances, Student, StudentConfig, mean_entropy, sure_share
 from pseudolabel.students.data import Sample, StudentBatch

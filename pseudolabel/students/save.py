@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from pseudolabel.errors import InputError
 from pseudolabel.students.base import Student, StudentConfig, make_student
-from pseudolabel.training.checkpoint import load_weights, read_config, save_model
+from pseudolabel.training.checkpoint import read_config, save_model
+from pseudolabel.weights import load_weights_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def load_student(weights: Path, *, device: str = "cpu") -> TrainedStudent:
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise InputError(f"{weights}: its config is no student's ({type(error).__name__}: {error})") from None
     student = make_student(config, len(categories))
-    load_weights(student, weights)
+    load_weights_file(student, weights)
     return TrainedStudent(student.to(device).eval(), categories, image_px)
 
 

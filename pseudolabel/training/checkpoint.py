@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import torch
 import yaml
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from pseudolabel.errors import InputError, MachineError
 from pseudolabel.training.processes import is_first_process
-
-_NAMED = 5  # names of tensors that a message lists before it counts the rest
+from pseudolabel.weights import check_finite
 
 
 def config_path(weights: Path) -> Path:
@@ -35,7 +33,7 @@ def save_model(weights: Path, state: Mapping[str, Tensor], config: Mapping[str, 
         MachineError: the disk is full or the folder cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    _check_finite(tensors, weights)
+    check_finite(tensors, where=str(weights))
     if not is_first_process():
         return ""
     weights.parent.mkdir(parents=True, exist_ok=True)
@@ -70,33 +68,6 @@ def read_config(weights: Path) -> dict[str, Any]:
     return content
 
 
-def load_weights(module: nn.Module, weights: Path) -> None:
-    """Fill a module from a file, every tensor of it and nothing else.
-
-    Raises:
-        InputError: the file is not a checkpoint, holds NaN, or its tensors are not the module's.
-    """
-    state = read_tensors(weights)
-    _check_fits(module.state_dict(), state, weights)
-    module.load_state_dict(state)
-
-
-def read_tensors(weights: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors`, or of a `.pt` or `.pth` that holds tensors alone, all finite.
-
-    Raises:
-        InputError: missing, not a checkpoint, or not finite.
-    """
-    try:
-        state = _read_pickle(weights) if weights.suffix in (".pt", ".pth") else load_file(weights)
-    except FileNotFoundError:
-        raise InputError(f"{weights}: no such file") from None
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{weights}: not a .safetensors checkpoint ({error})") from None
-    _check_finite(state, weights)
-    return state
-
-
 def sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file's content."""
     try:
@@ -104,46 +75,6 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-
-
-def _read_pickle(weights: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(weights, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises whatever the damage leads to; all of it means the same
-        raise InputError(f"{weights}: not a checkpoint of tensors alone ({str(error).splitlines()[0][:200]})") from None
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{weights}: expected a table of tensors")
-    return state
-
-
-def _check_finite(state: Mapping[str, Tensor], weights: Path) -> None:
-    bad = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    if bad:
-        raise InputError(f"{weights}: NaN or infinite weights in {_shown(bad)}")
-
-
-def _check_fits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], weights: Path) -> None:
-    shared = wanted.keys() & found.keys()
-    problems = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - wanted.keys()),
-        "other shape": [
-            f"{name} {tuple(found[name].shape)} for {tuple(wanted[name].shape)}"
-            for name in sorted(shared)
-            if found[name].shape != wanted[name].shape
-        ],
-    }
-    lines = [f"{kind}: {_shown(names)}" for kind, names in problems.items() if names]
-    if lines:
-        raise InputError(f"{weights}: the weights are of another model; " + "; ".join(lines))
-
-
-def _shown(names: list[str]) -> str:
-    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + rest
 
 
 def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:

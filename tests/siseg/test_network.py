@@ -10,7 +10,8 @@ import segmentation_models_pytorch as smp
 import torch
 import yaml
 
-from pseudolabel.encoders.stride16 import STRIDES, build_backbone
+from pseudolabel.encoders.build import build_dense_encoder
+from pseudolabel.encoders.encoder import DENSE_STRIDES
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.siseg.model import SisegCard, build_network, load_siseg, new_network, predict_fields, save_siseg
 from pseudolabel.siseg.network import DisplacementHead, SisegNetwork
@@ -25,19 +26,19 @@ def tiny_network() -> SisegNetwork:
 
 @pytest.mark.parametrize("name", ["tiny", "mobilenet_v2", "resnet50"])
 def test_backbone_gives_five_stages_at_the_published_strides(name: str) -> None:
-    backbone = build_backbone(name, "none")
+    backbone = build_dense_encoder(name, "none")
     features = backbone(torch.zeros((1, 3, 64, 96)))
-    sides = [(64 // stride, 96 // stride) for stride in STRIDES]
+    sides = [(64 // stride, 96 // stride) for stride in DENSE_STRIDES]
     assert [tuple(feature.shape[2:]) for feature in features] == sides
     assert tuple(feature.shape[1] for feature in features) == backbone.channels
 
 
 def test_resnet50_stages_have_the_published_channels() -> None:
-    assert build_backbone("resnet50", "none").channels == (64, 256, 512, 1024, 2048)
+    assert build_dense_encoder("resnet50", "none").channels == (64, 256, 512, 1024, 2048)
 
 
 def test_pretrained_backbone_takes_no_gradient_and_keeps_its_statistics() -> None:
-    network = SisegNetwork(build_backbone("mobilenet_v2", "none"), width=64).train()
+    network = SisegNetwork(build_dense_encoder("mobilenet_v2", "none"), width=64).train()
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
     fields = network(torch.rand((2, 3, 32, 32)) * 255)
     (fields.displacement.sum() + fields.boundary_logits.sum()).backward()
@@ -91,7 +92,7 @@ def test_boundary_of_a_mirrored_image_is_the_mirrored_boundary() -> None:
 
 def test_unknown_backbone_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'resnet50'"):
-        build_backbone("resnet5O", "none")
+        build_dense_encoder("resnet5O", "none")
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
@@ -99,14 +100,14 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
     save_file({"conv1.weight": torch.zeros((1, 1, 1, 1))}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="another network"):
-        build_backbone("mobilenet_v2", str(tmp_path / "other.safetensors"))
+        build_dense_encoder("mobilenet_v2", str(tmp_path / "other.safetensors"))
 
 
 def test_timm_encoder_is_had_at_stride_sixteen_and_one_that_cannot_be_is_refused() -> None:
-    features = build_backbone("tu-test_resnet", "none")(torch.zeros((1, 3, 64, 96)))
-    assert [feature.shape[-1] for feature in features] == [96 // stride for stride in STRIDES]
-    with pytest.raises(ConfigError, match="cannot be had from timm"):
-        build_backbone("tu-no_such_network", "none")
+    features = build_dense_encoder("test_resnet", "none")(torch.zeros((1, 3, 64, 96)))
+    assert [feature.shape[-1] for feature in features] == [96 // stride for stride in DENSE_STRIDES]
+    with pytest.raises(ConfigError, match="'swin_tiny' cannot be had at stride 16"):
+        build_dense_encoder("swin_tiny", "none")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_segmenters_own_encoder_is_the_frozen_backbone_and_is_fed_as_its_card_sa
     expected = encoder((images / 255 - 0.4) / 0.2)[-5:-1]  # the last stage is strided there
     found = network.backbone(images)
     assert network.backbone.frozen
-    assert card.backbone == "tu-test_resnet"
+    assert card.backbone == "smp-encoder:tu-test_resnet"
     torch.testing.assert_close(found[0], torch.nn.functional.max_pool2d(expected[0], 3, 2, 1))
     for own, theirs in zip(found[1:4], expected[1:], strict=True):
         torch.testing.assert_close(own, theirs)

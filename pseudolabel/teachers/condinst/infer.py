@@ -18,7 +18,7 @@ from pseudolabel.condinst.network import CondInst, CondInstConfig, Features
 from pseudolabel.config import Config, option, parse_config
 from pseudolabel.masks import Grid, SoftMask
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
-from pseudolabel.training.checkpoint import load_weights
+from pseudolabel.weights import load_weights_file
 
 # A cell's logit is learned at the middle of pixel 4 i + 2, which is half a pixel right of and below the cell's middle.
 GRID_SHIFT_PX = 0.5
@@ -167,7 +167,7 @@ def load_condinst(weights: Path, config: Mapping[str, Any], *, device: str, cand
     model = parse_config(CondInstConfig, shape | {"backbone_weights": "none"}, where=str(weights))
     size = parse_config(InputSize, config["input"], where=str(weights))
     network = CondInst(model, len(config["categories"]))
-    load_weights(network, weights)
+    load_weights_file(network, weights)
     varifocal = config["model"].get("classification") == "varifocal"
     kind: ScoreKind = "class" if varifocal else "sqrt_class_centerness"
     return CondInstTeacher(network, size, device=device, candidates=candidates, score=kind)

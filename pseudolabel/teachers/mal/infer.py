@@ -18,7 +18,7 @@ from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
 from pseudolabel.teachers.mal.crops import CropBatch, cut_canvases, neighbour_boxes, sample_views, take, widened
 from pseudolabel.teachers.mal.method import LEAST_ROOM_PX, MalConfig, mask_quality
 from pseudolabel.teachers.mal.network import MalNetwork, build_network
-from pseudolabel.training.checkpoint import load_weights
+from pseudolabel.weights import load_weights_file
 
 ROOM_STEPS = (0.0, 1.0, -1.0, 0.5, -0.5)  # shares of the jitter that training knew; each as it is and mirrored
 MOST_VIEWS = 2 * len(ROOM_STEPS)
@@ -87,7 +87,7 @@ def load_mal(weights: Path, config: Mapping[str, Any], *, device: str, candidate
     """
     model = parse_config(MalConfig, config["model"], where=str(weights))
     network = build_network(model.backbone, "none", width=model.width)
-    load_weights(network, weights)
+    load_weights_file(network, weights)
     return MalTeacher(network, model, device=device, views=candidates)
 
 

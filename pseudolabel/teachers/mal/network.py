@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pseudolabel.encoders import encoder as encoders
-from pseudolabel.encoders.encoder import Encoder, build_encoder
+from pseudolabel.encoders.build import build_encoder
+from pseudolabel.encoders.encoder import Encoder
 
 CUES = 9  # see mal_crops.cue_planes
 STRIDE = 4
@@ -65,7 +66,7 @@ class MalNetwork(nn.Module):
 
 
 def build_network(backbone: str, weights: str, *, width: int = 64) -> MalNetwork:
-    """The network over an encoder of `condinst.backbone`, its weights from a file, `hub` or `none`."""
+    """The network over an encoder; see `encoders.resolve` for what its name and weights may be."""
     return MalNetwork(build_encoder(backbone, weights), width=width).to(memory_format=torch.channels_last)
 
 

@@ -11,7 +11,8 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from pseudolabel.encoders.encoder import Encoder, build_encoder
+from pseudolabel.encoders.build import build_encoder
+from pseudolabel.encoders.encoder import Encoder
 from pseudolabel.errors import InputError
 
 NAME = "test_resnet"
