@@ -101,20 +101,19 @@ def find_on_hub(backbone: str, *, fetch: bool) -> Path:
 
 
 def _fetched(backbone: str, wanted: HubFiles) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    """Asks once whether the hub has the file, without the client's retries, and then fetches it."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
 
     reason = f"it has none of {', '.join(wanted.names)}"
     for name in wanted.names:
         try:
+            get_hf_file_metadata(hf_hub_url(wanted.repository, name, revision=wanted.revision))
             return Path(hf_hub_download(wanted.repository, name, revision=wanted.revision))
-        except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError: no way to the hub at all
-            reason = _first_line(error)
-            break
         except EntryNotFoundError:
             continue
-        except (HfHubHTTPError, OSError) as error:
-            reason = _first_line(error)
+        except Exception as error:  # HTTP, sockets, the disk: the client's own kinds differ from version to version
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
             break
     raise InputError(
         f"backbone {backbone!r}: {wanted.repository} cannot be fetched from the hub ({reason}): {_CHOICES}"
@@ -140,7 +139,3 @@ def _on_the_hub(backbone: str) -> HubFiles:
     repository, _, revision = card.hf_hub_id.partition("@")
     names = (card.hf_hub_filename,) if card.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
     return HubFiles(repository, revision or "main", names)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -90,13 +90,6 @@ def hub_cache(folder, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
-def test_a_hub_that_cannot_be_had_says_what_to_type(tmp_path, monkeypatch, name):
-    hub_cache(tmp_path, monkeypatch)
-    with pytest.raises(InputError, match=f"backbone '{name}': .*--backbone-weights FILE"):
-        build_encoder(name, "hub")
-
-
 def test_mobilenet_takes_its_weights_and_their_normalisation_from_the_hubs_cache(tmp_path, monkeypatch):
     settings = smp.encoders.encoders["mobilenet_v2"]["pretrained_settings"]["imagenet"]
     repository = hub_cache(tmp_path, monkeypatch) / ("models--" + settings["repo_id"].replace("/", "--"))

@@ -11,7 +11,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from pseudolabel.encoders.build import build_encoder
+from pseudolabel.encoders.build import build_dense_encoder, build_encoder
 from pseudolabel.encoders.encoder import Encoder
 from pseudolabel.errors import InputError
 
@@ -98,6 +98,17 @@ def test_an_exported_segmenters_encoder_gives_the_same_features_and_sees_the_sam
 ) -> None:
     encoder = build_encoder(NAME, str(_with_card(exported, CARD)))
     _same(encoder, source, torch.rand(2, 3, 64, 96) * 255)
+
+
+def test_sisegs_encoder_starts_from_the_same_file(source: Encoder, exported: Path) -> None:
+    encoder = build_dense_encoder(NAME, str(_with_card(exported, CARD)))
+    mean, std = (torch.tensor(CARD["input"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    pixels = torch.rand(1, 3, 64, 96) * 255
+    with torch.no_grad():
+        at_eight, at_sixteen, _ = source.body((pixels / 255 - mean) / std)[-3:]
+        found = encoder(pixels)
+    torch.testing.assert_close(found[2], at_eight, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(found[3], at_sixteen, atol=2e-4, rtol=1e-4)
 
 
 def test_batch_norm_that_nobody_folded_and_swapped_colours_are_read_too(source: Encoder, tmp_path: Path) -> None:
