@@ -13,7 +13,7 @@ from typing import Any
 
 from pseudolabel.config import Config
 from pseudolabel.errors import ConfigError
-from pseudolabel.pipelines.run.commit import temporary_name
+from pseudolabel.files import temporary_name
 from pseudolabel.pipelines.run.paths import RunPaths
 
 SOURCE = "student"  # the table below candidates/ that a round adds

@@ -10,14 +10,10 @@ from typing import Any
 import yaml
 
 from pseudolabel.errors import IncompleteError, MachineError, PseudolabelError, StaleOutputError
+from pseudolabel.files import sweep_temporaries, write_text_atomically
 from pseudolabel.pipelines.engines.base import Engine, EngineOptions, HandedOver, make_engine
 from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.run.commit import (
-    Footer,
-    read_footer,
-    sweep_temporaries,
-    write_text_atomically,
-)
+from pseudolabel.pipelines.run.commit import Footer, read_footer
 from pseudolabel.pipelines.run.known_parts import KnownParts, Look
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import Stage, StageConfig

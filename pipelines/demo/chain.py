@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 
 from pseudolabel.errors import IncompleteError
+from pseudolabel.files import write_text_atomically
 from pseudolabel.pipelines.chain import parse_chain, run_chain
 from pseudolabel.pipelines.demo.segmenter import ENCODER, DemoData, DemoSegmenter, make_demo_data, train_demo_segmenter
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.look.picture import PictureConfig, draw_pictures
-from pseudolabel.pipelines.run.commit import write_text_atomically
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.training.checkpoint import read_config

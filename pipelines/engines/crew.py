@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pseudolabel.errors import PseudolabelError, SignalStopError
+from pseudolabel.files import sweep_temporaries
 from pseudolabel.pipelines.engines.stop import StopSignals
 from pseudolabel.pipelines.engines.worker import WorkerProcess
-from pseudolabel.pipelines.run.commit import sweep_temporaries
 from pseudolabel.pipelines.work.job import Job, SetupError
 
 GRACE_S = 20.0

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from pseudolabel.errors import ConfigError, MachineError, SignalStopError
+from pseudolabel.files import write_text_atomically
 from pseudolabel.pipelines.engines.base import EngineOptions, HandedOver
 from pseudolabel.pipelines.engines.stop import StopSignals
-from pseudolabel.pipelines.run.commit import write_text_atomically
 from pseudolabel.pipelines.work.job import Job
 
 PATIENCE_S = 1800.0  # with a scheduler that does not answer

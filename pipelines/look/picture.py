@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pseudolabel.config import Config, option
 from pseudolabel.errors import InputError
-from pseudolabel.pipelines.run.commit import atomic_path, read_part
+from pseudolabel.files import atomic_path
+from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.made_categories import made_categories
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan

@@ -1,13 +1,7 @@
 """One shard's output is committed once: temporary name, page checksums, fsync, verify, rename, fsync the folder."""
 
-import errno
 import json
-import os
-import shutil
-import socket
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pseudolabel.errors import InputError, MachineError
+from pseudolabel.files import atomic_path
 from pseudolabel.records import FORMAT_VERSION
 
 FOOTER_KEY = b"pseudolabel"
 ROW_GROUP_ROWS = 4096
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,52 +61,6 @@ def commit_table(table: pa.Table, path: Path, footer: Footer) -> None:
             )
         if verify_part(temporary) != footer:
             raise MachineError(f"{path}: what was read back differs from what was written; check the disk")
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder that becomes `path` when the block ends well, and vanishes when not.
-
-    Raises:
-        MachineError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.parent / temporary_name(path.name)
-    with _translated(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            _fsync(temporary)
-            temporary.rename(path)
-            _fsync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a small text file that is never seen half written."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def temporary_name(name: str) -> str:
-    """A hidden name that no other process will choose, and that tells whose it was."""
-    return f".{name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-
-
-def sweep_temporaries(folder: Path) -> int:
-    """Remove temporary files that dead processes of this host left; how many there were.
-
-    Files of other hosts stay: nobody here can know whether their writer lives.
-    """
-    host = socket.gethostname()
-    removed = 0
-    for path in folder.glob(".*.tmp"):
-        _, found, rest = path.name.rpartition(f".{host}.")
-        pid = rest.split(".")[0]
-        if found and pid.isdigit() and not process_is_alive(int(pid)):
-            path.unlink(missing_ok=True)
-            removed += 1
-    return removed
 
 
 def read_footer(path: Path) -> Footer:
@@ -177,52 +125,6 @@ def _parse_footer(path: Path, metadata: dict[bytes, bytes]) -> Footer:
             f"{path}: format version {values['format_version']}, this tool knows {FORMAT_VERSION}; upgrade it"
         )
     return Footer(**values)
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise MachineError(f"cannot write {path}: {error.strerror}") from None
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            free = shutil.disk_usage(_existing(path)).free
-            raise MachineError(f"cannot write {path}: no space left ({error.strerror}; {free} bytes free)") from None
-        if error.errno == errno.EROFS:
-            raise MachineError(f"cannot write {path}: {error.strerror}") from None
-        raise
-
-
-def _existing(path: Path) -> Path:
-    return next(parent for parent in path.resolve().parents if parent.exists())
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def process_is_alive(pid: int) -> bool:
-    """Whether a process of this number lives on this host; one that died and that nobody asked after does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    """In a container without an init process, orphans that died stay in the table for ever."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
-    except OSError:  # no /proc on this system
-        return False
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_footer, verify_part, write_text_atomically
+from pseudolabel.files import write_text_atomically
+from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_footer, verify_part
 from pseudolabel.pipelines.run.paths import RunPaths, parse_part_name
 
 _THREADS = 8

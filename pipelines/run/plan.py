@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from pseudolabel import records
 from pseudolabel.errors import InputError, MachineError, StaleOutputError
-from pseudolabel.pipelines.run.commit import Footer, commit_table, read_part, temporary_name
+from pseudolabel.files import temporary_name
+from pseudolabel.pipelines.run.commit import Footer, commit_table, read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 
 PLAN_STAGE = "plan"

@@ -10,7 +10,8 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.config import option, result_relevant
 from pseudolabel.errors import InputError, RejectError
-from pseudolabel.pipelines.run.commit import footer_of, read_footer, read_part, write_text_atomically
+from pseudolabel.files import write_text_atomically
+from pseudolabel.pipelines.run.commit import footer_of, read_footer, read_part
 from pseudolabel.pipelines.run.made_categories import made_categories
 from pseudolabel.pipelines.run.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.run.plan import read_plan

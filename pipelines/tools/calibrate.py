@@ -6,7 +6,8 @@ from typing import Any
 
 from pseudolabel.config import Config, option
 from pseudolabel.errors import InputError, QualityGateError
-from pseudolabel.pipelines.run.commit import read_footer, read_part, write_text_atomically
+from pseudolabel.files import write_text_atomically
+from pseudolabel.pipelines.run.commit import read_footer, read_part
 from pseudolabel.pipelines.run.fingerprint import file_sha256
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pseudolabel.config import Config, option
 from pseudolabel.errors import InputError
-from pseudolabel.pipelines.run.commit import atomic_path, write_text_atomically
+from pseudolabel.files import atomic_path, write_text_atomically
 from pseudolabel.pipelines.work.device import resolve_device
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import Any
 from pseudolabel.config import Config, result_relevant
 from pseudolabel.encoders.resolve import resolve_backbone_weights
 from pseudolabel.errors import IncompleteError, StaleOutputError
+from pseudolabel.files import write_text_atomically
 from pseudolabel.pipelines.graph import TRAINERS, Trainer, load_attribute
-from pseudolabel.pipelines.run.commit import DamagedPartError, read_footer, write_text_atomically
+from pseudolabel.pipelines.run.commit import DamagedPartError, read_footer
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan

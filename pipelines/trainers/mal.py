@@ -179,7 +179,7 @@ class Canvases:
         """The canvases of an earlier, stopped call, or new ones, which the first of several processes cuts for all."""
         import numpy as np
 
-        from pseudolabel.pipelines.run.commit import atomic_path
+        from pseudolabel.files import atomic_path
         from pseudolabel.training.processes import is_first_process
 
         shape = (len(self._names), 3, side_px, side_px)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pseudolabel.config import Config, option, result_relevant
 from pseudolabel.encoders.resolve import BACKBONE_HELP, WEIGHTS_HELP, backbone_files
 from pseudolabel.errors import ConfigError
-from pseudolabel.pipelines.run.commit import read_footer, read_part, write_text_atomically
+from pseudolabel.files import write_text_atomically
+from pseudolabel.pipelines.run.commit import read_footer, read_part
 from pseudolabel.pipelines.run.fingerprint import file_sha256
 from pseudolabel.pipelines.run.made_categories import made_categories
 from pseudolabel.pipelines.run.paths import RunPaths

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.errors import PassingFaultError, PseudolabelError
-from pseudolabel.pipelines.run.commit import process_is_alive, write_text_atomically
+from pseudolabel.files import process_is_alive, write_text_atomically
 from pseudolabel.pipelines.run.paths import RunPaths
 
 DEATHS_THAT_CONVICT = 2

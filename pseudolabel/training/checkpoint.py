@@ -1,18 +1,16 @@
 """A trained model: one `.safetensors` with its config as YAML beside it, written whole or not at all."""
 
 import hashlib
-import os
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from pseudolabel.errors import InputError, MachineError
+from pseudolabel.errors import InputError
+from pseudolabel.files import atomic_file, write_text_atomically
 from pseudolabel.training.processes import is_first_process
 from pseudolabel.weights import check_finite
 
@@ -36,11 +34,11 @@ def save_model(weights: Path, state: Mapping[str, Tensor], config: Mapping[str, 
     check_finite(tensors, where=str(weights))
     if not is_first_process():
         return ""
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    _write_atomically(weights, lambda path: save_file(tensors, path))
-    digest = sha256(weights)
-    text = yaml.safe_dump({**config, "sha256": digest}, sort_keys=False)
-    _write_atomically(config_path(weights), lambda path: path.write_text(text, encoding="utf-8"))
+    content = save(tensors)
+    with atomic_file(weights) as file:
+        file.write(content)
+    digest = hashlib.sha256(content).hexdigest()
+    write_text_atomically(config_path(weights), yaml.safe_dump({**config, "sha256": digest}, sort_keys=False))
     return digest
 
 
@@ -75,24 +73,3 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.parent / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        write(temporary)
-        _fsync(temporary)
-        temporary.replace(path)
-        _fsync(path.parent)
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        raise MachineError(f"{path}: cannot be written ({error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,8 +14,9 @@ import pytest
 from own_stage import NAME, attempts, contents, drivers, make_run, own_config, wait_for
 
 from pseudolabel.errors import IncompleteError, MachineError
+from pseudolabel.files import process_is_alive
 from pseudolabel.pipelines.engines.base import EngineOptions
-from pseudolabel.pipelines.run.commit import process_is_alive, read_part
+from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.work import attempts as notes

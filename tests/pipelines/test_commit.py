@@ -6,18 +6,8 @@ import pyarrow as pa
 import pytest
 
 from pseudolabel.errors import MachineError
-from pseudolabel.pipelines.run import commit
-from pseudolabel.pipelines.run.commit import (
-    DamagedPartError,
-    Footer,
-    atomic_path,
-    commit_table,
-    read_footer,
-    read_part,
-    sweep_temporaries,
-    temporary_name,
-    verify_part,
-)
+from pseudolabel.files import atomic_path, machine_faults_named, sweep_temporaries, temporary_name
+from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_table, read_footer, read_part, verify_part
 
 FOOTER = Footer("fuse", 1, "f" * 64, shard=3, num_shards=8, n_in=3000, n_ok=3000, n_rejected=0)
 
@@ -116,7 +106,7 @@ def test_a_machine_fault_names_the_path_and_the_cause(
     def fail(path: Path) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(commit, "_fsync", fail)
+    monkeypatch.setattr("pseudolabel.files.fsync", fail)
     with pytest.raises(MachineError, match=words) as caught:
         commit_table(pa.table({"a": [1]}), tmp_path / "x.parquet", FOOTER)
     assert "x.parquet" in str(caught.value)
@@ -129,7 +119,7 @@ def test_a_full_disk_is_reported_by_the_real_device(tmp_path: Path) -> None:
         pytest.skip("this system has no /dev/full")
     with (
         pytest.raises(MachineError, match="no space left"),
-        commit._translated(tmp_path / "x"),
+        machine_faults_named(tmp_path / "x"),
         open("/dev/full", "wb", buffering=0) as sink,
     ):
         sink.write(b"x")

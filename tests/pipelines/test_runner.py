@@ -5,7 +5,8 @@ import pytest
 from own_stage import NAME, attempts, contents, make_run, own_config, setups
 
 from pseudolabel.errors import IncompleteError, InputError, MachineError, StaleOutputError
-from pseudolabel.pipelines.run.commit import read_footer, read_part, write_text_atomically
+from pseudolabel.files import write_text_atomically
+from pseudolabel.pipelines.run.commit import read_footer, read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, compress, run_stage
 from pseudolabel.pipelines.work import attempts as notes

@@ -1,5 +1,6 @@
 """A trained model on disk: whole, finite, and only ever read as what it is."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from pseudolabel.errors import InputError, MachineError
+from pseudolabel.files import sweep_temporaries
 from pseudolabel.training.checkpoint import config_path, read_config, save_model
 from pseudolabel.weights import load_weights_file, read_state_dict
 
@@ -101,3 +103,15 @@ def test_a_folder_that_cannot_be_written_is_the_machines_fault(tmp_path: Path) -
     (tmp_path / "x.safetensors").mkdir()
     with pytest.raises(MachineError):
         save_model(tmp_path / "x.safetensors", {"w": torch.zeros(1)}, {})
+
+
+def test_what_a_killed_training_left_of_its_weights_is_swept_by_its_name(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("pseudolabel.files.fsync", lambda path: seen.append(path.name))
+    save_model(saved, nn.Linear(3, 2).state_dict(), {})
+    left = saved.parent / seen[0].replace(f".{os.getpid()}.", ".4194999.")  # no process has so large a number
+    left.touch()
+    assert sweep_temporaries(saved.parent) == 1
+    assert not left.exists()
