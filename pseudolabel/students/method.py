@@ -1,6 +1,5 @@
 """A student as the shared loop trains it: views drawn on the device, a moving average of the weights, an early stop."""
 
-import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pseudolabel.students.base import Student
 from pseudolabel.students.copy_paste import paste_peers
 from pseudolabel.students.data import Sample, StudentBatch, collate
 from pseudolabel.students.throughput import StepClock
+from pseudolabel.training.ema import average_of, momentum_at, update_average
 from pseudolabel.training.method import Method
 from pseudolabel.training.processes import is_first_process
 
@@ -57,7 +57,7 @@ class StudentMethod(Method):
     ) -> None:
         super().__init__()
         self.student, self.recipe, self.image_px = student, recipe, augment.image_px
-        self.average: Student = copy.deepcopy(student).requires_grad_(False)
+        self.average: Student = average_of(student)
         self.register_buffer("best_ap", torch.tensor(-1.0))
         self.register_buffer("waited", torch.tensor(0))
         self._augment, self._validate, self._journal = Augment(augment), validate, journal
@@ -81,14 +81,10 @@ class StudentMethod(Method):
     def model_state(self) -> dict[str, Tensor]:
         return self.average.state_dict()
 
-    @torch.no_grad()
     def after_step(self, step: int) -> None:
         """The average follows with momentum min(ema, 1 - 1 / (step + 1)); statistics are copied."""
-        keep = min(self.recipe.ema, 1 - 1 / (step + 1))
-        for mean, value in zip(self.average.parameters(), self.student.parameters(), strict=True):
-            mean.lerp_(value, 1 - keep)
-        for kept, now in zip(self.average.buffers(), self.student.buffers(), strict=True):
-            kept.copy_(now)
+        keep = momentum_at(step, self.recipe.ema, ramp=1)
+        update_average(self.average, self.student, keep, buffers="copy")
         self.clock.tick(len(self.last_batch.samples))
         every = self.recipe.validate_every
         if self._validate is not None and every and (step + 1) % every == 0:

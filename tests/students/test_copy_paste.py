@@ -5,8 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pseudolabel.students.copy_paste import Pasted, Tutor, find_tutors, paste, paste_peers, place_tutor, uncovered
+from pseudolabel.students.copy_paste import PeerTutor, find_tutors, paste, paste_peers
 from pseudolabel.students.data import Sample
+from pseudolabel.training.pasting import Spot, pasted, random_corner, spot_at, uncovered
+
+WHOLE = (slice(0, 20), slice(0, 20))  # of a tutor
+SQUARE = (slice(10, 30), slice(0, 20))
 
 
 def scene(boxes: list[list[int]], value: int, weights: list[float] | None = None) -> Sample:
@@ -27,10 +31,10 @@ def scene(boxes: list[list[int]], value: int, weights: list[float] | None = None
     )
 
 
-def grey(value: int) -> Tutor:
+def grey(value: int) -> PeerTutor:
     """A square of 20 px of one grey value, of which every pixel is unsure."""
     whole = torch.ones(20, 20, dtype=torch.bool)
-    return Tutor(torch.full((3, 20, 20), value, dtype=torch.uint8), whole, whole, 0, 0.8)
+    return PeerTutor(torch.full((3, 20, 20), value, dtype=torch.uint8), whole, 0, 0.8, whole)
 
 
 def test_tutors_are_good_large_and_alone_best_first():
@@ -39,7 +43,7 @@ def test_tutors_are_good_large_and_alone_best_first():
         9,
         [0.7, 0.9, 1.0, 1.0, 1.0, 0.5],
     )
-    assert [tutor.weight for tutor in find_tutors(one, min_area_px=300)] == pytest.approx([0.9, 0.7])
+    assert [tutor.quality for tutor in find_tutors(one, min_area_px=300)] == pytest.approx([0.9, 0.7])
 
 
 def test_an_object_without_a_mask_is_no_tutor():
@@ -49,14 +53,12 @@ def test_an_object_without_a_mask_is_no_tutor():
 
 def test_a_paste_covers_the_learner_and_brings_mask_box_and_weight():
     one = scene([[0, 0, 20, 30]], 50)
-    tutor = grey(200)
-    mask = torch.zeros(60, 60, dtype=torch.bool)
-    mask[10:30, 0:20] = True
-    rim = mask.clone()
+    rim = torch.zeros(60, 60, dtype=torch.bool)
+    rim[10:30, 0:20] = True
     rim[15:25, 5:15] = False
-    image = one.image.clone()
-    image[:, mask] = 200
-    taught = paste(one, tutor, Pasted(image, mask, rim))
+    taught = paste(one, replace(grey(200), unsure=rim[10:30, 0:20]), Spot(SQUARE, WHOLE))
+    assert bool((taught.image[:, 10:30, :20] == 200).all())
+    assert bool((taught.image[:, :10, :20] == 50).all())
     assert taught.boxes.tolist() == [[0, 0, 20, 10], [0, 10, 20, 30]]
     assert taught.masks.sum(dim=(1, 2)).tolist() == [200, 400]
     assert torch.equal(taught.unsure[0], taught.masks[0])  # unsure all over, but for what is surely covered
@@ -66,16 +68,15 @@ def test_a_paste_covers_the_learner_and_brings_mask_box_and_weight():
 
 def test_a_learner_that_is_wholly_covered_is_gone():
     one = scene([[5, 5, 15, 15]], 50)
-    mask = torch.zeros(60, 60, dtype=torch.bool)
-    mask[0:20, 0:20] = True
-    tutor = grey(0)
-    assert paste(one, tutor, Pasted(one.image, mask, mask)).boxes.tolist() == [[0, 0, 20, 20]]
+    assert paste(one, grey(0), Spot(WHOLE, WHOLE)).boxes.tolist() == [[0, 0, 20, 20]]
 
 
 def test_a_box_keeps_its_fractions_where_nothing_covers_it():
     covered = torch.zeros(60, 60, dtype=torch.bool)
     covered[:, 30:] = True
-    assert uncovered(torch.tensor([10.5, 3.25, 40.5, 20.75]), covered).tolist() == [10.5, 3.25, 30.0, 20.75]
+    boxes, left_px = uncovered(torch.tensor([[10.5, 3.25, 40.5, 20.75], [31.0, 4, 40, 9], [0, 0, 2, 2]]), covered)
+    assert boxes.tolist() == [[10.5, 3.25, 30.0, 20.75], [31.0, 4, 40, 9], [0, 0, 2, 2]]
+    assert left_px.tolist() == [20 * 18, 0, 1]  # columns 10 to 29, rows 3 to 20; nothing; not looked at
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -83,11 +84,19 @@ def test_a_placed_tutor_lies_on_the_learner_and_shows_its_own_pixels(seed):
     torch.manual_seed(seed)
     one = scene([[20, 20, 50, 50]], 50)
     tutor = grey(200)
-    placed = place_tutor(one, tutor, one.boxes[0])
-    assert bool((placed.mask & one.masks[0]).any())
-    assert torch.equal(placed.unsure, placed.mask)
-    assert torch.equal(placed.image[0] == 200, placed.mask)
-    assert torch.equal(placed.image[:, ~placed.mask], one.image[:, ~placed.mask])
+    x, y = random_corner(tutor, one.boxes, one.labels)
+    spot = spot_at(round(x), round(y), tutor, one.size_hw)
+    assert spot is not None
+    image, covered = pasted(one.image, tutor, spot)
+    assert bool((covered & one.masks[0]).any())
+    assert torch.equal(image[0] == 200, covered)
+    assert torch.equal(image[:, ~covered], one.image[:, ~covered])
+
+
+def test_a_tutor_off_the_image_has_no_spot_and_at_its_edge_a_part_of_one():
+    assert spot_at(60, 0, grey(0), (60, 60)) is None
+    assert spot_at(0, -20, grey(0), (60, 60)) is None
+    assert spot_at(-5, 50, grey(0), (60, 60)) == ((slice(50, 60), slice(0, 15)), (slice(0, 10), slice(5, 20)))
 
 
 def test_peers_teach_across_images_of_the_batch_and_change_no_input():

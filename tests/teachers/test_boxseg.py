@@ -58,9 +58,9 @@ def test_a_candidate_below_the_box_threshold_makes_no_pseudo_mask(tiny, drawn):
 def test_a_checkpoint_carries_the_memory_bank(overfitted, tiny):
     config = BoxSegConfig(warmup=0.5, teacher_warmup=0.5, ema=0.9, strong=False, min_tutor_px=100, **tiny)
     method = BoxSeg(CondInst(config, 2), config)
-    from pseudolabel.teachers.condinst.copy_paste import Tutor
+    from pseudolabel.teachers.condinst.copy_paste import BankedTutor
 
-    tutor = Tutor(torch.rand(3, 5, 4), torch.rand(5, 4) > 0.5, 1, 0.75, 0.625)
+    tutor = BankedTutor(torch.rand(3, 5, 4), torch.rand(5, 4) > 0.5, 1, 0.75, 0.625)
     method.bank.tutors = [tutor]
     other = BoxSeg(CondInst(config, 2), config)
     other.load_state_dict(method.state_dict())

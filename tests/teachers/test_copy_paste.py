@@ -3,7 +3,14 @@
 import torch
 
 from pseudolabel.condinst.batch import Targets, collate
-from pseudolabel.teachers.condinst.copy_paste import CopyPasteConfig, MemoryBank, PseudoMasks, Tutor, paste_batch
+from pseudolabel.teachers.condinst.copy_paste import (
+    BankedTutor,
+    CopyPasteConfig,
+    MemoryBank,
+    PseudoMasks,
+    covered_by,
+    paste_batch,
+)
 
 ALWAYS = CopyPasteConfig(probability=1.0, min_area_px=16)
 
@@ -18,8 +25,10 @@ def scene(boxes, labels, quality) -> tuple[torch.Tensor, Targets, PseudoMasks]:
     return torch.zeros(3, 64, 64), Targets(boxes, torch.tensor(labels)), PseudoMasks(masks, quality, quality)
 
 
-def bright_tutor(label: int = 0, quality: float = 0.9, side: int = 16) -> Tutor:
-    return Tutor(torch.full((3, side, side), 200.0), torch.ones(side, side, dtype=torch.bool), label, quality, quality)
+def bright_tutor(label: int = 0, quality: float = 0.9, side: int = 16) -> BankedTutor:
+    return BankedTutor(
+        torch.full((3, side, side), 200.0), torch.ones(side, side, dtype=torch.bool), label, quality, quality
+    )
 
 
 def test_good_isolated_objects_become_tutors():
@@ -56,7 +65,13 @@ def test_the_best_tutor_of_a_present_class_is_taken_once():
     assert len(bank.tutors) == 1
 
 
-def pasted(seed: int, boxes, labels, tutor: Tutor):
+def covered_pixels(x: int, y: int, height: int, width: int) -> torch.Tensor:
+    covered = torch.zeros(64, 64, dtype=torch.bool)
+    covered[y : y + height, x : x + width] = True
+    return covered
+
+
+def pasted(seed: int, boxes, labels, tutor: BankedTutor):
     torch.manual_seed(seed)
     bank = MemoryBank(ALWAYS)
     bank.tutors = [tutor]
@@ -84,11 +99,9 @@ def test_a_paste_puts_the_tutor_last_with_its_box_mask_and_quality():
 
 def test_a_learner_that_is_covered_on_one_side_loses_that_side():
     torch.manual_seed(0)
-    image, targets, pseudo = scene([[16, 16, 48, 48]], [0], [0.5])
-    from pseudolabel.teachers.condinst.copy_paste import _pasted, _Spot
-
-    spot = _Spot(16, 8, torch.full((3, 50, 20), 200.0), torch.ones(50, 20, dtype=torch.bool))
-    _, after, masks = _pasted(image, targets, pseudo, spot, bright_tutor(), ALWAYS)
+    _, targets, pseudo = scene([[16, 16, 48, 48]], [0], [0.5])
+    covered = covered_pixels(16, 8, 50, 20)
+    after, masks = covered_by(targets, pseudo, covered, bright_tutor(), ALWAYS)
     assert after.boxes[0].tolist() == [36.0, 16.0, 48.0, 48.0]
     assert after.boxes[1].tolist() == [16.0, 8.0, 36.0, 58.0]
     assert masks.masks[0].sum() == 3 * 8  # columns 9 to 11, rows 4 to 11 of the grid
@@ -96,33 +109,27 @@ def test_a_learner_that_is_covered_on_one_side_loses_that_side():
 
 def test_a_learner_that_the_teacher_does_not_find_yet_is_not_dropped():
     """32 x 32 px, of which 20 x 32 are covered: 384 px of its box are left."""
-    from pseudolabel.teachers.condinst.copy_paste import _pasted, _Spot
-
-    image, targets, pseudo = scene([[16, 16, 48, 48]], [0], [0.0])
+    _, targets, pseudo = scene([[16, 16, 48, 48]], [0], [0.0])
     pseudo.masks[:] = False
-    spot = _Spot(16, 8, torch.full((3, 50, 20), 200.0), torch.ones(50, 20, dtype=torch.bool))
+    covered = covered_pixels(16, 8, 50, 20)
     for least_px, boxes in ((383, 2), (384, 1)):
         config = CopyPasteConfig(probability=1.0, min_area_px=least_px)
-        assert len(_pasted(image, targets, pseudo, spot, bright_tutor(), config)[1].boxes) == boxes
+        assert len(covered_by(targets, pseudo, covered, bright_tutor(), config)[0].boxes) == boxes
 
 
 def test_a_learner_that_is_wholly_covered_is_dropped():
-    from pseudolabel.teachers.condinst.copy_paste import _pasted, _Spot
-
-    image, targets, pseudo = scene([[16, 16, 32, 32], [40, 40, 60, 60]], [0, 1], [0.5, 0.5])
-    spot = _Spot(12, 12, torch.full((3, 24, 24), 200.0), torch.ones(24, 24, dtype=torch.bool))
-    _, after, masks = _pasted(image, targets, pseudo, spot, bright_tutor(), ALWAYS)
+    _, targets, pseudo = scene([[16, 16, 32, 32], [40, 40, 60, 60]], [0, 1], [0.5, 0.5])
+    covered = covered_pixels(12, 12, 24, 24)
+    after, masks = covered_by(targets, pseudo, covered, bright_tutor(), ALWAYS)
     assert after.labels.tolist() == [1, 0]
     assert after.boxes[0].tolist() == [40, 40, 60, 60]
     assert len(masks.masks) == 2
 
 
 def test_a_learner_is_wholly_covered_where_the_tutor_ends_with_its_box():
-    from pseudolabel.teachers.condinst.copy_paste import _pasted, _Spot
-
-    image, targets, pseudo = scene([[16, 16, 24, 24], [40, 40, 60, 60]], [0, 1], [0.5, 0.5])
-    spot = _Spot(16, 16, torch.full((3, 8, 8), 200.0), torch.ones(8, 8, dtype=torch.bool))
-    _, after, _ = _pasted(image, targets, pseudo, spot, bright_tutor(), ALWAYS)
+    _, targets, pseudo = scene([[16, 16, 24, 24], [40, 40, 60, 60]], [0, 1], [0.5, 0.5])
+    covered = covered_pixels(16, 16, 8, 8)
+    after, _ = covered_by(targets, pseudo, covered, bright_tutor(), ALWAYS)
     assert after.labels.tolist() == [1, 0]
 
 

@@ -20,7 +20,7 @@ from pseudolabel.losses.boxes import affinity_loss, box_cells, box_masks, dice_l
 from pseudolabel.teachers.condinst.boxinst import BoxInst, BoxInstConfig, Instances, risen
 from pseudolabel.teachers.condinst.copy_paste import CopyPasteConfig, MemoryBank, PseudoMasks, paste_batch
 from pseudolabel.teachers.condinst.views import strong_view
-from pseudolabel.teachers.ema import average_of, momentum_at, update_average
+from pseudolabel.training.ema import average_of, momentum_at, update_average
 
 
 class BoxTeacherConfig(BoxInstConfig):
@@ -53,7 +53,7 @@ class BoxTeacher(BoxInst):
 
     def __init__(self, network: CondInst, config: BoxTeacherConfig) -> None:
         super().__init__(network, config)
-        self.teacher: CondInst = average_of(network)  # type: ignore[assignment]
+        self.teacher = average_of(network)
         self.bank = MemoryBank(
             CopyPasteConfig(probability=config.copy_paste_probability, min_area_px=config.min_tutor_px)
         )
@@ -125,7 +125,7 @@ class BoxTeacher(BoxInst):
 
     def after_step(self, step: int) -> None:
         keep = momentum_at(step, self.config.ema, ramp=self.config.ema_ramp)
-        update_average(self.teacher, self.network, keep, buffers=self.config.ema_buffers)
+        update_average(self.teacher, self.network, keep, buffers="average" if self.config.ema_buffers else "leave")
 
     def trained_network(self) -> CondInst:
         """The moving average, unless the student is asked for."""

@@ -9,7 +9,6 @@ training a moving average of the network as teacher, whose masks the network is 
 The idea is Mask Auto-Labeler's (Lan et al., CVPR 2023), with the losses of this project's other teachers.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +36,7 @@ from pseudolabel.teachers.mal.crops import CropBatch, Views, sample_views, take,
 from pseudolabel.teachers.mal.field import mean_field
 from pseudolabel.teachers.mal.network import MalNetwork, freeze_early
 from pseudolabel.teachers.mal.paste import with_pastes
+from pseudolabel.training.ema import average_of, momentum_at, update_average
 from pseudolabel.training.method import Method
 
 LEAST_ROOM_PX = 2.0
@@ -87,7 +87,7 @@ class Mal(Method):
         self.network = network
         if config.freeze:
             freeze_early(network)
-        self.average = copy.deepcopy(network).requires_grad_(False)
+        self.average = average_of(network)
         self._shown: CropBatch | None = None
 
     def losses(self, batch: CropBatch, *, progress: float) -> Mapping[str, Tensor]:
@@ -150,12 +150,9 @@ class Mal(Method):
     def model_state(self) -> dict[str, Tensor]:
         return self.average.state_dict()
 
-    @torch.no_grad()
     def after_step(self, step: int) -> None:
-        keep = min(self.config.ema, 1 - 1 / (step + 2))
-        for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            if value.requires_grad:
-                mean.lerp_(value, 1 - keep)
+        keep = momentum_at(step + 1, self.config.ema, ramp=1)  # half of the first step's weights are the beginning's
+        update_average(self.average, self.network, keep, buffers="leave")
 
     @torch.no_grad()
     def pictures(self) -> Mapping[str, UInt8[Tensor, "3 H W"]]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pseudolabel.teachers.ema import average_of, momentum_at, update_average
+from pseudolabel.training.ema import average_of, momentum_at, update_average
 
 
 def test_momentum_starts_at_zero_and_reaches_its_limit():
@@ -39,5 +39,24 @@ def test_buffers_stay_where_the_released_code_leaves_them():
     network = nn.BatchNorm1d(1)
     average = average_of(network)
     network.running_mean.fill_(2.0)
-    update_average(average, network, 0.5, buffers=False)
+    update_average(average, network, 0.5, buffers="leave")
     assert average.running_mean.item() == 0
+    update_average(average, network, 0.5, buffers="copy")
+    assert average.running_mean.item() == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "mal", "student"), [(0, 1 - 1 / 2, 0.0), (1, 1 - 1 / 3, 1 - 1 / 2), (700, 0.995, 0.995)]
+)
+def test_momentum_of_teacher_and_student_is_that_of_a_mean_with_and_without_the_beginning(step, mal, student):
+    assert momentum_at(step + 1, 0.995, ramp=1) == mal
+    assert momentum_at(step, 0.995, ramp=1) == student
+
+
+def test_what_is_frozen_stays_as_it_is():
+    network = nn.Linear(1, 1)
+    average = average_of(network)
+    before = average.weight.item()
+    network.weight.requires_grad_(False).fill_(before + 1)
+    update_average(average, network, 0.5)
+    assert average.weight.item() == before
