@@ -8,13 +8,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as T
 
 from pseudolabel.config import Config, option
 from pseudolabel.students.data import Sample
-
-_LEAST_SIDE_PX = 2.0  # of what is left of an object
+from pseudolabel.training.views import boxes_in_window, mirrored_boxes, strong_colours
 
 
 class AugmentConfig(Config):
@@ -36,15 +34,8 @@ class Augment:
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
-        colours: list[torch.nn.Module] = []
-        if config.views.startswith("strong"):
-            colours = [
-                v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
-                v2.RandomGrayscale(p=0.2),
-            ]
-        if config.views == "strong_blur":
-            colours.append(v2.RandomApply([v2.GaussianBlur(3)], p=0.5))
-        self._colours = v2.Compose(colours) if colours else None
+        strong = config.views.startswith("strong")
+        self._colours = strong_colours(blur=config.views == "strong_blur") if strong else None
 
     def __call__(self, sample: Sample) -> Sample:
         return self.coloured(self.shaped(sample))
@@ -116,8 +107,7 @@ def random_crop(sample: Sample, side_px: int) -> Sample:
 def cropped(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
     """A window of the sample. A box is cut by the window; where a mask is there, what is left of it has to be seen."""
     rows, columns = slice(top, top + height), slice(left, left + width)
-    boxes = sample.boxes - sample.boxes.new_tensor([left, top, left, top])
-    boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+    boxes, large = boxes_in_window(sample.boxes, top=top, left=left, height=height, width=width)
     masks = sample.masks[:, rows, columns]
     window = replace(
         sample,
@@ -127,18 +117,15 @@ def cropped(sample: Sample, top: int, left: int, height: int, width: int) -> Sam
         unsure=sample.unsure[:, rows, columns],
         ignored=sample.ignored[rows, columns],
     )
-    large = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE_PX).all(dim=1)
     return window.select(large & (masks.flatten(1).any(dim=1) | ~sample.has_mask))
 
 
 def flipped(sample: Sample) -> Sample:
     """The sample mirrored left to right."""
-    width = sample.size_hw[1]
-    x0, y0, x1, y1 = sample.boxes.unbind(dim=1)
     return replace(
         sample,
         image=sample.image.flip(-1),
-        boxes=torch.stack([width - x1, y0, width - x0, y1], dim=1),
+        boxes=mirrored_boxes(sample.boxes, sample.size_hw[1]),
         masks=sample.masks.flip(-1),
         unsure=sample.unsure.flip(-1),
         ignored=sample.ignored.flip(-1),

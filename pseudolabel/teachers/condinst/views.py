@@ -6,11 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
 from pseudolabel.condinst.batch import SIDE, STRIDE, Batch, Targets
+from pseudolabel.training.views import boxes_in_window, mirrored_boxes, strong_colours
 
-_LEAST_SIDE_PX = 2.0  # of what a window leaves of an object
 _NO_MARGIN = 2**30  # an image so high before its resize that no row of it is distrusted
 
 
@@ -51,9 +50,7 @@ def _corner(length: int, side_px: int) -> int:
 def _in_window(targets: Targets, corner: tuple[int, int], inner_hw: Tensor, side_px: int) -> Targets:
     top, left = corner
     height, width = inner_hw.tolist()
-    limit = targets.boxes.new_tensor([width, height, width, height])
-    boxes = torch.minimum((targets.boxes - targets.boxes.new_tensor([left, top, left, top])).clamp(min=0), limit)
-    keep = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE_PX).all(dim=1)
+    boxes, keep = boxes_in_window(targets.boxes, top=top, left=left, height=height, width=width)
     masks = targets.masks
     if masks is not None:
         cells, row, column = side_px // STRIDE, top // STRIDE, left // STRIDE
@@ -82,9 +79,8 @@ def flipped(batch: Batch, flip: Bool[Tensor, "b"]) -> Batch:
 
 
 def _flipped_targets(targets: Targets, width: int, shift: int) -> Targets:
-    left, top, right, bottom = targets.boxes.unbind(1)
-    mirrored = [(width + shift - right).clamp(max=width), top, (width + shift - left).clamp(max=width), bottom]
-    boxes = torch.stack(mirrored, dim=1)
+    boxes = mirrored_boxes(targets.boxes, width + shift)
+    boxes[:, 0::2] = boxes[:, 0::2].clamp(max=width)
     if targets.masks is None:
         return replace(targets, boxes=boxes)
     cells = (width + shift - 1) // STRIDE
@@ -96,12 +92,6 @@ def _flipped_targets(targets: Targets, width: int, shift: int) -> Targets:
 
 
 def strong_view(images: Float[Tensor, "b 3 H W"], *, blur: bool = False) -> Float[Tensor, "b 3 H W"]:
-    """Colour jitter (0.4, 0.4, 0.4, 0.1) with probability 0.8, grey with 0.2, and, if wanted, blur with 0.5.
-
-    Source: BoxTeacher's "strong" and, with blur, "strongv2" augmentation.
-    """
-    steps: list[v2.Transform] = [v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8), v2.RandomGrayscale(0.2)]
-    if blur:
-        steps.append(v2.RandomApply([v2.GaussianBlur(3)], p=0.5))
-    change = v2.Compose(steps)
+    """Every image in colours of its own; see `training.views.strong_colours`."""
+    change = strong_colours(blur=blur)
     return torch.stack([change(image / 255).clamp(0, 1) * 255 for image in images])
