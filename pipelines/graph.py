@@ -47,7 +47,7 @@ TRAINERS: dict[str, Trainer] = {
         config="pseudolabel.pipelines.trainers.siseg:TrainSisegConfig",
         function="pseudolabel.pipelines.trainers.siseg:train_siseg",
         model="siseg",
-        version=1,
+        version=2,
     ),
     "train-teacher": Trainer(
         config="pseudolabel.pipelines.trainers.teacher:TrainTeacherConfig",

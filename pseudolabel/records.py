@@ -144,8 +144,6 @@ PSEUDO = pa.schema(
     ]
 )
 
-DECISIONS = ("keep", "box_only", "ignore", "review")
-
 
 def soft_mask_to_struct(mask: SoftMask) -> dict[str, Any]:
     """A mask as the value of a `mask` cell."""

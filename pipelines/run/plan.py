@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pseudolabel import records
 from pseudolabel.errors import InputError, MachineError, StaleOutputError
 from pseudolabel.files import temporary_name
-from pseudolabel.pipelines.run.commit import Footer, commit_table, read_part
+from pseudolabel.pipelines.run.commit import Footer, commit_table
 from pseudolabel.pipelines.run.paths import RunPaths
 
 PLAN_STAGE = "plan"
@@ -110,11 +110,6 @@ def write_plan(run: RunPaths, request: PlanRequest, rows: Iterable[Mapping[str, 
         for shard, digest in enumerate(digests):
             _commit_shard(run, folder, shard, request.num_shards, digest)
     return _freeze(run, plan)
-
-
-def load_plan_shard(run: RunPaths, shard: int, num_shards: int) -> Any:
-    """The plan's rows of one shard as a table of `records.MANIFEST`."""
-    return read_part(run.part(PLAN_STAGE, shard, num_shards))
 
 
 def _plan(request: PlanRequest, counts: Counter[str], rejected: Counter[str], digests: list[str]) -> Plan:

@@ -5,31 +5,14 @@ annotation that cannot be used is a row with its reason, and the rest goes on. R
 reader alone reads their headers, since its boxes are fractions of the picture); the `shard` stage does.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
+from pseudolabel.datasets.base import Dataset as Dataset
 from pseudolabel.errors import InputError
 from pseudolabel.images import ExifRule
 from pseudolabel.registry import Registry
 from pseudolabel.sources import ImageSource, ImagesRoot, open_source
 from pseudolabel.sources.folder import Folder
-
-
-@runtime_checkable
-class Dataset(Protocol):
-    """One data set. Made with `(images_root, annotations, *, exif)`."""
-
-    categories: list[dict[str, Any]]  # COCO's: id, name, and whatever else the source says
-    info: dict[str, Any]
-    licenses: list[Any]
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Rows of `records.MANIFEST`: one per image with its objects, and one per refused annotation.
-
-        May be called once; a reader gives its memory back as it goes.
-        """
-
 
 READERS = Registry(
     "data set format",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.datasets import Dataset
+from pseudolabel.datasets.base import Dataset
 from pseudolabel.datasets.manifest import image_row, rejected_annotation, rejected_image
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.sources import ImageSource

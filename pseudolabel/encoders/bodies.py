@@ -30,7 +30,7 @@ _NOT_DILATED = (RuntimeError, ValueError, TypeError, NotImplementedError, Assert
 class Body(NamedTuple):
     """A network, the widths of its features, and mean and deviation of the inputs in [0, 1] that it wants."""
 
-    module: nn.Module
+    module: Any  # an nn.Module, of whose parts each library has its own
     channels: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -99,16 +99,17 @@ def dense_body(name: str, hub_weights: Path | None = None) -> Body:
     inner = smp_name(name)
     if name == "tiny":
         body = _tiny()
-        _take_stride(body.module.stages[-1])  # type: ignore[index]
+        last = body.module.stages[-1:]
     elif inner is not None and not inner.startswith("tu-"):
         body = _smp(inner, smp.encoders.get_encoder(inner, weights=None), hub_weights)
-        for part in body.module.get_stages()[32]:  # type: ignore[operator]
-            _take_stride(part)
+        last = body.module.get_stages()[32]
     elif name in _RESNETS:
         body = _timm(name, hub_weights)
-        _take_stride(body.module.layer4)
+        last = [body.module.layer4]
     else:
-        body = _dilated(name, inner, hub_weights)
+        return _dilated(name, inner, hub_weights)
+    for stage in last:
+        _take_stride(stage)
     return body
 
 
@@ -146,7 +147,7 @@ def _dilated(name: str, inner: str | None, hub_weights: Path | None) -> Body:
             body, strides = _smp(inner, module, hub_weights), list(module.model.feature_info.reduction())
         else:
             body = _timm(name, hub_weights, output_stride=16)
-            strides = list(body.module.feature_info.reduction())  # type: ignore[operator, union-attr]
+            strides = list(body.module.feature_info.reduction())
     except _NOT_DILATED as error:
         raise ConfigError(f"backbone {name!r} cannot be had at stride 16 ({error})") from None
     if strides[-5:] != _DENSE:

@@ -62,8 +62,8 @@ def load_segmenter_encoder(encoder: Encoder, path: Path) -> int:
         with torch.no_grad():
             first = _in_running_order(encoder.body)[0][0]
             first.weight.copy_(first.weight.flip(1))
-    order = slice(None, None, -1 if card.color == "bgr" else 1)
-    encoder.normalise_by(card.mean[order], card.std[order])
+    step = -1 if card.color == "bgr" else 1
+    encoder.normalise_by(card.mean[::step], card.std[::step])
     return filled
 
 

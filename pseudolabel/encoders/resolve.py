@@ -131,9 +131,7 @@ def _on_the_hub(backbone: str) -> HubFiles:
         settings = smp.encoders.encoders[inner]["pretrained_settings"].get("imagenet", {})
         if "repo_id" in settings:
             return HubFiles(settings["repo_id"], settings["revision"], ("model.safetensors",))
-    card = (
-        get_pretrained_cfg(timm_name(inner.removeprefix("tu-") if inner else backbone)) if backbone != "tiny" else None
-    )
+    card = None if inner or backbone == "tiny" else get_pretrained_cfg(timm_name(backbone))
     if card is None or not card.hf_hub_id:
         raise ConfigError(f"backbone {backbone!r} has no weights on the hub: {_CHOICES}")
     repository, _, revision = card.hf_hub_id.partition("@")

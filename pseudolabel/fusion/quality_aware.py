@@ -41,11 +41,6 @@ class FusionRule:
     tau_box: float = TAU_BOX
     tau_pixel: float = TAU_PIXEL
 
-    @classmethod
-    def with_one_tau(cls, tau: float, *, fusion: Fusion = "qmf", score: Score = "mqs") -> "FusionRule":
-        """The strict reading of BoxSeg's paper: one threshold for box scores and for pixels."""
-        return cls(fusion, score, tau, tau)
-
 
 @dataclass(frozen=True, slots=True)
 class Fused:

@@ -11,7 +11,6 @@ import yaml
 
 from pseudolabel.errors import InputError
 
-SHIPPED_CLASSES = ("voc", "coco", "ade20k", "cityscapes")
 SHIPPED_MAPS = ("voc-coco", "ade20k-coco", "cityscapes-coco")
 
 

@@ -20,8 +20,6 @@ from pseudolabel.students.save import TrainedStudent, load_student
 from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
 from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize
 
-METHOD = "student"  # in the config beside the weights, and in the table of teachers
-
 
 def load_student_teacher(weights: Path, config: Mapping[str, Any], *, device: str, candidates: int) -> Teacher:
     """The student that `train-student` wrote, as a teacher of up to `candidates` masks per box.

@@ -40,8 +40,8 @@ def update_average(
             mean.lerp_(value, 1 - keep)
     if buffers == "leave":
         return
-    for mean, value in zip(average.buffers(), network.buffers(), strict=True):
-        if buffers == "average" and value.is_floating_point():
-            mean.lerp_(value, 1 - keep)
+    for kept, now in zip(average.buffers(), network.buffers(), strict=True):
+        if buffers == "average" and now.is_floating_point():
+            kept.lerp_(now, 1 - keep)
         else:
-            mean.copy_(value)
+            kept.copy_(now)

@@ -82,11 +82,6 @@ def test_an_object_without_a_passing_candidate_has_mask_and_score_zero() -> None
     assert fused.mask.item() == fused.quality.score.item() == fused.weights.sum().item() == 0
 
 
-def test_one_tau_sets_both_thresholds() -> None:
-    rule = FusionRule.with_one_tau(0.3)
-    assert (rule.tau_box, rule.tau_pixel) == (0.3, 0.3)
-
-
 @given(st.lists(st.tuples(unit, unit, st.booleans()), min_size=1, max_size=12))
 def test_weights_sum_to_one_or_to_zero(candidates: list[tuple[float, float, bool]]) -> None:
     score, iou, valid = (torch.tensor([column]) for column in zip(*candidates, strict=True))
