@@ -71,6 +71,23 @@ def check_xywh(box_xywh: object) -> tuple[float, float, float, float]:
     return (x, y, width, height)
 
 
+def around_polygons(polygons: object) -> list[float]:
+    """The box (x, y, width, height) around untrusted polygons, each a list x1, y1, x2, y2, ...
+
+    Raises:
+        RejectError: `bad_box`, they are no such lists of finite numbers.
+    """
+    try:
+        points = np.concatenate([np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons])  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise RejectError("bad_box", f"not polygons: {_short(polygons)}") from None
+    if not len(points) or not np.isfinite(points).all():
+        raise RejectError("bad_box", f"not polygons of finite numbers: {_short(polygons)}")
+    low, high = points.min(axis=0), points.max(axis=0)
+    box: list[float] = [*low.tolist(), *(high - low).tolist()]
+    return box
+
+
 def clip_xywh(
     box_xywh: tuple[float, float, float, float], size_hw: tuple[int, int]
 ) -> tuple[float, float, float, float]:

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pseudolabel import records
 from pseudolabel.errors import InputError, MachineError, StaleOutputError
 from pseudolabel.pipelines.run.commit import Footer, commit_table, read_part, temporary_name
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pixel_rule import ExifRule, PixelRule, Stretch
 
 PLAN_STAGE = "plan"
 _SPOOL_ROWS = 20_000
@@ -32,7 +33,7 @@ class Plan:
 
     num_shards: int
     images_root: str
-    exif: Literal["transpose", "ignore"]
+    exif: ExifRule
     source: str
     n_images: int
     n_objects: int
@@ -42,7 +43,16 @@ class Plan:
     licenses: list[dict[str, Any]]
     digest: str
     shard_digests: list[str] = field(default_factory=list)
+    stretch: Stretch = "none"
+    channels: list[int] = field(default_factory=list)
+    page: int | None = None
+    notes: list[str] = field(default_factory=list)  # what the user was told when the plan was made
     format_version: int = records.FORMAT_VERSION
+
+    @property
+    def pixel_rule(self) -> PixelRule:
+        """How every image of the run is decoded."""
+        return PixelRule(self.exif, self.stretch, tuple(self.channels), self.page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +62,14 @@ class PlanRequest:
     images_root: str | Path
     source: str
     num_shards: int
-    exif: Literal["transpose", "ignore"]
+    exif: ExifRule
     categories: list[dict[str, Any]]
     info: dict[str, Any]
     licenses: list[dict[str, Any]]
+    stretch: Stretch = "auto"
+    channels: tuple[int, ...] = ()
+    page: int | None = None
+    notes: list[str] = field(default_factory=list)  # may grow until the last row is read
 
 
 def shard_of(image_key: str, num_shards: int) -> int:
@@ -117,12 +131,17 @@ def load_plan_shard(run: RunPaths, shard: int, num_shards: int) -> Any:
 
 
 def _plan(request: PlanRequest, counts: Counter[str], rejected: Counter[str], digests: list[str]) -> Plan:
-    said = {"root": str(request.images_root), "exif": request.exif, "categories": request.categories}
+    rule = PixelRule(request.exif, request.stretch, request.channels, request.page)
+    said = {"root": str(request.images_root), "pixels": asdict(rule), "categories": request.categories}
     digest = hashlib.sha256(json.dumps([said, digests], sort_keys=True).encode()).hexdigest()
     return Plan(
         num_shards=request.num_shards,
         images_root=str(request.images_root),
-        exif=request.exif,
+        exif=rule.exif,
+        stretch=rule.stretch,
+        channels=list(rule.channels),
+        page=rule.page,
+        notes=list(request.notes),
         source=request.source,
         n_images=counts["images"],
         n_objects=counts["objects"],
@@ -224,7 +243,7 @@ def _existing_plan(run: RunPaths, plan: Plan) -> Plan | None:
     what = next(
         (
             f"{name} {getattr(existing, name)} -> {getattr(plan, name)}"
-            for name in ("num_shards", "images_root", "exif", "n_images", "n_objects")
+            for name in ("num_shards", "images_root", "exif", "stretch", "channels", "page", "n_images", "n_objects")
             if getattr(existing, name) != getattr(plan, name)
         ),
         "the input's content changed",
