@@ -22,6 +22,7 @@ from pseudolabel.stretch import check_high_bytes
 INSTALL = "install tifffile:  pip install 'pseudolabel[microscopy]'"
 _MAX_STACK_BYTES = 4 << 30
 _BITS, _DESCRIPTION, _ORIENTATION, _SUBFILE = 258, 270, 274, 254
+_DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 _REDUCED = 1  # of a page: a smaller copy of another one
 
 
@@ -208,7 +209,7 @@ class _ByTifffile:
             raise RejectError("too_large", f"the stack takes {self._series.nbytes / 2**30:.1f} GiB of memory")
         try:
             return self._series.asarray()
-        except (self._module.TiffFileError, ValueError, IndexError, KeyError, TypeError, OSError) as error:
+        except (self._module.TiffFileError, *_DAMAGE) as error:
             reason = "unsupported_format" if "imagecodecs" in str(error) else "undecodable"
             raise RejectError(reason, f"{type(error).__name__}: {error}") from None
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from pseudolabel import images
 from pseudolabel.errors import RejectError
+from pseudolabel.pixel_rule import PixelRule
+from pseudolabel.sources.folder import check_name
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8))
 
@@ -86,7 +88,7 @@ ODD_NAMES += ["\u202egnp.png", "2020-01-01T10:00.png", "x" * 251 + ".png"]
 def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(PNG)
     assert check_name(name) == name
-    assert np.array_equal(images.load_image(tmp_path, name, exif="transpose"), np.array(PICTURE))
+    assert np.array_equal(images.load_image(tmp_path, name, rule=PixelRule("transpose")), np.array(PICTURE))
 
 
 def test_a_link_that_stays_in_the_folder_is_followed(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class PlanConfig(Config):
     )
     stretch: Stretch = option(
         "auto",
-        "more than 8 bits to 8: none = by the type's white, percentile = by the image; auto = the latter for these",
+        "how 16 bits become 8: none = by the type's white, percentile = by the image; auto = percentile above 8 bits",
     )
     channels: list[int] = option([], "of a TIFF of several channels: one for gray or three for colours, from 1")
     page: int | None = option(None, "of a TIFF of several pages, from 1", ge=1)

@@ -111,10 +111,12 @@ def write_plan(run: RunPaths, request: PlanRequest, rows: Iterable[Mapping[str, 
     _refuse_foreign_folder(run)
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
+    first: list[str] = []
     with _spool(run) as folder:
-        _spool_rows(rows, folder, request.num_shards, counts, rejected)
+        _spool_rows(rows, folder, request.num_shards, counts, rejected, first)
         if not counts["images"]:
-            raise InputError(f"{request.source}: not one usable image (rejected: {dict(rejected) or 'none'})")
+            counted = ", ".join(f"{reason} {count}" for reason, count in rejected.items() if reason != "image_rejected")
+            raise InputError(f"{request.source}: not one usable image ({counted or 'none at all'}){''.join(first)}")
         digests = [_shard_digest(folder, shard) for shard in range(request.num_shards)]
         plan = _plan(request, counts, rejected, digests)
         existing = _existing_plan(run, plan)
@@ -184,11 +186,14 @@ def _spool_rows(
     num_shards: int,
     counts: Counter[str],
     rejected: Counter[str],
+    first: list[str],
 ) -> None:
     waiting: dict[int, list[str]] = {}
     for number, row in enumerate(rows, start=1):
         if row["status"] == "rejected":
             rejected[row["reason"]] += 1
+            if not first:
+                first.append(f"; the first: {row['image_key']}: {row.get('detail') or row['reason']}")
         else:
             counts["images"] += 1
             counts["objects"] += len(row.get("objects") or ())

@@ -1,6 +1,7 @@
 """One annotation of a COCO file, checked."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,10 +46,8 @@ def object_parts(record: dict[str, Any], size_hw: tuple[int, int] | None) -> Par
 def _box(value: Any) -> tuple[float, float, float, float]:
     """A checked box; numbers may stand in quotes."""
     if type(value) is list and any(type(number) is str for number in value):
-        try:
+        with suppress(ValueError):  # the check below says what stands there
             value = [float(number) if type(number) is str else number for number in value]
-        except ValueError:
-            pass  # the check below says what stands there
     return boxes.check_xywh(value)
 
 

@@ -46,7 +46,7 @@ def _fit(boxes_xywh: Sequence[Box], size_hw: tuple[int, int]) -> bool:
 def _drawn_in_the_other(rule: ExifRule, here: tuple[int, int]) -> str:
     if rule == "ignore":
         return (
-            f"the boxes do not fit the stored {here[1]}x{here[0]} px, but the picture turned as its EXIF rotation says. "
+            f"the boxes do not fit the stored {here[1]}x{here[0]} px, but the picture turned by its EXIF rotation. "
             "Apply it with  --exif transpose"
         )
     return (

@@ -51,7 +51,7 @@ def read_object(path: Path, on_element: Mapping[str, OnElement], *, spare: str |
             column.
     """
     window = _Window(path, _sparing(spare))
-    with _faults_named(window):
+    with _FaultsNamed(window):
         return _members(window, on_element)
 
 
@@ -62,7 +62,7 @@ def read_array(path: Path, on_element: OnElement) -> int:
         InputError: as `read_object`, for a file that holds no array.
     """
     window = _Window(path, None)
-    with _faults_named(window):
+    with _FaultsNamed(window):
         window.expect("[", "an array")
         count = _elements(window, on_element)
         window.expect_end()
@@ -195,7 +195,7 @@ def _sparing(name: str | None) -> re.Pattern[str] | None:
     return re.compile(rf'\{{([^{{}}]*?"({re.escape(name)})"\s*:\s*)(\[[^{{}}"]*\])([^{{}}]*)\}}')
 
 
-class _faults_named:
+class _FaultsNamed:
     """Turns what goes wrong inside into an `InputError` with file, line and column."""
 
     def __init__(self, window: _Window) -> None:

@@ -22,6 +22,7 @@ from pseudolabel.sources.names import named_like_image
 
 _LABEL_STUDIO_HASH = re.compile(r"^[0-9a-f]{8}-")
 _SCHEME = re.compile(r"^(?:[a-zA-Z][a-zA-Z0-9+.-]*://|[a-zA-Z]:/)")
+_WEB = ("http://", "https://")  # whose folders, such as LVIS's train2017, need not be those below the images
 _COMPARED = 5_000  # files that a mistyped name is compared to
 _SHOWN = 3
 
@@ -110,6 +111,8 @@ class ImageNames:
                 return matches[0]
             if matches:
                 return RejectError("missing", f"{len(matches)} files end so: {_listed(matches)}")
+        if name.startswith(_WEB) and len(same := self._index()[0].get(canonical(cleaned).rpartition("/")[2], [])) == 1:
+            return same[0]
         near = self.near(cleaned)
         if error.reason == "missing" and not near:
             return name  # the stage that opens images says so
@@ -141,8 +144,8 @@ class ImageNames:
 def clean_name(name: str) -> str:
     """A name as a relative path: the part behind `?d=`, without scheme, drive, leading slashes and dots.
 
-    >>> clean_name("../../upload/1/a b.jpg"), clean_name(r"C:\\data\\x.jpg"), clean_name("/data/local-files/?d=x/a%20b.jpg")
-    ('upload/1/a b.jpg', 'data/x.jpg', 'x/a b.jpg')
+    >>> clean_name("../../upload/1/a b.jpg"), clean_name("/data/local-files/?d=x/a%20b.jpg")
+    ('upload/1/a b.jpg', 'x/a b.jpg')
     """
     text = name.replace("\\", "/").strip()
     if "?d=" in text:

@@ -1,9 +1,9 @@
 """Parquet files as Hugging Face has them: an image and `objects` with `bbox` and `category` in every row.
 
-Category names come from the features that `datasets` writes into the schema. Boxes are (x, y, width, height) or corners:
-the numbers tell where one of the two is impossible, else `--box-format` says it. Image ids are `image_id` where that
-column holds numbers, no two alike, else the rows from 1; annotation ids count the objects from 1, an `id` of theirs is
-kept as `own_id`.
+Category names come from the features that `datasets` writes into the schema. Boxes are (x, y, width, height) or
+corners: the numbers tell where one of the two is impossible, else `--box-format` says it. Image ids are `image_id`
+where that column holds numbers, no two alike, else the rows from 1; annotation ids count the objects from 1, an `id` of
+theirs is kept as `own_id`.
 """
 
 import json

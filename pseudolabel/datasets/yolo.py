@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from pseudolabel import boxes
-from pseudolabel.datasets.folder import image_paths, printable_key
 from pseudolabel.datasets.manifest import (
     extra_json,
     image_row,
@@ -30,7 +29,8 @@ from pseudolabel.datasets.yolo_files import LabelFiles, YoloNames, find_yolo
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import read_file, read_header
 from pseudolabel.pixel_rule import PixelRule
-from pseudolabel.sources.folder import check_name
+from pseudolabel.sources.folder import Folder, check_name
+from pseudolabel.sources.listing import printable_key
 
 Row = dict[str, Any]
 _SLACK = 1e-3  # rounding of those who wrote the fractions
@@ -57,7 +57,7 @@ class YoloDataset:
         self.notes: list[str] = []
         self._images, self._exif = images_root, options.exif
         self._labels = LabelFiles(images_root, labels)
-        self._paths = image_paths(images_root)
+        self._paths = list(Folder(images_root).names())
         self._check_labels()
 
     def rows(self) -> Iterator[Row]:
@@ -75,9 +75,8 @@ class YoloDataset:
         if without and len(without) == len(self._paths):
             raise InputError(self._labels.nobody_has_one(self._paths))
         if without:
-            self.notes.append(
-                f"{len(without)} of {len(self._paths)} images have no label file and so no objects, such as {without[0]}"
-            )
+            count = f"{len(without)} of {len(self._paths)}"
+            self.notes.append(f"{count} images have no label file and so no objects, such as {without[0]}")
 
     def _image_rows(self, path: str, image_id: int, first_id: int, known: set[int]) -> tuple[list[Row], int]:
         """The rows of one image, and how many label lines it has."""

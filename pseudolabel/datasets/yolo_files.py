@@ -2,7 +2,7 @@
 
 Names stand in data.yaml (a list, or numbers with names), in a list of one per line, or in the file that Darknet's and
 CVAT's `obj.data` names. The label file of `a/b.jpg` is `a/b.txt` or `a/b.jpg.txt`: in the folder of labels that was
-given, where the last `images` of the whole path is `labels` instead (as ultralytics and Roboflow have it), in the folder
+given, where the last `images` of the whole path is `labels` instead (as ultralytics and Roboflow have it), in a folder
 `labels` beside or in the folder of images, or beside the image.
 """
 
@@ -225,12 +225,12 @@ def label_kind(text: str) -> str:
         return "DOTA"
     if not lines:
         return ""
-    if all(len(line) in (_KITTI_VALUES, _KITTI_VALUES + 1) and _numbers(line[1:]) for line in lines):
-        if not _numbers(lines[0][:1]):
-            return "KITTI"
-    if all(len(line) in (_DOTA_VALUES - 1, _DOTA_VALUES) and _numbers(line[:8]) for line in lines):
-        if not _numbers(lines[0][8:9]):
-            return "DOTA"
+    kitti = all(len(line) in (_KITTI_VALUES, _KITTI_VALUES + 1) and _numbers(line[1:]) for line in lines)
+    if kitti and not _numbers(lines[0][:1]):
+        return "KITTI"
+    dota = all(len(line) in (_DOTA_VALUES - 1, _DOTA_VALUES) and _numbers(line[:8]) for line in lines)
+    if dota and not _numbers(lines[0][8:9]):
+        return "DOTA"
     return "YOLO" if all(len(line) >= 5 and _numbers(line) for line in lines) else ""
 
 

@@ -28,6 +28,7 @@ from harness import report, script_parser, shared_folder
 from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, resized_masks
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.images import load_image
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.mask_iou import box_mask, object_ious
@@ -122,7 +123,7 @@ def pictures(truth_file: Path, folder: Path) -> list[Picture]:
         if not row.is_crowd and min(row.box_xywh[2:]) >= 2:
             by_image.setdefault(row.image_id, []).append(row)
     return [
-        Picture(names[image], load_image(folder, names[image], exif="transpose"), tuple(rows))
+        Picture(names[image], load_image(folder, names[image], rule=PixelRule("transpose")), tuple(rows))
         for image, rows in sorted(by_image.items())
     ]
 

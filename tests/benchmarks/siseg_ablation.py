@@ -26,6 +26,7 @@ from harness import report, script_parser, shared_folder
 from siseg_fused import FusedData, fused_figures, write_labels
 
 from pseudolabel.images import load_image
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.objects import Prediction, TrueObject
@@ -170,7 +171,7 @@ def coco_items(folder: Path, annotations: Path, labeller: Labeller, most: int) -
     voc = voc_index(content["categories"])
     items = []
     for entry in content["images"]:
-        image = load_image(folder / "images", entry["file_name"], exif="ignore")
+        image = load_image(folder / "images", entry["file_name"], rule=PixelRule("ignore"))
         rows = [row for row in content["annotations"] if row["image_id"] == entry["id"] and row["category_id"] in voc]
         masks = [decode(from_segmentation(row["segmentation"], image.shape[:2])) for row in rows]
         places = [voc[row["category_id"]] for row in rows]

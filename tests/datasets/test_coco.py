@@ -56,7 +56,7 @@ def test_an_image_has_its_objects_and_their_ids(tmp_path: Path) -> None:
     assert (ok[0]["image_key"], ok[0]["image_id"], ok[0]["file_name"]) == ("a/b.jpg", 7, "a/b.jpg")
     assert (ok[0]["width"], ok[0]["height"], ok[0]["exif_orientation"]) == (100, 50, None)
     first, second = ok[0]["objects"]
-    assert first == {"annotation_id": 12, "category_id": 3, "bbox_xywh": [1.5, 2, 10, 20], "iscrowd": False,
+    assert first == {"annotation_id": 12, "category_id": 3, "bbox_xywh": [1.5, 2, 10, 20], "iscrowd": False, "extra": None,
                      "segmentation": None}  # fmt: skip
     assert (second["annotation_id"], second["iscrowd"]) == (4, True)
     assert json.loads(second["segmentation"]) == crowd
