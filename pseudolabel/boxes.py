@@ -11,6 +11,8 @@ from jaxtyping import Float
 
 from pseudolabel.errors import RejectError
 
+_PLAIN = 1e9
+
 
 def xywh_to_xyxy(boxes_xywh: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n 4"]:
     """The same boxes by their corners."""
@@ -59,6 +61,11 @@ def check_xywh(box_xywh: object) -> tuple[float, float, float, float]:
         RejectError: `bad_box` where it is no list of four finite numbers or a side is negative, `empty_box` where a
             side is zero.
     """
+    if type(box_xywh) is list and len(box_xywh) == 4:  # nearly all are plain, and told so in a tenth of the time
+        x, y, width, height = box_xywh
+        plain = type(x) is type(y) is type(width) is type(height) is float
+        if plain and -_PLAIN < x < _PLAIN and -_PLAIN < y < _PLAIN and 1 < width < _PLAIN and 1 < height < _PLAIN:
+            return (x, y, width, height)
     if not isinstance(box_xywh, list | tuple) or len(box_xywh) != 4:
         raise RejectError("bad_box", f"expected [x, y, width, height], got {_short(box_xywh)}")
     if not all(_is_number(value) for value in box_xywh):

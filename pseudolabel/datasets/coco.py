@@ -17,11 +17,12 @@ Annotations are held as columns of numbers, their texts in a file without a name
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pseudolabel.datasets.coco_categories import Categories, checked_categories, without_root
-from pseudolabel.datasets.coco_columns import Columns
+from pseudolabel.datasets.coco_columns import Columns, Stored
 from pseudolabel.datasets.coco_images import Images
 from pseudolabel.datasets.coco_objects import object_parts
 from pseudolabel.datasets.json_file import Streamed, read_array, read_object
@@ -64,7 +65,7 @@ class CocoDataset:
         self._names = ImageNames(images_root, options.strip_prefix)
         self._images, self._columns = Images(self._path), Columns()
         self._waiting: list[tuple[int, Any]] = []  # annotations that stand before the images
-        self._rejects: list[tuple[int, Key | None, Key | None, str, RejectError]] = []
+        self._rejects: list[_Refused] = []
         members = self._read(annotations, options.images_json)
         self.info: Row = members.get("info") or {}
         self.licenses: list[Any] = members.get("licenses") or []
@@ -74,23 +75,21 @@ class CocoDataset:
 
     def rows(self) -> Iterator[Row]:
         """Images in the file's order, then what was refused of the annotations."""
-        columns, images = self._columns, self._images
-        numbers = columns.numbers()
-        found = self._names.find([image.name for image in images.records])
+        records = self._images.records
+        found = self._names.find([image.name for image in records])
         self.notes += self._names.notes()
-        order, starts = columns.by_image(len(images.records))
         keys: set[str] = set()
-        for place, (image, path) in enumerate(zip(images.records, found, strict=True)):
-            mine = order[starts[place] : starts[place + 1]]
-            error = image.error or (path if isinstance(path, RejectError) else None)
+        for place, mine in enumerate(self._columns.by_image(len(records))):
+            path = found[place]
+            error = records[place].error or (path if isinstance(path, RejectError) else None)
             if error is None and path in keys:
                 error = RejectError("duplicate_image", f"another record has the file name {path!r}")
             if error is not None:
                 yield from self._refused_image(place, error, mine)
                 continue
             keys.add(str(path))
-            yield from self._image_rows(place, str(path), mine, numbers)
-        yield from self._refused_annotations(numbers is not None)
+            yield from self._image_rows(place, str(path), mine)
+        yield from self._refused_annotations()
 
     def _read(self, annotations: Path, images_json: Path | None) -> Row:
         if images_json is None:
@@ -120,11 +119,12 @@ class CocoDataset:
         """The categories that count, with notes on what is odd about them and about the annotations."""
         columns = self._columns
         self._images.finish()
+        self._renumbered = columns.renumbered()
         categories, note = without_root(self._categories.rows, self._categories.used(columns))
         self.notes += [note] if note else []
-        if columns.numbers() is not None and len(columns):
+        if self._renumbered:
             self.notes.append("annotation ids are missing, not from 1, or given twice: numbered from 1, own ids kept")
-        crowds = sum(columns.crowd)
+        crowds = columns.n_crowds()
         if crowds and crowds == len(columns):
             whose = "none will be labelled" if self._crowds_count else "taken for objects as you said"
             cure = "; if they are objects, say  --crowds objects" if self._crowds_count else ""
@@ -140,69 +140,75 @@ class CocoDataset:
     def _add_annotation(self, place: int, record: Any) -> None:
         if type(record) is not dict:
             error = RejectError("bad_annotation", f"annotations[{place}] is not an object")
-            self._rejects.append((place, None, None, "", error))
+            self._rejects.append(_Refused(place, None, None, error))
             return
         own_id, image_id = id_key(record.get("id")), id_key(record.get("image_id"))
         self._columns.see_id(own_id)
-        index = self._images.index_of(image_id)
         try:
+            index = self._images.index_of(image_id)
             if index is None:
                 raise RejectError("no_such_image", f"image_id {ascii(record.get('image_id'))[:60]}")
-            parts = object_parts(record, self._images.records[index].size_hw)
-            self._columns.add(place, own_id, index, parts)
+            self._columns.add(place, own_id, index, object_parts(record, self._images.records[index].size_hw))
         except RejectError as error:
-            key = f"image_id={image_id}" if index is None else ""
-            self._rejects.append((place, own_id, image_id, key, error))
+            self._rejects.append(_Refused(place, own_id, image_id, error))
 
-    def _image_rows(self, place: int, path: str, mine: Any, numbers: Any) -> Iterator[Row]:
+    def _image_rows(self, place: int, path: str, mine: list[Stored]) -> Iterator[Row]:
         image, image_id = self._images.records[place], self._images.number(place)
         refused, objects = [], []
-        for at in mine:
-            number = self._columns.number(at, numbers)
-            category_id = self._categories.number(self._columns.category_key(at))
+        for row in mine:
+            category_id = self._categories.number(row[3])
             if category_id is None:
-                error = RejectError("no_such_category", f"category_id {self._columns.category_key(at)}")
-                refused.append(rejected_annotation(path, image_id, number, error))
+                error = RejectError("no_such_category", f"category_id {self._columns.category_key(row[3])}")
+                refused.append(rejected_annotation(path, image_id, self._number(row), error))
             else:
-                objects.append(self._cell(at, number, category_id, numbers is not None))
+                objects.append(self._cell(row, category_id))
         own_name = {"own_file_name": image.name} if image.name != path else {}
         extra = self._images.extra(place, own_name)
         yield image_row(path, image_id, file_name=path, size_hw=image.size_hw, objects=objects, extra=extra)
         yield from refused
 
-    def _cell(self, at: int, number: int, category_id: int, renumbered: bool) -> Row:
+    def _number(self, row: Stored) -> int:
+        return row[0] + 1 if self._renumbered else row[1]
+
+    def _cell(self, row: Stored, category_id: int) -> Row:
         columns = self._columns
-        extra = columns.texts.text(columns.extra[at])
-        if renumbered and (own_id := columns.own_id(at)) is not None:
+        extra = columns.texts.text(row[9])
+        if self._renumbered and (own_id := columns.own_id(row)) is not None:
             extra = extra_json({"own_id": own_id} | json.loads(extra or "{}"))
         return object_cell(
-            number,
+            self._number(row),
             category_id,
-            columns.box(at),
-            iscrowd=self._crowds_count and bool(columns.crowd[at]),
-            segmentation=columns.texts.text(columns.segmentation[at]),
+            row[4:8],
+            iscrowd=self._crowds_count and bool(row[10]),
+            segmentation=columns.texts.text(row[8]),
             extra=extra,
         )
 
-    def _refused_image(self, place: int, error: RejectError, mine: Any) -> Iterator[Row]:
+    def _refused_image(self, place: int, error: RejectError, mine: list[Stored]) -> Iterator[Row]:
         image = self._images.records[place]
-        image_id = self._images.number(place)
-        yield rejected_image(image.stand_in(place), image_id, image.shown_name(), error)
+        key, image_id = image.stand_in(place), self._images.number(place)
+        yield rejected_image(key, image_id, image.shown_name(), error)
         refused = RejectError("image_rejected", f"{error.reason}: {error.detail}")
-        numbers = self._columns.numbers()
-        for at in mine:
-            yield rejected_annotation(image.stand_in(place), image_id, self._columns.number(at, numbers), refused)
+        yield from (rejected_annotation(key, image_id, self._number(row), refused) for row in mine)
 
-    def _refused_annotations(self, renumbered: bool) -> Iterator[Row]:
-        for place, own_id, image_id, key, error in self._rejects:
-            number = own_id if type(own_id) is int else stand_in_id(place)
-            if renumbered:
-                number = place + 1
-            index = self._images.index_of(image_id)
-            known = None if index is None else self._images.number(index)
-            key = key or (self._images.records[index].stand_in(index) if index is not None else f"annotations[{place}]")
-            yield rejected_annotation(key, known if known is not None else _number(image_id), number, error)
+    def _refused_annotations(self) -> Iterator[Row]:
+        for refused in self._rejects:
+            index = self._images.index_of(refused.image)
+            own = refused.own_id if type(refused.own_id) is int else stand_in_id(refused.place)
+            number = refused.place + 1 if self._renumbered else own
+            if index is None:
+                key = f"image_id={refused.image}"
+                image_id = refused.image if type(refused.image) is int else None
+            else:
+                key, image_id = self._images.records[index].stand_in(index), self._images.number(index)
+            yield rejected_annotation(key, image_id, number, refused.error)
 
 
-def _number(key: Key | None) -> int | None:
-    return key if type(key) is int else None
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """An annotation that cannot be used."""
+
+    place: int
+    own_id: Key | None
+    image: Key | None
+    error: RejectError

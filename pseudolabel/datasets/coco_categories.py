@@ -17,22 +17,25 @@ class Categories:
     def __init__(self, rows: list[Row]) -> None:
         keys = [id_key(row["id"]) for row in rows]
         own = all(type(key) is int for key in keys)
-        numbers = [key if own else place for place, key in enumerate(keys, 1)]
+        numbers = [key if own and type(key) is int else place for place, key in enumerate(keys, 1)]
         self.rows = [{**row, "id": number} for row, number in zip(rows, numbers, strict=True)]
         self._numbers = dict(zip(keys, numbers, strict=True))
+        self._by_number: dict[int, int | None] = {}
         names = Counter(row["name"] for row in rows)
         for row in self.rows:  # an annotation may give the name for the id
             if names[row["name"]] == 1:
                 self._numbers.setdefault(id_key(row["name"]), row["id"])
 
-    def number(self, key: Key) -> int | None:
-        """The number of the category that an annotation means; None for none of these."""
-        number = self._numbers.get(key)
-        return number if type(number) is int else None
-
     def used(self, columns: Columns) -> set[int]:
-        """Numbers of the categories that have annotations."""
-        return {number for key in columns.category_keys() if (number := self.number(key)) is not None}
+        """Ids of the categories that have annotations; call it once all of these are there."""
+        self._by_number = {
+            number: self._numbers.get(columns.category_key(number)) for number in columns.category_numbers()
+        }
+        return {number for number in self._by_number.values() if number is not None}
+
+    def number(self, number: int) -> int | None:
+        """The id of the category that an annotation in `columns` means; None for none of these."""
+        return self._by_number[number]
 
 
 def checked_categories(path: Path, categories: Any) -> list[Row]:

@@ -1,6 +1,8 @@
-"""Annotations as columns of numbers."""
+"""Annotations as rows of numbers."""
 
+import struct
 from array import array
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,74 +12,75 @@ from pseudolabel.datasets.own_ids import Key
 from pseudolabel.datasets.spill import Spill
 
 _NONE = -1  # an id that is no whole number: a text, or not there
+_ROW = struct.Struct("<4q4d2qB")
+_FIELDS = np.dtype(
+    [
+        *((name, "<i8") for name in ("place", "own", "image", "category")),
+        *((name, "<f8") for name in ("x", "y", "width", "height")),
+        *((name, "<i8") for name in ("segmentation", "extra")),
+        ("crowd", "u1"),
+    ]
+)
+
+# One annotation as `by_image` gives it: place, own id, image, category, x, y, width, height, segmentation, extra, crowd.
+Stored = tuple[int, int, int, int, float, float, float, float, int, int, int]
 
 
 class Columns:
     """What is kept of the usable annotations, in the file's order; and which ids all annotations have."""
 
     def __init__(self) -> None:
-        self.place, self.image, self.own = array("q"), array("q"), array("q")
-        self.category, self.boxes = array("q"), array("d")
-        self.crowd = bytearray()
-        self.segmentation, self.extra = array("q"), array("q")
         self.texts = Spill()
-        self._text_ids: dict[int, str] = {}
+        self._rows = bytearray()
+        self._text_ids: dict[int, str] = {}  # by the annotation's place
         self._text_categories: dict[str, int] = {}
         self._seen = array("q")
-        self._numbers: Any = ()
 
     def __len__(self) -> int:
-        return len(self.place)
+        return len(self._rows) // _ROW.size
 
     def see_id(self, own_id: Key | None) -> None:
         """Counts the id of an annotation, be it usable or not."""
         self._seen.append(own_id if type(own_id) is int else _NONE)
 
     def add(self, place: int, own_id: Key | None, image: int, parts: Parts) -> None:
-        if type(own_id) is str:
-            self._text_ids[len(self.place)] = own_id
-        self.place.append(place)
-        self.image.append(image)
-        self.own.append(own_id if type(own_id) is int else _NONE)
-        self.category.append(self._category_number(parts.category))
-        self.boxes.extend(parts.bbox_xywh)
-        self.crowd.append(parts.crowd)
-        self.segmentation.append(self.texts.add(parts.segmentation))
-        self.extra.append(self.texts.add(parts.extra))
+        category, box, crowd, segmentation, extra = parts
+        if type(own_id) is not int:
+            if own_id is not None:
+                self._text_ids[place] = own_id
+            own_id = _NONE
+        if type(category) is not int:
+            category = -1 - self._text_categories.setdefault(category, len(self._text_categories))
+        add = self.texts.add
+        self._rows += _ROW.pack(place, own_id, image, category, *box, add(segmentation), add(extra), crowd)
 
-    def numbers(self) -> Any:
-        """None where the annotations' own ids can be used; else the numbers that stand for them, from 1."""
-        if type(self._numbers) is tuple:
-            own = np.frombuffer(self._seen, dtype=np.int64)
-            usable = not len(own) or (own.min() >= 1 and len(np.unique(own)) == len(own))
-            self._numbers = None if usable else np.frombuffer(self.place, dtype=np.int64) + 1
-        return self._numbers
+    def renumbered(self) -> bool:
+        """Whether the annotations' own ids cannot be used, and their places count instead, from 1."""
+        own = np.frombuffer(self._seen, dtype=np.int64)
+        return bool(len(own)) and bool(own.min() < 1 or len(np.unique(own)) < len(own))
 
-    def number(self, at: int, numbers: Any) -> int:
-        return int(self.own[at] if numbers is None else numbers[at])
+    def n_crowds(self) -> int:
+        return int(self._table()["crowd"].sum())
 
-    def own_id(self, at: int) -> Key | None:
-        return self._text_ids.get(at) if self.own[at] == _NONE else self.own[at]
+    def own_id(self, row: Stored) -> Key | None:
+        return self._text_ids.get(row[0]) if row[1] == _NONE else row[1]
 
-    def category_key(self, at: int) -> Key:
-        number = self.category[at]
+    def category_key(self, number: int) -> Key:
+        """What an annotation gave for its category."""
         return number if number >= 0 else list(self._text_categories)[-1 - number]
 
-    def category_keys(self) -> set[Key]:
-        """Of all annotations."""
-        texts = list(self._text_categories)
-        return {number if number >= 0 else texts[-1 - number] for number in set(self.category)}
+    def category_numbers(self) -> list[int]:
+        """All that there are, each once."""
+        numbers: list[int] = np.unique(self._table()["category"]).tolist()
+        return numbers
 
-    def box(self, at: int) -> list[float]:
-        return self.boxes[4 * at : 4 * at + 4].tolist()
+    def by_image(self, n_images: int) -> Iterator[list[Stored]]:
+        """The annotations of one image after the other."""
+        table = self._table()
+        order = np.argsort(table["image"], kind="stable")
+        starts = np.searchsorted(table["image"][order], np.arange(n_images + 1))
+        for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            yield table[order[start:end]].tolist() if end > start else []
 
-    def by_image(self, n_images: int) -> tuple[list[int], list[int]]:
-        """All places in the order of the images, and where each image's begin; one more start than images."""
-        images = np.frombuffer(self.image, dtype=np.int64)
-        order = np.argsort(images, kind="stable")
-        return order.tolist(), np.searchsorted(images[order], np.arange(n_images + 1)).tolist()
-
-    def _category_number(self, key: Key) -> int:
-        if type(key) is int:
-            return key
-        return -1 - self._text_categories.setdefault(str(key), len(self._text_categories))
+    def _table(self) -> Any:
+        return np.frombuffer(self._rows, dtype=_FIELDS)

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from pseudolabel import boxes, rle
@@ -14,15 +13,8 @@ from pseudolabel.errors import RejectError
 _COLUMNS = frozenset(("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"))
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the reader keeps; `segmentation` and `extra` are JSON texts."""
-
-    category: Key
-    bbox_xywh: tuple[float, float, float, float]
-    crowd: bool
-    segmentation: str | None
-    extra: str | None
+# category id, box (x, y, width, height), is a crowd, and as JSON texts the segmentation and what else is said of it
+Parts = tuple[Key, tuple[float, float, float, float], bool, str | None, str | None]
 
 
 def object_parts(record: dict[str, Any], size_hw: tuple[int, int] | None) -> Parts:
@@ -36,16 +28,16 @@ def object_parts(record: dict[str, Any], size_hw: tuple[int, int] | None) -> Par
         raise RejectError("no_such_category", f"category_id {ascii(record.get('category_id'))[:60]}")
     segmentation = record.get("segmentation")
     extra = None
-    if len(record) > len(_COLUMNS) or not record.keys() <= _COLUMNS:
+    if not record.keys() <= _COLUMNS:
         extra = extra_json({name: value for name, value in record.items() if name not in _COLUMNS})
     bbox = record.get("bbox")
     bbox_xywh = _box_of_mask(segmentation, size_hw) if bbox is None or bbox == [] else _box(bbox)
-    return Parts(category, bbox_xywh, _crowd(record.get("iscrowd")), _text(segmentation), extra)
+    return category, bbox_xywh, _crowd(record.get("iscrowd")), _text(segmentation), extra
 
 
 def _box(value: Any) -> tuple[float, float, float, float]:
     """A checked box; numbers may stand in quotes."""
-    if type(value) is list and any(type(number) is str for number in value):
+    if type(value) is list and str in map(type, value):
         with suppress(ValueError):  # the check below says what stands there
             value = [float(number) if type(number) is str else number for number in value]
     return boxes.check_xywh(value)

@@ -31,6 +31,8 @@ class Streamed:
 
 
 _DECODE = json.JSONDecoder().raw_decode
+_SCAN = json.JSONDecoder().scan_once
+_NEXT = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LONG_NUMBER = re.compile(r"\d{4301}")
 _TAIL = 16  # where the window ends inside a number, a literal or an escape, the fault stands this close to its end
@@ -167,15 +169,24 @@ class _Window:
         if self.position > _DROPPED_AT:
             self._drop()
         match = self._spare.match(self.text, self.position) if self._spare else None
-        if match is not None:
-            try:
-                value = json.loads(f"{{{match[1]}null{match[4]}}}")
-            except json.JSONDecodeError:  # a brace or bracket stands inside a string
-                return self.value()
-            value[match[2]] = Raw(match[3])
-            self.position = match.end()
-            return value
-        return self.value()
+        if match is None:
+            return self.value()
+        before, name, spared, behind = match.groups()
+        try:
+            value, _ = _SCAN(f"{{{before}null{behind}}}", 0)
+        except (json.JSONDecodeError, StopIteration):  # a brace or bracket stands inside a string
+            return self.value()
+        value[name] = Raw(spared)
+        self.position = match.end()
+        return value
+
+    def passes_comma(self) -> bool:
+        """Passes a comma and the spaces around it, if they are in the window and more stands behind them."""
+        match = _NEXT.match(self.text, self.position)
+        if match is None or match.end() == len(self.text):
+            return False
+        self.position = match.end()
+        return True
 
     def line_column(self, position: int) -> tuple[int, int]:
         return moved(self._line, self._column, self.text[:position])
@@ -256,6 +267,8 @@ def _elements(window: _Window, on_element: OnElement) -> int:
     while True:
         on_element(count, window.element())
         count += 1
+        if window.passes_comma():
+            continue
         if window.next_character() == "]":
             window.position += 1
             return count

@@ -83,7 +83,7 @@ class ImageNames:
         bases, stems = self._index()
         base = canonical(name).rpartition("/")[2]
         near = bases.get(base) or stems.get(_stem(base))
-        if not near and len(bases) <= _COMPARED:
+        if not near and 0 < len(bases) <= _COMPARED:
             near = [path for key in difflib.get_close_matches(base, bases, n=1, cutoff=0.8) for path in bases[key]]
         return f"; there is {_listed(near)}" if near else ""
 
