@@ -7,7 +7,10 @@ install it, and 16-bit colours keep their high bytes.
 
 import io
 import math
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,7 +25,11 @@ from pseudolabel.stretch import check_high_bytes
 INSTALL = "install tifffile:  pip install 'pseudolabel[microscopy]'"
 _MAX_STACK_BYTES = 4 << 30
 _BITS, _DESCRIPTION, _ORIENTATION, _SUBFILE = 258, 270, 274, 254
-_DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, OSError)
+# what tifffile raises for damaged files, besides its own error
+_DAMAGE = (
+    *(ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, OSError, RuntimeError),
+    *(ZeroDivisionError, AssertionError, NotImplementedError, EOFError, struct.error, zlib.error),
+)
 _REDUCED = 1  # of a page: a smaller copy of another one
 
 
@@ -154,39 +161,40 @@ def _opened(data: bytes) -> "_ByTifffile | _ByPillow":
     return _ByTifffile(data, module)
 
 
+@contextmanager
+def _damage_rejects(damage: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turns what tifffile says of damaged data, or of a codec that is not installed, into a reject."""
+    try:
+        yield
+    except damage as error:
+        reason = "unsupported_format" if "imagecodecs" in str(error) else "undecodable"
+        raise RejectError(reason, f"{type(error).__name__}: {error}") from None
+
+
 class _ByTifffile:
     """The first series of a file."""
 
     def __init__(self, data: bytes, module: Any) -> None:
-        try:
+        self._damage = (module.TiffFileError, *_DAMAGE)
+        with _damage_rejects(self._damage):
             self._series = module.TiffFile(io.BytesIO(data)).series[0]
+            self._axes = str(self._series.axes)
+            self._sizes = dict(zip(self._axes, self._series.shape, strict=True))
             page = self._series.keyframe
-        except (
-            module.TiffFileError,
-            ValueError,
-            IndexError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            OverflowError,
-        ) as error:
-            raise RejectError("undecodable", f"{type(error).__name__}: {error}") from None
-        axes, shape = str(self._series.axes), tuple(self._series.shape)
-        self._sizes = dict(zip(axes, shape, strict=True))
-        if "Y" not in self._sizes or "X" not in self._sizes or len(self._sizes) != len(axes):
-            raise RejectError("unsupported_format", f"a TIFF of axes {axes} is no picture")
-        is_color = page.photometric.name in ("RGB", "YCBCR") and self._sizes.get("S", 1) in (3, 4)
-        channels = 1 if is_color else self._sizes.get("S", 1) * self._sizes.get("C", 1)
-        self._axes = axes
-        pages = math.prod(size for axis, size in self._sizes.items() if axis not in "YXSC")
-        if is_color:
-            pages *= self._sizes.get("C", 1)
-        tag = page.tags.get(_ORIENTATION)
-        orientation = tag.value if tag is not None and isinstance(tag.value, int) and 1 <= tag.value <= 8 else 1
-        self.planes = Planes(
-            self._sizes["Y"], self._sizes["X"], pages, 4 if is_color else channels, is_color, int(orientation), False
-        )
-        self._module = module
+            tag = page.tags.get(_ORIENTATION)
+            self._is_color = page.photometric.name in ("RGB", "YCBCR") and self._sizes.get("S", 1) in (3, 4)
+        orientation = int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
+        if not {"Y", "X"} <= self._sizes.keys() or len(self._sizes) != len(self._axes):
+            raise RejectError("unsupported_format", f"a TIFF of axes {self._axes} is no picture")
+        self.planes = self._planes(orientation)
+
+    def _planes(self, orientation: int) -> Planes:
+        sizes = self._sizes
+        pages = math.prod(size for axis, size in sizes.items() if axis not in "YXSC")
+        if self._is_color:
+            return Planes(sizes["Y"], sizes["X"], pages * sizes.get("C", 1), sizes["S"], True, orientation, False)
+        channels = sizes.get("S", 1) * sizes.get("C", 1)
+        return Planes(sizes["Y"], sizes["X"], pages, channels, False, orientation, False)
 
     def read(self, page: int, channel: int | None) -> Shaped[np.ndarray, "h w *c"]:
         """A plane; without a channel, its colours."""
@@ -207,11 +215,8 @@ class _ByTifffile:
     def _array(self) -> Any:
         if self._series.nbytes > _MAX_STACK_BYTES:
             raise RejectError("too_large", f"the stack takes {self._series.nbytes / 2**30:.1f} GiB of memory")
-        try:
+        with _damage_rejects(self._damage):
             return self._series.asarray()
-        except (self._module.TiffFileError, *_DAMAGE) as error:
-            reason = "unsupported_format" if "imagecodecs" in str(error) else "undecodable"
-            raise RejectError(reason, f"{type(error).__name__}: {error}") from None
 
 
 class _ByPillow:
@@ -225,7 +230,7 @@ class _ByPillow:
         orientation = _tags(image).get(_ORIENTATION, 1)
         known = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
         self._deep = _has_deep_colors(image)
-        self.planes = Planes(size[1], size[0], len(self._pages), 1 if gray else 4, not gray, known, True)
+        self.planes = Planes(size[1], size[0], len(self._pages), 1 if gray else 3, not gray, known, True)
 
     def read(self, page: int, channel: int | None) -> Shaped[np.ndarray, "h w *c"]:
         self._image.seek(self._pages[page - 1])
@@ -233,7 +238,7 @@ class _ByPillow:
             colors = np.asarray(self._image.convert("RGB"))
             if self._deep:
                 check_high_bytes(colors, "auto", INSTALL)
-            return colors if channel is None else colors[..., min(channel, 3) - 1]
+            return colors if channel is None else colors[..., channel - 1]
         return np.asarray(self._image.convert("L") if self._image.mode in ("P", "LA") else self._image)
 
     def _is_page(self, page: int, size: tuple[int, int]) -> bool:

@@ -55,7 +55,7 @@ class ImageNames:
             if isinstance(path, str):
                 owners.setdefault(path, set()).add(name)
         for place, (name, path) in enumerate(zip(stripped, found, strict=True)):
-            if isinstance(path, str) and name != path:
+            if isinstance(path, str) and clean_name(str(name)) != path:
                 found[place] = self._sole(name, path, owners[path])
                 if found[place] is path:
                     self.found_elsewhere[str(given[place])] = path

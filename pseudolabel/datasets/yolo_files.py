@@ -104,7 +104,8 @@ class LabelFiles:
         """Folders, and the image's path there, in the order in which label files are looked for."""
         relative = PurePosixPath(path)
         if self._labels is not None:
-            return [(self._labels, relative), (self._labels, PurePosixPath(relative.name)), *self._swapped(relative)]
+            given = [(self._labels, relative), (self._labels, PurePosixPath(relative.name))]
+            return [*given, *self._swapped(relative), (self._images, relative)]
         around = [(self._images.parent / "labels", relative), (self._images / "labels", relative)]
         return [*self._swapped(relative), *around, (self._images, relative)]
 

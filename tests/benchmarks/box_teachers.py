@@ -28,12 +28,12 @@ from harness import report, script_parser, shared_folder
 from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, resized_masks
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.images import load_image
-from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.mask_iou import box_mask, object_ious
 from pseudolabel.metrics.objects import Prediction, TrueObject, read_json, read_truth
 from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.rle import decode, encode_crop
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
 from pseudolabel.teachers.condinst.boxinst import BoxInst, BoxInstConfig

@@ -26,11 +26,11 @@ from harness import report, script_parser, shared_folder
 from siseg_fused import FusedData, fused_figures, write_labels
 
 from pseudolabel.images import load_image
-from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.objects import Prediction, TrueObject
 from pseudolabel.pipelines.demo.scenes import draw_scene
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.rle import decode, encode, encode_crop, from_segmentation
 from pseudolabel.segmenters.base import Photo, SegmenterOptions, open_segmenter
 from pseudolabel.segmenters.class_map import match_classes
