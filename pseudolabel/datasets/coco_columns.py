@@ -22,7 +22,7 @@ _FIELDS = np.dtype(
     ]
 )
 
-# One annotation as `by_image` gives it: place, own id, image, category, x, y, width, height, segmentation, extra, crowd.
+# One annotation as `by_image` gives it; its members are those of `_FIELDS`.
 Stored = tuple[int, int, int, int, float, float, float, float, int, int, int]
 
 

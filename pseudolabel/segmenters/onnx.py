@@ -24,8 +24,8 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 class OnnxNetwork:
     """A session whose output is written straight into a torch tensor on the session's device.
 
-    Channels may stand last in input or output. A model that ends in an argmax gives a label map: it comes as logits that
-    are sure of the class that it has in each cell, and of none where it has the ignored one.
+    Channels may stand last in input or output. A model that ends in an argmax gives a label map: it comes as logits
+    that are sure of the class that it has in each cell, and of none where it has the ignored one.
 
     Args:
         path: the ONNX file.
