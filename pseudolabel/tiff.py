@@ -207,7 +207,8 @@ class _ByTifffile:
         values = values.transpose([self._axes.index(axis) for axis in wanted])
         if color:
             picture = values.reshape(-1, *values.shape[-3:])[page - 1]
-            return picture[..., :3] if channel is None else picture[..., channel - 1]
+            colors: Shaped[np.ndarray, "h w *c"] = picture[..., :3] if channel is None else picture[..., channel - 1]
+            return colors
         planes = values.reshape(self.planes.pages, self.planes.channels, *values.shape[-2:])
         plane: Shaped[np.ndarray, "h w"] = planes[page - 1, (channel or 1) - 1]
         return plane

@@ -153,7 +153,7 @@ class CocoDataset:
             self._rejects.append(_Refused(place, own_id, image_id, error))
 
     def _image_rows(self, place: int, path: str, mine: list[Stored]) -> Iterator[Row]:
-        image, image_id = self._images.records[place], self._images.number(place)
+        image, image_id = self._images.records[place], self._images.usable_number(place)
         refused, objects = [], []
         for row in mine:
             category_id = self._categories.number(row[3])

@@ -45,11 +45,10 @@ class Columns:
 
     def add(self, place: int, own_id: Key | None, image: int, parts: Parts) -> None:
         category, box, crowd, segmentation, extra = parts
-        if type(own_id) is not int:
-            if own_id is not None:
-                self._text_ids[place] = own_id
-            own_id = _NONE
-        if type(category) is not int:
+        if isinstance(own_id, str):
+            self._text_ids[place] = own_id
+        own_id = own_id if isinstance(own_id, int) else _NONE
+        if isinstance(category, str):
             category = -1 - self._text_categories.setdefault(category, len(self._text_categories))
         add = self.texts.add
         self._rows += _ROW.pack(place, own_id, image, category, *box, add(segmentation), add(extra), crowd)

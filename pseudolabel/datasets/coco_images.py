@@ -63,6 +63,12 @@ class Images:
         key = self.records[place].key
         return place + 1 if self._numbered else key if type(key) is int else None
 
+    def usable_number(self, place: int) -> int:
+        """As `number`, of a record without error, which has an id."""
+        number = self.number(place)
+        assert number is not None
+        return number
+
     def index_of(self, key: Key | None) -> int | None:
         """The place of the image that an annotation means by an id, or by the file's name without folder and suffix."""
         if key is None:

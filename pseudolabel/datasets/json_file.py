@@ -31,7 +31,7 @@ class Streamed:
 
 
 _DECODE = json.JSONDecoder().raw_decode
-_SCAN = json.JSONDecoder().scan_once
+_SCAN = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _NEXT = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LONG_NUMBER = re.compile(r"\d{4301}")

@@ -115,7 +115,7 @@ def _aspect(region: Row) -> float:
     """Height of the picture by its width; a rectangle is turned in pixels."""
     height, width = region.get("original_height"), region.get("original_width")
     known = isinstance(height, int | float) and isinstance(width, int | float) and height > 0 and width > 0
-    return height / width if known else 1.0  # type: ignore[operator,no-any-return]
+    return height / width if known else 1.0  # type: ignore[operator]
 
 
 def _outline(kind: str, value: Row, aspect: float) -> list[float]:

@@ -58,7 +58,7 @@ class ParquetObjects:
         self._source, self._options, self._column = source, options, column
         fields = _fields(schema.field(column))
         self._box = next(name for name in _BOX_FIELDS if name in fields)
-        self._category = next((name for name in _CATEGORY_FIELDS if name in fields), None)
+        self._category = next((name for name in _CATEGORY_FIELDS if name in fields), _CATEGORY_FIELDS[0])
         self._beside = [name for name in ("image_id", "width", "height") if name in schema.names]
         self._corners = self._boxes_are_corners()
         self._ids, names = self._first_look(_class_names(schema, column, self._category))
@@ -83,7 +83,7 @@ class ParquetObjects:
             yield from refused
 
     def _cell(self, number: int, one: Row) -> Row:
-        value = one.get(self._category) if self._category else None
+        value = one.get(self._category)
         category_id = self._number_of.get(value) if isinstance(value, str) else value
         if category_id is None or category_id not in self._number_of.values():
             raise RejectError("no_such_category", f"category {ascii(value)[:60]}")
@@ -97,10 +97,10 @@ class ParquetObjects:
     def _first_look(self, names: dict[int, str] | None) -> tuple[list[int] | None, dict[int, str]]:
         """Image ids that can be used, and category names by number; one pass over the small columns."""
         wanted = [self._column, *(["image_id"] if "image_id" in self._beside else [])]
-        ids, found = [], set()
+        ids, found = [], set[Any]()
         for _, cells in self._source.columns(wanted):
             ids.append(id_key(cells.get("image_id")))
-            found |= {one.get(self._category) for one in _objects(cells[self._column])} if self._category else set()
+            found |= {one.get(self._category) for one in _objects(cells[self._column])}
         found.discard(None)
         if names is None and all(isinstance(value, int) for value in found):
             names = {value: f"class {value}" for value in sorted(found)}
@@ -119,7 +119,7 @@ class ParquetObjects:
         inverted = beyond = False
         largest = 0.0
         for number, (name, cells) in enumerate(self._source.columns([self._column, *self._beside])):
-            given = [box for one in _objects(cells[self._column]) if _is_box(box := one.get(self._box))]
+            given: list[Any] = [box for one in _objects(cells[self._column]) if _is_box(box := one.get(self._box))]
             if number >= _LOOKED_AT:
                 break
             inverted |= any(box[2] <= box[0] or box[3] <= box[1] for box in given)
@@ -184,7 +184,7 @@ def _size_hw(cells: Mapping[str, Any]) -> tuple[int, int] | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) and height > 0 < width else None
 
 
-def _class_names(schema: pa.Schema, column: str, field: str | None) -> dict[int, str] | None:
+def _class_names(schema: pa.Schema, column: str, field: str) -> dict[int, str] | None:
     """Names by number from the features that `datasets` writes; None where it wrote none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
@@ -194,7 +194,7 @@ def _class_names(schema: pa.Schema, column: str, field: str | None) -> dict[int,
     return dict(enumerate(map(str, names))) if names else None
 
 
-def _names_below(value: Any, field: str | None) -> list[Any] | None:
+def _names_below(value: Any, field: str) -> list[Any] | None:
     """The list `names` of the feature of that name, however deep it lies."""
     if isinstance(value, list):
         return next((found for one in value if (found := _names_below(one, field))), None)
