@@ -88,7 +88,7 @@ class Images:
         if type(record) is not dict:
             return Image(None, "", None, RejectError("bad_record", f"images[{place}] is not an object"), -1)
         key, name = id_key(record.get("id")), _name(record)
-        extra = self._texts.add(extra_json({field: record[field] for field in record.keys() - _COLUMNS}))
+        extra = self._texts.add(extra_json({field: value for field, value in record.items() if field not in _COLUMNS}))
         if name is None:
             error = RejectError("bad_name", f"images[{place}].file_name is {ascii(record.get('file_name'))[:60]}")
             return Image(key, "", None, error, extra)
