@@ -61,6 +61,8 @@ def run(
         summaries.append(summary)
         if not as_json:
             click.echo(summary_line(summary))
+            for note in summary.get("notes", ()):
+                click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps({"stages": summaries}))
 

@@ -65,7 +65,8 @@ def shard(
         click.echo(yaml.safe_dump(merged, sort_keys=False), nl=False)
         return
     paths = RunPaths(run)
-    make_plan(paths, plan_config)
+    for note in make_plan(paths, plan_config).notes:
+        click.echo(f"note: {note}", err=True)
     options = RunOptions(engine, overwrite, shards_of_this_worker(paths, engine, shard_index, num_shards))
     summary = run_stage(paths, "shard", stage_config, options)
     print_summaries([summary.as_dict()], as_json)

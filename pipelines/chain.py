@@ -101,8 +101,7 @@ def _steps_of_round(chain: Chain, before: RunPaths) -> tuple[Step, ...]:
 
 def _run_steps(run: RunPaths, steps: tuple[Step, ...], options: RunOptions) -> Iterator[dict[str, Any]]:
     for step in steps:
-        if step.plan is not None:
-            make_plan(run, step.plan)
+        notes = make_plan(run, step.plan).notes if step.plan is not None else []
         if step.name == "evaluate":
             assert isinstance(step.config, EvaluateConfig)
             yield {"stage": step.name, "figures": run_evaluation(run, step.config)}
@@ -110,7 +109,7 @@ def _run_steps(run: RunPaths, steps: tuple[Step, ...], options: RunOptions) -> I
             yield run_training(run, step.name, step.config, overwrite=options.overwrite).as_dict()
         else:
             assert isinstance(step.config, StageConfig)
-            yield run_stage(run, step.name, step.config, options).as_dict()
+            yield run_stage(run, step.name, step.config, options).as_dict() | ({"notes": notes} if notes else {})
             for name, config in stages_behind(run, step.name, step.config):
                 yield run_stage(run, name, config, options).as_dict()
 

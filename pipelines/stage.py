@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pseudolabel.config import Config, option
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pixel_rule import ExifRule, PixelRule, Stretch
 
 TABLE_NAME = r"^[a-z0-9][a-z0-9_-]*$"  # of a candidate table that a command line names
 
@@ -30,7 +31,15 @@ class Shard:
     index: int
     num_shards: int
     images_root: str | Path  # as `pseudolabel.sources` has it
-    exif: str  # "transpose" or "ignore": the rule that the plan fixed for the whole run
+    exif: ExifRule  # this and what follows: the rule that the plan fixed for the whole run
+    stretch: Stretch = "auto"
+    channels: tuple[int, ...] = ()
+    page: int | None = None
+
+    @property
+    def rule(self) -> PixelRule:
+        """How its images are decoded."""
+        return PixelRule(self.exif, self.stretch, self.channels, self.page)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from jaxtyping import Float
 
 from pseudolabel.errors import RejectError
 
+_PLAIN = 1e9
+
 
 def xywh_to_xyxy(boxes_xywh: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n 4"]:
     """The same boxes by their corners."""
@@ -51,6 +53,11 @@ def check_xywh(box_xywh: object) -> tuple[float, float, float, float]:
         RejectError: `bad_box` where it is no list of four finite numbers or a side is negative, `empty_box` where a
             side is zero.
     """
+    if type(box_xywh) is list and len(box_xywh) == 4:  # nearly all are plain, and told so in a tenth of the time
+        x, y, width, height = box_xywh
+        plain = type(x) is type(y) is type(width) is type(height) is float
+        if plain and -_PLAIN < x < _PLAIN and -_PLAIN < y < _PLAIN and 1 < width < _PLAIN and 1 < height < _PLAIN:
+            return (x, y, width, height)
     if not isinstance(box_xywh, list | tuple) or len(box_xywh) != 4:
         raise RejectError("bad_box", f"expected [x, y, width, height], got {_short(box_xywh)}")
     if not all(_is_number(value) for value in box_xywh):
@@ -61,6 +68,23 @@ def check_xywh(box_xywh: object) -> tuple[float, float, float, float]:
     if x + width == x or y + height == y:  # zero, or too small beside x to make a difference
         raise RejectError("empty_box", f"width or height is zero: {_short(box_xywh)}")
     return (x, y, width, height)
+
+
+def around_polygons(polygons: object) -> list[float]:
+    """The box (x, y, width, height) around untrusted polygons, each a list x1, y1, x2, y2, ...
+
+    Raises:
+        RejectError: `bad_box`, they are no such lists of finite numbers.
+    """
+    try:
+        points = np.concatenate([np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons])  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise RejectError("bad_box", f"not polygons: {_short(polygons)}") from None
+    if not len(points) or not np.isfinite(points).all():
+        raise RejectError("bad_box", f"not polygons of finite numbers: {_short(polygons)}")
+    low, high = points.min(axis=0), points.max(axis=0)
+    box: list[float] = [*low.tolist(), *(high - low).tolist()]
+    return box
 
 
 def clip_xywh(

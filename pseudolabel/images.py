@@ -1,12 +1,13 @@
 """Untrusted images: opened without leaving their folder, limited before decoding, decoded to RGB by one rule.
 
 * Content decides the format; only JPEG (MPO: its first picture), PNG, WebP, BMP, TIFF and GIF are decoded, and no
-  other program is ever started. Of several frames or pages the first counts.
-* `exif="transpose"` turns and mirrors the pixels as the EXIF orientation says, so that they are the picture that a
-  viewer shows; `exif="ignore"` gives them as stored. An orientation that cannot be read counts as 1, upright.
-* Gray becomes three equal channels; 16-bit gray is scaled by 255/65535, 16-bit colours keep their high byte; CMYK and
+  other program is ever started. Of several frames the first counts; of a TIFF's pages and channels those that the rule
+  chooses (`pseudolabel.tiff`).
+* `exif="transpose"` (and `auto`) turns and mirrors the pixels as the EXIF orientation says, so that they are the
+  picture that a viewer shows; `exif="ignore"` gives them as stored. An orientation that cannot be read counts as 1,
+  upright.
+* Gray becomes three equal channels; pixels of more than eight bits become bytes as `pseudolabel.stretch` says; CMYK and
   YCCK are converted without a colour profile (no profile is applied to any image). What is transparent lies on white.
-  32-bit and floating-point pixels, which have no defined white, are refused.
 
 Faults of content raise `RejectError`; faults of the machine (EIO, ESTALE, EMFILE, no memory) pass through as the
 `OSError` or `MemoryError` that they are, because trying again may cure them.
@@ -19,7 +20,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -27,11 +27,11 @@ from PIL import Image, ImageFile
 
 from pseudolabel.crash_note import decoding
 from pseudolabel.errors import RejectError
+from pseudolabel.pixel_rule import ExifRule, PixelRule, Stretch
 from pseudolabel.sources import ImagesRoot, open_source
-from pseudolabel.sources.folder import check_name as check_name
 from pseudolabel.sources.names import SIGNATURE_BYTES, has_known_signature
-
-ExifRule = Literal["transpose", "ignore"]
+from pseudolabel.stretch import check_high_bytes, eight_bits
+from pseudolabel.tiff import is_tiff, needs_planes, planes_of, read_planes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_BYTES = 1 << 30
@@ -65,6 +65,7 @@ class ImageHeader:
     height: int
     orientation: int
     format: str
+    note: str = ""  # what is read of several planes
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -93,17 +94,17 @@ def read_file(root: ImagesRoot, file_name: str, *, max_bytes: int = MAX_BYTES, f
     return open_source(root).read(file_name, max_bytes=max_bytes, first_bytes=first_bytes)
 
 
-def read_header(data: bytes, *, exif: ExifRule = "transpose", max_pixels: int = MAX_PIXELS) -> ImageHeader:
+def read_header(data: bytes, *, rule: PixelRule = PixelRule(), max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Size and orientation, without decoding.
 
     Raises:
         RejectError: `unsupported_format`, `undecodable` or `too_many_pixels`.
     """
     with _damage_rejects(), _identified(data, max_pixels) as image:
-        return _header(image, data, exif)
+        return _planes_header(data, rule, max_pixels) if image is None else _header(image, data, rule)
 
 
-def decode(data: bytes, *, exif: ExifRule = "transpose", max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "h w 3"]:
+def decode(data: bytes, *, rule: PixelRule = PixelRule(), max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "h w 3"]:
     """The picture as RGB, by the rules of this module.
 
     Raises:
@@ -111,33 +112,59 @@ def decode(data: bytes, *, exif: ExifRule = "transpose", max_pixels: int = MAX_P
         MemoryError: passes through.
     """
     with _damage_rejects(), _identified(data, max_pixels) as image:
-        header = _header(image, data, exif)
+        if image is None:
+            return _decoded_planes(data, rule, max_pixels)
+        header = _header(image, data, rule)
         upright_already = image.format == "TIFF"  # Pillow turns TIFF alone, and while decoding
         image.load()
-        rgb = _turned(_to_rgb(image), header.orientation, exif, upright_already)
+        rgb = _turned(_to_rgb(image, data, rule.stretch), header.orientation, rule.exif, upright_already)
         pixels: UInt8[np.ndarray, "h w 3"] = np.array(rgb)
     if pixels.shape[:2] != header.size_hw:
         raise RejectError("undecodable", f"the header says {header.size_hw}, the data {pixels.shape[:2]}")
     return pixels
 
 
-def check_decodes(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
+def check_decodes(data: bytes, *, rule: PixelRule = PixelRule(), max_pixels: int = MAX_PIXELS) -> None:
     """Pass if `decode` would give a picture; of a JPEG only the coefficients are decoded, which finds what is cut off.
 
     Raises:
         RejectError: as for `decode`.
     """
     with _damage_rejects(), _identified(data, max_pixels) as image:
+        if image is None or _more_than_eight_bits(image, data):
+            decode(data, rule=rule, max_pixels=max_pixels)
+            return
         _check_mode(image)
         image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
 
 
 def load_image(
-    root: ImagesRoot, file_name: str, *, exif: ExifRule, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
+    root: ImagesRoot,
+    file_name: str,
+    *,
+    rule: PixelRule = PixelRule(),
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The picture of a file of a source: `read_file`, then `decode`, with what they raise."""
-    return decode(read_file(root, file_name, max_bytes=max_bytes), exif=exif, max_pixels=max_pixels)
+    return decode(read_file(root, file_name, max_bytes=max_bytes), rule=rule, max_pixels=max_pixels)
+
+
+def _planes_header(data: bytes, rule: PixelRule, max_pixels: int) -> ImageHeader:
+    planes = planes_of(data)
+    _check_size(planes.width, planes.height, max_pixels)
+    swap = planes.orientation in _SWAPS_SIDES and planes.upright == (rule.exif == "ignore")
+    width, height = (planes.height, planes.width) if swap else (planes.width, planes.height)
+    return ImageHeader(width, height, planes.orientation, "TIFF", planes.note(rule.page, rule.channels))
+
+
+def _decoded_planes(data: bytes, rule: PixelRule, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+    _planes_header(data, rule, max_pixels)
+    values, planes = read_planes(data, rule.page, rule.channels)
+    pixels = eight_bits(values, rule.stretch, jointly=planes.is_color and not rule.channels)
+    picture = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+    return np.array(_turned(picture, planes.orientation, rule.exif, planes.upright))
 
 
 @contextmanager
@@ -154,16 +181,20 @@ def _damage_rejects() -> Iterator[None]:
 
 
 @contextmanager
-def _identified(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+def _identified(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile | None]:
+    """The file as Pillow has it; None for a TIFF that `pseudolabel.tiff` reads."""
     with decoding(data), _opened_image(data, max_pixels) as image:
         yield image
 
 
 @contextmanager
-def _opened_image(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+def _opened_image(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile | None]:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError:
+        if is_tiff(data):
+            yield None
+            return
         if has_known_signature(data[:SIGNATURE_BYTES]):
             raise RejectError("undecodable", "the header is damaged or cut off") from None
         formats = ", ".join(FORMATS)
@@ -171,15 +202,19 @@ def _opened_image(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]
     with image:
         if image.width < 1 or image.height < 1:
             raise RejectError("undecodable", f"the header says {image.width}x{image.height} px")
-        if image.width * image.height > max_pixels:
-            raise RejectError("too_many_pixels", f"{image.width}x{image.height} px, at most {max_pixels} are decoded")
-        yield image
+        _check_size(image.width, image.height, max_pixels)
+        yield None if needs_planes(image) else image
 
 
-def _header(image: ImageFile.ImageFile, data: bytes, exif: ExifRule) -> ImageHeader:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise RejectError("too_many_pixels", f"{width}x{height} px, at most {max_pixels} are decoded")
+
+
+def _header(image: ImageFile.ImageFile, data: bytes, rule: PixelRule) -> ImageHeader:
     orientation = _orientation(image, data)
     shown_by_pillow = image.format == "TIFF"
-    swap = orientation in _SWAPS_SIDES and (exif == "ignore" if shown_by_pillow else exif == "transpose")
+    swap = orientation in _SWAPS_SIDES and shown_by_pillow == (rule.exif == "ignore")
     width, height = (image.height, image.width) if swap else (image.width, image.height)
     return ImageHeader(width, height, orientation, "JPEG" if image.format == "MPO" else str(image.format))
 
@@ -196,7 +231,7 @@ def _orientation(image: ImageFile.ImageFile, data: bytes) -> int:
 
 
 def _turned(rgb: Image.Image, orientation: int, exif: ExifRule, upright_already: bool) -> Image.Image:
-    if orientation == 1 or upright_already == (exif == "transpose"):
+    if orientation == 1 or upright_already == (exif != "ignore"):
         return rgb
     return rgb.transpose((_INVERSE if upright_already else _UPRIGHT)[orientation])
 
@@ -207,24 +242,31 @@ def _check_mode(image: Image.Image) -> None:
         raise RejectError("unsupported_format", f"pixels of mode {image.mode} have no defined white")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _more_than_eight_bits(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Whether it takes all pixels to say if the picture can be used."""
+    return image.mode.startswith("I;16") or _is_16_bit_color_png(image, data)
+
+
+def _is_16_bit_color_png(image: ImageFile.ImageFile, data: bytes) -> bool:
+    return image.format == "PNG" and image.mode in ("RGB", "RGBA") and data[24:25] == b"\x10"
+
+
+def _to_rgb(image: ImageFile.ImageFile, data: bytes, stretch: Stretch) -> Image.Image:
     _check_mode(image)
     if image.mode.startswith("I;16"):
-        return Image.fromarray(_scaled_16_bit(image)).convert("RGB")
+        return Image.fromarray(eight_bits(np.asarray(image), stretch)).convert("RGB")
+    if _is_16_bit_color_png(image, data):
+        check_high_bytes(np.asarray(image)[..., :3], stretch, "save it as TIFF")
+    rgb = _eight_bit_rgb(image)
+    return Image.fromarray(eight_bits(np.asarray(rgb), stretch, jointly=True)) if stretch == "percentile" else rgb
+
+
+def _eight_bit_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         return _on_white(image)
     return image.convert("RGB")
-
-
-def _scaled_16_bit(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
-    scaled = np.empty((image.height, image.width), dtype=np.uint8)
-    values = np.asarray(image)
-    rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        scaled[top : top + rows] = (values[top : top + rows].astype(np.uint32) * 255 + 32767) // 65535
-    return scaled
 
 
 def _on_white(image: Image.Image) -> Image.Image:

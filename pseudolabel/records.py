@@ -45,6 +45,8 @@ _OBJECT = pa.struct(
         pa.field("category_id", pa.int64(), nullable=False),
         pa.field("bbox_xywh", pa.list_(pa.float64(), 4), nullable=False),
         pa.field("iscrowd", pa.bool_(), nullable=False),
+        # what else the source says of it (its own id, attributes, a detector's score): the JSON of an object
+        pa.field("extra", pa.string()),
         # only `evaluate` and the fully-supervised reference runs may read this column; see pipelines/stage.py
         pa.field("segmentation", pa.string()),
     ]
@@ -77,6 +79,7 @@ MANIFEST = pa.schema(
         pa.field("split", pa.string()),
         pa.field("annotation_id", pa.int64()),  # set on the rows of rejected annotations alone
         pa.field("objects", pa.list_(_OBJECT)),
+        pa.field("image_extra", pa.string()),  # what else the source says of the image: the JSON of an object
         *_STATUS_FIELDS,
     ]
 )

@@ -154,7 +154,7 @@ def test_a_missing_file_a_broken_file_and_an_unknown_class_are_named(tmp_path: P
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(InputError, match=r"broken\.json: no JSON"):
         evaluate(tmp_path / "broken.json", tmp_path / "broken.json")
-    with pytest.raises(InputError, match=r"cannot read .*nothing\.json"):
+    with pytest.raises(InputError, match=r"nothing\.json: cannot be read"):
         evaluate(tmp_path / "nothing.json", tmp_path / "nothing.json")
     with pytest.raises(InputError, match="pseudolabel fuse"):
         run_evaluation(RunPaths(tmp_path), EvaluateConfig(ground_truth=tmp_path / "truth.json"))
@@ -181,3 +181,41 @@ def test_the_boxes_of_real_photographs_have_the_known_iou(tmp_path: Path) -> Non
     voc32 = evaluate(found, coco_dev() / "instances.json", categories=VOC, min_area_px=1024)
     assert (voc32["n"], round(voc32["mean_iou"], 3)) == (371, 0.540)
     assert voc32["mean_iou"] == voc32["baseline_box"]["mean_iou"]
+
+
+@pytest.mark.parametrize("without", [{}, {"segmentation": []}, {"segmentation": None}], ids=["absent", "empty", "null"])
+def test_objects_of_the_truth_that_are_boxes_alone_are_left_out_and_counted(
+    tmp_path: Path, without: dict[str, Any]
+) -> None:
+    content = truth()
+    del content["annotations"][1]["segmentation"]
+    content["annotations"][1] |= without
+    found = saved(tmp_path / "found.json", {**truth(), "annotations": [scored(0), scored(1)]})
+    result = evaluate(found, saved(tmp_path / "truth.json", content))
+    assert (result["n"], result["mean_iou"]) == (1, 1.0)
+    assert result["left_out"] == {"a box without a mask": 1}
+    assert "left out of the truth: 1 x a box without a mask" in format_figures(result)
+
+
+@pytest.mark.parametrize("own", [(0, 1), (7, 0)], ids=["from 0", "0 among others"])
+def test_annotations_that_a_run_numbered_meet_the_truth_by_their_own_ids(tmp_path: Path, own: tuple[int, int]) -> None:
+    content = truth()
+    for row, number in zip(content["annotations"], (*own, 99), strict=True):
+        row["id"] = number
+    masks = [scored(place, id=place + 1, attributes={"own_id": own[place]}) for place in (1, 0)]
+    found = saved(tmp_path / "found.json", {**truth(), "annotations": masks})
+    result = evaluate(found, saved(tmp_path / "truth.json", content))
+    assert (result["n"], result["mean_iou"]) == (2, 1.0)
+
+
+def test_a_truth_whose_ids_are_texts_meets_the_run_made_from_it(tmp_path: Path) -> None:
+    content = truth()
+    for row in content["images"]:
+        row["id"] = str(row["id"])
+    for row in content["annotations"]:
+        row |= {name: str(row[name]) for name in ("id", "image_id", "category_id")}
+    for row in content["categories"]:
+        row["id"] = str(row["id"])
+    found = saved(tmp_path / "found.json", {**truth(), "annotations": [scored(0), scored(1)]})
+    result = evaluate(found, saved(tmp_path / "truth.json", content))
+    assert (result["n"], result["mean_iou"]) == (2, 1.0)

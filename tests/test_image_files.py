@@ -12,6 +12,8 @@ from PIL import Image
 
 from pseudolabel import images
 from pseudolabel.errors import RejectError
+from pseudolabel.pixel_rule import PixelRule
+from pseudolabel.sources.folder import check_name
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8))
 
@@ -75,7 +77,7 @@ def test_no_name_leaves_the_folder_or_blocks(tmp_path: Path, name: Any, reason: 
 @pytest.mark.parametrize("name", [7, None, True, ["a.png"], {}, b"a.png"])
 def test_what_is_no_text_is_no_name(name: object) -> None:
     with pytest.raises(RejectError, match="bad_name"):
-        images.check_name(name)
+        check_name(name)
 
 
 ODD_NAMES = ["a b.png", "-x.png", "$(ls).png", "{0}.png", "a\nb.png", "e\u0301.png", "é.png", "🐈.png", "'\".png"]
@@ -85,8 +87,8 @@ ODD_NAMES += ["\u202egnp.png", "2020-01-01T10:00.png", "x" * 251 + ".png"]
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(PNG)
-    assert images.check_name(name) == name
-    assert np.array_equal(images.load_image(tmp_path, name, exif="transpose"), np.array(PICTURE))
+    assert check_name(name) == name
+    assert np.array_equal(images.load_image(tmp_path, name, rule=PixelRule("transpose")), np.array(PICTURE))
 
 
 def test_a_link_that_stays_in_the_folder_is_followed(tmp_path: Path) -> None:

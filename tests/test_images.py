@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 
 from pseudolabel import images
 from pseudolabel.errors import RejectError
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.records import REASONS
 
 HEIGHT, WIDTH = 32, 48
@@ -90,12 +91,12 @@ def test_every_exif_orientation_shows_the_same_picture(encoding: str, orientatio
     method = STORED_AS[orientation]
     stored = scene().transpose(method) if method is not None else scene()
     data = with_orientation(stored, encoding, orientation)
-    shown, raw = images.decode(data, exif="transpose"), images.decode(data, exif="ignore")
+    shown, raw = (images.decode(data, rule=PixelRule(rule)) for rule in ("transpose", "ignore"))
     np.testing.assert_allclose(shown.astype(int), np.array(scene()), atol=60)
     np.testing.assert_allclose(raw.astype(int), np.array(stored), atol=60)
-    header = images.read_header(data, exif="transpose")
+    header = images.read_header(data, rule=PixelRule("transpose"))
     assert (header.size_hw, header.orientation) == ((HEIGHT, WIDTH), orientation)
-    assert images.read_header(data, exif="ignore").size_hw == (stored.height, stored.width)
+    assert images.read_header(data, rule=PixelRule("ignore")).size_hw == (stored.height, stored.width)
     assert header.swaps_sides == (orientation >= 5)
 
 
@@ -184,7 +185,7 @@ def test_only_the_limit_decides_how_many_pixels_are_decoded() -> None:
 @pytest.mark.parametrize("encoding", ["png", "tiff"])
 def test_16_bit_gray_is_scaled_and_not_clipped(encoding: str) -> None:
     values = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
-    pixels = images.decode(saved(Image.fromarray(values), encoding))
+    pixels = images.decode(saved(Image.fromarray(values), encoding), rule=PixelRule(stretch="none"))
     expected = np.round(values / 257)
     assert np.abs(pixels - expected[..., None]).max() <= 0.5 + 1e-9
     assert (pixels[0, 0, 0], pixels[-1, -1, 0]) == (0, 255)
@@ -236,7 +237,7 @@ def test_cmyk_has_the_right_colours() -> None:
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_without_a_defined_white_are_refused(mode: str) -> None:
     wide = Image.fromarray(np.full((4, 4), 7, dtype=np.float32 if mode == "F" else np.int32))
-    assert reason_of(saved(wide, "tiff")) == "unsupported_format"
+    assert reason_of(saved(wide, "tiff"), rule=PixelRule(stretch="none")) == "unsupported_format"
 
 
 def test_the_first_frame_counts() -> None:

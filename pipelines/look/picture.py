@@ -127,7 +127,7 @@ def _truth(path: Path | None) -> dict[int, Any]:
 def _load(plan: Plan, file_name: str) -> Any:
     from pseudolabel.images import load_image
 
-    return load_image(plan.images_root, file_name, exif=plan.exif)
+    return load_image(plan.images_root, file_name, rule=plan.pixel_rule)
 
 
 def _save(path: Path, pixels: Any) -> Path:

@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pseudolabel import records
 from pseudolabel.errors import InputError, MachineError, StaleOutputError
 from pseudolabel.files import temporary_name
 from pseudolabel.pipelines.run.commit import Footer, commit_table
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pixel_rule import ExifRule, PixelRule, Stretch
 
 PLAN_STAGE = "plan"
 _SPOOL_ROWS = 20_000
@@ -33,7 +34,7 @@ class Plan:
 
     num_shards: int
     images_root: str
-    exif: Literal["transpose", "ignore"]
+    exif: ExifRule
     source: str
     n_images: int
     n_objects: int
@@ -43,7 +44,16 @@ class Plan:
     licenses: list[dict[str, Any]]
     digest: str
     shard_digests: list[str] = field(default_factory=list)
+    stretch: Stretch = "none"
+    channels: list[int] = field(default_factory=list)
+    page: int | None = None
+    notes: list[str] = field(default_factory=list)  # what the user was told when the plan was made
     format_version: int = records.FORMAT_VERSION
+
+    @property
+    def pixel_rule(self) -> PixelRule:
+        """How every image of the run is decoded."""
+        return PixelRule(self.exif, self.stretch, tuple(self.channels), self.page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +63,14 @@ class PlanRequest:
     images_root: str | Path
     source: str
     num_shards: int
-    exif: Literal["transpose", "ignore"]
+    exif: ExifRule
     categories: list[dict[str, Any]]
     info: dict[str, Any]
     licenses: list[dict[str, Any]]
+    stretch: Stretch = "auto"
+    channels: tuple[int, ...] = ()
+    page: int | None = None
+    notes: list[str] = field(default_factory=list)  # may grow until the last row is read
 
 
 def shard_of(image_key: str, num_shards: int) -> int:
@@ -98,10 +112,12 @@ def write_plan(run: RunPaths, request: PlanRequest, rows: Iterable[Mapping[str, 
     _refuse_foreign_folder(run)
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
+    first: list[str] = []
     with _spool(run) as folder:
-        _spool_rows(rows, folder, request.num_shards, counts, rejected)
+        _spool_rows(rows, folder, request.num_shards, counts, rejected, first)
         if not counts["images"]:
-            raise InputError(f"{request.source}: not one usable image (rejected: {dict(rejected) or 'none'})")
+            counted = ", ".join(f"{reason} {count}" for reason, count in rejected.items() if reason != "image_rejected")
+            raise InputError(f"{request.source}: not one usable image ({counted or 'none at all'}){''.join(first)}")
         digests = [_shard_digest(folder, shard) for shard in range(request.num_shards)]
         plan = _plan(request, counts, rejected, digests)
         existing = _existing_plan(run, plan)
@@ -113,12 +129,17 @@ def write_plan(run: RunPaths, request: PlanRequest, rows: Iterable[Mapping[str, 
 
 
 def _plan(request: PlanRequest, counts: Counter[str], rejected: Counter[str], digests: list[str]) -> Plan:
-    said = {"root": str(request.images_root), "exif": request.exif, "categories": request.categories}
+    rule = PixelRule(request.exif, request.stretch, request.channels, request.page)
+    said = {"root": str(request.images_root), "pixels": asdict(rule), "categories": request.categories}
     digest = hashlib.sha256(json.dumps([said, digests], sort_keys=True).encode()).hexdigest()
     return Plan(
         num_shards=request.num_shards,
         images_root=str(request.images_root),
-        exif=request.exif,
+        exif=rule.exif,
+        stretch=rule.stretch,
+        channels=list(rule.channels),
+        page=rule.page,
+        notes=list(request.notes),
         source=request.source,
         n_images=counts["images"],
         n_objects=counts["objects"],
@@ -161,11 +182,14 @@ def _spool_rows(
     num_shards: int,
     counts: Counter[str],
     rejected: Counter[str],
+    first: list[str],
 ) -> None:
     waiting: dict[int, list[str]] = {}
     for number, row in enumerate(rows, start=1):
         if row["status"] == "rejected":
             rejected[row["reason"]] += 1
+            if not first:
+                first.append(f"; the first: {row['image_key']}: {row.get('detail') or row['reason']}")
         else:
             counts["images"] += 1
             counts["objects"] += len(row.get("objects") or ())
@@ -220,7 +244,7 @@ def _existing_plan(run: RunPaths, plan: Plan) -> Plan | None:
     what = next(
         (
             f"{name} {getattr(existing, name)} -> {getattr(plan, name)}"
-            for name in ("num_shards", "images_root", "exif", "n_images", "n_objects")
+            for name in ("num_shards", "images_root", "exif", "stretch", "channels", "page", "n_images", "n_objects")
             if getattr(existing, name) != getattr(plan, name)
         ),
         "the input's content changed",

@@ -70,6 +70,7 @@ class InferSemanticConfig(StageConfig):
         None, "what the values in labels:DIR mean"
     )
     label_offset: int | None = option(None, "added to a raw value to give a class index")
+    label_suffix: str = option("", "what ends a label map's name behind the image's, such as _gtFine_labelIds")
     ignore_index: int | None = option(None, "value in label maps that means no class", ge=0, le=65535)
 
     @field_validator("unknown_classes")
@@ -245,6 +246,7 @@ def _segmenter_options(config: InferSemanticConfig, device: str) -> "SegmenterOp
         device=device,
         label_format=config.label_format,
         label_offset=config.label_offset,
+        label_suffix=config.label_suffix,
         ignore_index=config.ignore_index,
     )
 

@@ -14,7 +14,7 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
 
 if TYPE_CHECKING:
-    from pseudolabel.images import ExifRule, ImageHeader
+    from pseudolabel.images import ImageHeader
 
 Row = dict[str, Any]
 
@@ -30,7 +30,7 @@ class ShardStage:
     """Reads the plan, writes the manifest."""
 
     name: ClassVar[str] = "shard"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config_class: ClassVar[type[StageConfig]] = ShardConfig
     resources: ClassVar[Resources] = Resources(cpus=1)
     unit: ClassVar[Literal["image", "object"]] = "image"
@@ -76,30 +76,21 @@ class ShardStage:
             "exif_orientation": header.orientation,
             "objects": kept,
             **records.ok(self.name),
+            "detail": header.note or None,
         }
         yield from refusals
 
     def _header(self, row: Row, shard: Shard) -> "ImageHeader":
         """The header of an image that can be decoded and has the size that the annotations claim."""
+        from pseudolabel.datasets.frame import check_frame
         from pseudolabel.images import check_decodes, read_file, read_header
 
-        rule = cast("ExifRule", shard.exif)
         data = read_file(shard.images_root, row["file_name"], max_bytes=self.config.max_bytes)
-        header = read_header(data, exif=rule, max_pixels=self.config.max_pixels)
-        _check_size(row, header, rule)
-        check_decodes(data, max_pixels=self.config.max_pixels)
+        header = read_header(data, rule=shard.rule, max_pixels=self.config.max_pixels)
+        boxes = [cell["bbox_xywh"] for cell in row["objects"] or ()]
+        check_frame((row["height"], row["width"]), header, boxes, shard.rule.exif)
+        check_decodes(data, rule=shard.rule, max_pixels=self.config.max_pixels)
         return header
-
-
-def _check_size(row: Row, header: "ImageHeader", rule: "ExifRule") -> None:
-    claimed = (row["height"], row["width"])
-    if claimed in ((None, None), header.size_hw):
-        return
-    found = f"size is {header.width}x{header.height}, the annotations say {row['width']}x{row['height']}."
-    if claimed != header.size_hw[::-1] or not header.swaps_sides:
-        raise RejectError("size_mismatch", found)
-    cure = "Trust the stored pixels with  --exif ignore" if rule == "transpose" else "Apply it with  --exif transpose"
-    raise RejectError("size_mismatch", f"{found} The file carries an EXIF rotation. {cure}")
 
 
 def _checked_objects(row: Row, size_hw: tuple[int, int]) -> tuple[list[Row], list[Row]]:
@@ -116,12 +107,21 @@ def _checked_objects(row: Row, size_hw: tuple[int, int]) -> tuple[list[Row], lis
 
 def _checked_object(cell: Row, size_hw: tuple[int, int]) -> Row:
     from pseudolabel.boxes import check_xywh, clip_xywh
-    from pseudolabel.rle import from_segmentation
 
     bbox_xywh = clip_xywh(check_xywh(cell["bbox_xywh"]), size_hw)
-    if cell["segmentation"] is not None:  # not looked at for labelling; only that it can be painted on this image
-        from_segmentation(json.loads(cell["segmentation"]), size_hw)
-    return {**cell, "bbox_xywh": list(bbox_xywh)}
+    return {**cell, "bbox_xywh": list(bbox_xywh), "segmentation": _paintable(cell["segmentation"], size_hw)}
+
+
+def _paintable(segmentation: str | None, size_hw: tuple[int, int]) -> str | None:
+    """A mask that can be painted on the image; else none, because labelling reads the box alone."""
+    from pseudolabel.rle import from_segmentation
+
+    try:
+        if segmentation is not None:
+            from_segmentation(json.loads(segmentation), size_hw)
+    except (RejectError, json.JSONDecodeError):
+        return None
+    return segmentation
 
 
 def _rejected_object(row: Row, cell: Row, error: RejectError) -> Row:

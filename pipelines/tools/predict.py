@@ -9,6 +9,7 @@ from pseudolabel.config import Config, option
 from pseudolabel.errors import InputError
 from pseudolabel.files import atomic_path, write_text_atomically
 from pseudolabel.pipelines.work.device import resolve_device
+from pseudolabel.pixel_rule import PixelRule
 
 if TYPE_CHECKING:
     from pseudolabel.students.base import Instances
@@ -100,7 +101,7 @@ def _images(config: PredictConfig) -> Iterator[dict[str, Any]]:
         for row in read_json(listed)["images"]:
             yield {"id": int(row["id"]), "file_name": str(row["file_name"])}
         return
-    names = sorted(row["file_name"] for row in FolderDataset(config.images, None, exif=config.exif).rows())
+    names = sorted(row["file_name"] for row in FolderDataset(config.images).rows())
     yield from ({"id": number, "file_name": name} for number, name in enumerate(names, start=1))
 
 
@@ -109,7 +110,7 @@ def _predicted(trained: "TrainedStudent", image: dict[str, Any], config: Predict
     from pseudolabel.students.evaluation import read_pixels
 
     try:
-        pixels = read_pixels(config.images, image["file_name"], config.exif)
+        pixels = read_pixels(config.images, image["file_name"], PixelRule(exif=config.exif))
     except InputError as error:
         image["reason"] = str(error)
         return None
@@ -122,7 +123,7 @@ def _draw(trained: "TrainedStudent", image: dict[str, Any], found: "Instances", 
     from pseudolabel.students.evaluation import read_pixels
     from pseudolabel.students.pictures import instances_picture
 
-    pixels = read_pixels(config.images, image["file_name"], config.exif).numpy().transpose(1, 2, 0)
+    pixels = read_pixels(config.images, image["file_name"], PixelRule(exif=config.exif)).numpy().transpose(1, 2, 0)
     names = [row["name"] for row in trained.categories] if len(trained.categories) > 1 else [""]
     picture = instances_picture(pixels, found, names)
     with atomic_path(config.out / "pictures" / f"{image['id']}.png") as temporary:

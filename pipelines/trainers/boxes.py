@@ -162,7 +162,7 @@ class Images:
 
         image = self._images[place]
         try:
-            pixels = load_image(self._plan.images_root, image.file_name, exif=self._plan.exif)
+            pixels = load_image(self._plan.images_root, image.file_name, rule=self._plan.pixel_rule)
         except RejectError as error:
             raise InputError(f"{image.file_name}: {error}; it was sound when `shard` read it") from None
         resized = resize_image(pixels, self._size)

@@ -222,7 +222,7 @@ def load_pixels(plan: Plan, file_name: str) -> "np.ndarray":
     from pseudolabel.images import load_image
 
     try:
-        return load_image(plan.images_root, file_name, exif=plan.exif)
+        return load_image(plan.images_root, file_name, rule=plan.pixel_rule)
     except RejectError as error:
         raise InputError(f"{file_name}: {error}; it was sound when `shard` read it") from None
 

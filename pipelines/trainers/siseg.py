@@ -143,8 +143,7 @@ class _Views:
         from pseudolabel.siseg.views import make_view
 
         image, mirrored = self._images[index // 2], bool(index % 2)
-        exif: Any = self._plan.exif
-        pixels = load_image(self._plan.images_root, image.file_name, exif=exif)
+        pixels = load_image(self._plan.images_root, image.file_name, rule=self._plan.pixel_rule)
         random = np.random.default_rng([self._config.seed, index])
         low, high = self._config.smallest_scale, self._config.largest_scale
         scale = self._config.scale * (float(random.uniform(low, high)) if mirrored else 1.0)

@@ -116,7 +116,7 @@ def train_student(run: RunPaths, config: TrainStudentConfig) -> Path:
     student = _new_student(config, len(labels.categories))
     folder = run.logs("train-student") / _digest(run, config)
     folder.mkdir(parents=True, exist_ok=True)
-    loader = SampleLoader(labels.images, plan.images_root, exif=plan.exif)
+    loader = SampleLoader(labels.images, plan.images_root, rule=plan.pixel_rule)
     method = _method(student, config, _validate(config, plan, labels), folder)
     with memory_errors_explained(config):
         fit(method, loader, len(loader), folder, _settings(config, len(loader), device))

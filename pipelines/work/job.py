@@ -5,7 +5,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class ShardWorker:
         if "manifest" in tables:
             tables["manifest"] = without_object_masks(tables["manifest"])
         plan = self.job.plan
-        place = Shard(shard, plan.num_shards, plan.images_root, plan.exif)
+        place = Shard(shard, plan.num_shards, plan.images_root, *astuple(plan.pixel_rule))
         table = self.stage.run(place, tables)
         counts = count_units(table, self.stage.unit)
         n_in = units_in(tables, self.stage.unit)

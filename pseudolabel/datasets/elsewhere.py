@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.datasets.base import Dataset
-from pseudolabel.datasets.manifest import image_row, rejected_annotation, rejected_image
+from pseudolabel.datasets.manifest import image_row, rejected_image, rejected_with_objects
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.sources import ImageSource
 from pseudolabel.sources.folder import check_name
@@ -28,6 +28,7 @@ class SourceDataset:
         self.categories: list[Row] = []
         self.info: Row = {}
         self.licenses: list[Any] = []
+        self.notes: list[str] = []
         self._source = source
 
     def rows(self) -> Iterator[Row]:
@@ -54,6 +55,7 @@ class LocatedDataset:
 
     def __init__(self, dataset: Dataset, source: ImageSource) -> None:
         self.categories, self.info, self.licenses = dataset.categories, dataset.info, dataset.licenses
+        self.notes = dataset.notes
         self._dataset, self._source = dataset, source
 
     def rows(self) -> Iterator[Row]:
@@ -67,9 +69,7 @@ class LocatedDataset:
         try:
             name = self._source.located(row["file_name"])
         except RejectError as error:
-            yield rejected_image(row["image_key"], row["image_id"], row["file_name"], error)
-            refused = RejectError("image_rejected", f"{error.reason}: {error.detail}")
-            for cell in row["objects"]:
-                yield rejected_annotation(row["image_key"], row["image_id"], cell["annotation_id"], refused)
+            numbers = [cell["annotation_id"] for cell in row["objects"]]
+            yield from rejected_with_objects(row["image_key"], row["image_id"], row["file_name"], numbers, error)
             return
         yield row | {"file_name": name, "shard_key": self._source.shard_key(name)}

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.datasets.manifest import image_row, rejected_image
+from pseudolabel.datasets.options import ReadOptions
 from pseudolabel.errors import InputError, RejectError
-from pseudolabel.images import ExifRule, check_name
-from pseudolabel.sources.folder import Folder
+from pseudolabel.sources.folder import Folder, check_name
 from pseudolabel.sources.listing import files_below, printable_key
+
+_ANNOTATIONS = ("data.yaml", "_annotations.coco.json", "annotations.json", "annotations.xml", "obj.data", "boxes.json")
 
 
 class FolderDataset:
     """Images below a folder."""
 
-    def __init__(self, images_root: Path, annotations: Path | None = None, *, exif: ExifRule = "transpose") -> None:
+    def __init__(
+        self, images_root: Path | None, annotations: Path | None = None, options: ReadOptions = ReadOptions()
+    ) -> None:
         """Lists the folder.
 
         Raises:
@@ -28,9 +32,12 @@ class FolderDataset:
         """
         if annotations is not None:
             raise InputError(f"{annotations}: a bare folder has no annotations; name another format or leave them out")
+        if images_root is None:
+            raise InputError("a bare folder lies on this machine; images elsewhere are read by their source")
         self.categories: list[dict[str, Any]] = []
         self.info: dict[str, Any] = {}
         self.licenses: list[Any] = []
+        self.notes: list[str] = _annotations_beside(images_root)
         self.ignored_files = 0
         self._folder = Folder(images_root)
         self._paths, self._linked_folders = files_below(images_root)
@@ -56,3 +63,11 @@ def _row(path: str, number: int) -> dict[str, Any]:
     except RejectError as error:
         return rejected_image(printable_key(path), number, None, error)
     return image_row(key, number, file_name=path, size_hw=None, objects=[])
+
+
+def _annotations_beside(root: Path) -> list[str]:
+    """A note for whoever forgot to name the annotations."""
+    there = next(
+        (path for folder in (root, root.parent) for name in _ANNOTATIONS if (path := folder / name).is_file()), None
+    )
+    return [f"no boxes are read; if {there} has them, add  --annotations {there}"] if there else []

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from pseudolabel import rle
 from pseudolabel.errors import InputError, RejectError
+from pseudolabel.formats.extras import image_extras, object_extras, with_image_extra, with_object_extra
 from pseudolabel.formats.files import atomic_sink
 from pseudolabel.formats.unique_ids import UniqueIds
 from pseudolabel.records import FORMAT_VERSION
@@ -112,12 +113,16 @@ class _Writer:
         self.images.sink.write(b',\n"licenses": ' + _json(header.get("licenses") or []) + b',\n"images": ')
 
     def add(self, manifest: pa.Table, pseudo: pa.Table) -> None:
-        images = {row["image_key"]: self._image(row) for row in _processed(manifest)}
+        extras, object_extra = image_extras(manifest), object_extras(manifest)
+        images = {
+            row["image_key"]: with_image_extra(self._image(row), extras.get(row["image_key"], {}))
+            for row in _processed(manifest)
+        }
         for image in images.values():
             self.images.add(image)
         for row in pseudo.to_pylist():
             if row["status"] == "ok":
-                self._annotation(row, _image_of(row, images))
+                self._annotation(row, _image_of(row, images), object_extra.get(row["annotation_id"]) or {})
 
     def end(self, header: Mapping[str, Any]) -> None:
         self.image_ids.check()
@@ -137,23 +142,22 @@ class _Writer:
         names = {"file_name": plain_name(row["file_name"]), "width": row["width"], "height": row["height"]}
         return {"id": self.image_ids.next(row["image_id"]), **names}
 
-    def _annotation(self, row: Row, image: Row) -> None:
+    def _annotation(self, row: Row, image: Row, extra: Row) -> None:
         mask = _checked_mask(row, image)
         segmentation = self._spelled(mask)
         common = {"image_id": image["id"], "category_id": self._category(row), "segmentation": segmentation}
         own_box = self.options.bbox == "source" and row["source_bbox_xywh"] is not None
         score = _number(row, "score")
-        self.annotations.add(
-            {
-                "id": self.annotation_ids.next(row["annotation_id"]),
-                **common,
-                "bbox": row["source_bbox_xywh"] if own_box else list(rle.bbox_xywh(mask)),
-                "area": rle.area(mask),
-                "iscrowd": int(bool(row["iscrowd"])),
-                "score": score,
-                "attributes": _attributes(row, score),
-            }
-        )
+        annotation = {
+            "id": self.annotation_ids.next(row["annotation_id"]),
+            **common,
+            "bbox": row["source_bbox_xywh"] if own_box else list(rle.bbox_xywh(mask)),
+            "area": rle.area(mask),
+            "iscrowd": int(bool(row["iscrowd"])),
+            "score": score,
+            "attributes": _attributes(row, score),
+        }
+        self.annotations.add(with_object_extra(annotation, extra))
         if self.results is not None:
             self.results.add({**common, "score": score})
 
@@ -191,7 +195,10 @@ def _category_map(categories: Iterable[Mapping[str, Any]], numbering: str) -> di
 
 
 def _info(header: Mapping[str, Any]) -> Row:
+    """The source's, but for its description, which is not one of these masks."""
     info = dict(header.get("info") or {})
+    if described := info.pop("description", None):
+        info = {"description": "Instance masks by pseudolabel", "source_description": described, **info}
     ours = {"score_type": "expected_mask_iou", "format_version": FORMAT_VERSION, **info.get("pseudolabel", {})}
     return {**info, "pseudolabel": ours}
 

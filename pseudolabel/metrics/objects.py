@@ -1,6 +1,5 @@
 """True objects and predicted masks, read from COCO files that nobody has checked."""
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel import rle
+from pseudolabel.datasets.own_ids import Key, id_key, numbered
+from pseudolabel.datasets.text_file import read_text
 from pseudolabel.errors import InputError, RejectError
 
 Box = tuple[float, float, float, float]
@@ -55,17 +56,14 @@ class Truth:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a COCO file, plain or `.gz`.
+    """The content of a COCO file, plain or gzipped, with or without a byte order mark.
 
     Raises:
         InputError: it is missing, no JSON, or no object with images and annotations.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        content = json.loads(raw)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
+        content = json.loads(read_text(path))
+    except ValueError as error:
         raise InputError(f"{path}: no JSON ({error})") from None
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations")
@@ -75,7 +73,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_truth(content: Mapping[str, Any], *, where: str) -> Truth:
-    """The ground truth of a COCO file; annotations whose mask is damaged or empty are left out and counted.
+    """The ground truth of a COCO file; annotations without a mask, or with a damaged one, are left out and counted.
+
+    Ids that are texts count as the reader of boxes has them, so that those of a run made from such a file meet these.
 
     Raises:
         InputError: an annotation or image lacks a field.
@@ -83,14 +83,21 @@ def read_truth(content: Mapping[str, Any], *, where: str) -> Truth:
     sizes_hw = _sizes(content, where)
     left_out: Counter[str] = Counter()
     objects = []
-    for row in content["annotations"]:
+    image_ids, category_ids = _numbers(content["images"]), _numbers(content.get("categories", []))
+    annotation_ids = _own_numbers(content["annotations"])
+    for place, row in enumerate(content["annotations"]):
         try:
-            objects.append(_true_object(row, sizes_hw))
+            ids = {
+                "id": place + 1 if annotation_ids is None else annotation_ids[place],
+                "image_id": image_ids.get(id_key(row["image_id"])),
+                "category_id": category_ids.get(id_key(row["category_id"]), row["category_id"]),
+            }
+            objects.append(_true_object({**row, **ids}, sizes_hw))
         except RejectError as error:
             left_out[error.detail] += 1
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{where}, annotation {_id_of(row)}: bad or missing field {error}") from None
-    names = {row["id"]: row["name"] for row in content.get("categories", [])}
+    names = {category_ids[id_key(row["id"])]: row["name"] for row in content.get("categories", [])}
     return Truth(tuple(objects), sizes_hw, names, dict(left_out))
 
 
@@ -102,7 +109,10 @@ def read_predictions(content: Mapping[str, Any], truth: Truth, *, where: str) ->
             missing. A file that is to be measured has to be sound.
     """
     try:
-        return [_prediction(row, truth) for row in content["annotations"] if not row.get("iscrowd")]
+        rows = content["annotations"]
+        own = _own_numbers([{"id": row["attributes"]["own_id"]} for row in rows]) if _have_own_ids(rows) else None
+        with_ids = rows if own is None else [row | {"id": number} for row, number in zip(rows, own, strict=True)]
+        return [_prediction(row, truth) for row in with_ids if not row.get("iscrowd")]
     except RejectError as error:
         raise InputError(f"{where}: {error.detail}") from None
     except (KeyError, TypeError, ValueError) as error:
@@ -111,7 +121,8 @@ def read_predictions(content: Mapping[str, Any], truth: Truth, *, where: str) ->
 
 def _sizes(content: Mapping[str, Any], where: str) -> dict[int, tuple[int, int]]:
     try:
-        return {int(row["id"]): (int(row["height"]), int(row["width"])) for row in content["images"]}
+        ids = _numbers(content["images"])
+        return {ids[id_key(row["id"])]: (int(row["height"]), int(row["width"])) for row in content["images"]}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{where}: an image has a bad field or lacks one: {error}") from None
 
@@ -119,6 +130,8 @@ def _sizes(content: Mapping[str, Any], where: str) -> dict[int, tuple[int, int]]
 def _true_object(row: Mapping[str, Any], sizes_hw: Mapping[int, tuple[int, int]]) -> TrueObject:
     if row["image_id"] not in sizes_hw:
         raise RejectError("no_such_image", "its image is not in the file")
+    if not row.get("segmentation"):
+        raise RejectError("bad_segmentation", "a box without a mask")
     mask = rle.from_segmentation(row["segmentation"], sizes_hw[row["image_id"]])
     area_px = rle.area(mask)
     return TrueObject(
@@ -127,9 +140,9 @@ def _true_object(row: Mapping[str, Any], sizes_hw: Mapping[int, tuple[int, int]]
         category_id=int(row["category_id"]),
         mask=mask,
         area_px=area_px,
-        coco_area=float(row.get("area", area_px)),
-        box_xywh=_box(row["bbox"]) if "bbox" in row else rle.bbox_xywh(mask),
-        is_crowd=bool(row.get("iscrowd", 0)),
+        coco_area=float(row.get("area") or area_px),
+        box_xywh=_box(row["bbox"]) if row.get("bbox") else rle.bbox_xywh(mask),
+        is_crowd=row.get("iscrowd") in (1, "1", True),
     )
 
 
@@ -147,6 +160,23 @@ def _prediction(row: Mapping[str, Any], truth: Truth) -> Prediction:
     source = row.get("attributes", {}).get("source_bbox")
     box = _box(source.split(",")) if source else None
     return Prediction(int(row["id"]), int(row["image_id"]), int(row["category_id"]), mask, score, box)
+
+
+def _numbers(rows: Any) -> dict[Key | None, int]:
+    """The id of every record by its key: its own, or from 1 where some are texts."""
+    keys = [id_key(row["id"]) for row in rows]
+    own = all(type(key) is int for key in keys)
+    return {key: key if own and type(key) is int else place for place, key in enumerate(keys, 1)}
+
+
+def _own_numbers(rows: Any) -> list[int] | None:
+    """The annotations' own ids, None where they are no numbers or not one of each."""
+    return numbered([id_key(row.get("id")) for row in rows])
+
+
+def _have_own_ids(rows: Any) -> bool:
+    """Whether the run that a file is of had to number its annotations, and kept the ids that they had."""
+    return bool(rows) and all("own_id" in row.get("attributes", {}) for row in rows)
 
 
 def _box(values: Any) -> Box:

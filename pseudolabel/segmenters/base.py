@@ -80,6 +80,7 @@ class SegmenterOptions:
     device: str = "cpu"
     label_format: str | None = None
     label_offset: int | None = None
+    label_suffix: str = ""
     ignore_index: int | None = None
 
 

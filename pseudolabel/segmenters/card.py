@@ -50,9 +50,14 @@ class InputCard(Config):
 
 
 class OutputCard(Config):
-    """How the output is read: logits on a grid whose corners (or cells) align with the image's."""
+    """How the output is read: logits on a grid whose corners (or cells) align with the image's.
 
-    kind: Literal["logits"] = "logits"
+    `kind` tells logits from a label map of class indices, which an ONNX file shows by its type anyway; `name` is the
+    output that counts where an ONNX file has several.
+    """
+
+    kind: Literal["logits", "labels"] = "logits"
+    name: str | None = None
     align_corners: bool
 
 

@@ -79,13 +79,29 @@ _FORMATS: dict[str, Callable[[], LabelFormat]] = {
 }
 
 
+_IMAGE_ENDING = "_leftImg8bit"  # Cityscapes'
+_ENDINGS = {  # of its label maps, by format
+    "cityscapes-labelids": ("_gtFine_labelIds", "_gtCoarse_labelIds"),
+    "cityscapes-trainids": ("_gtFine_labelTrainIds", "_gtCoarse_labelTrainIds"),
+}
+
+
 class LabelMaps:
-    """Label maps below a folder, found by the image's name with `.png` for its suffix. Their confidence is 1."""
+    """Label maps below a folder. Their confidence is 1.
+
+    The map of `a/b.jpg` is `a/b.png` or `b.png`, or one of these with an ending; `_leftImg8bit` is no part of `b` then.
+
+    Args:
+        folder: of label maps.
+        layout: what their values mean.
+        endings: what may stand behind an image's name in its label map's, such as `_gtFine_labelIds`.
+    """
 
     batch_size = 1
     needs_pixels = False
 
-    def __init__(self, folder: Path, layout: LabelFormat) -> None:
+    def __init__(self, folder: Path, layout: LabelFormat, endings: Sequence[str] = ("",)) -> None:
+        self._endings = [ending.removesuffix(".png") for ending in endings]
         self.classes = layout.classes
         self.ignore_index = layout.ignore_index
         self._folder = folder
@@ -115,12 +131,24 @@ class LabelMaps:
         return SemanticResult(label_map, np.where(label_map == IGNORE_INDEX, 0, 255).astype(np.uint8))
 
     def _values(self, photo: Photo) -> Shaped[np.ndarray, "h w"]:
-        name = str(PurePosixPath(plain_name(photo.file_name)).with_suffix(".png"))
+        names = self._names(PurePosixPath(plain_name(photo.file_name)))
+        found = next((name for name in names if (self._folder / name).is_file()), names[0])
         try:
-            data = read_file(self._folder, name)
+            data = read_file(self._folder, found)
         except RejectError as reject:
-            raise RejectError("no_label_file", f"{name}: {reject}") from None
+            raise RejectError("no_label_file", f"{found}: {reject}{self._near()}") from None
         return decode_indices(data)
+
+    def _names(self, image: PurePosixPath) -> list[str]:
+        """What the label map of an image may be called, the likeliest first."""
+        bare = image.stem.removesuffix(_IMAGE_ENDING)
+        stems = [stem + ending for ending in self._endings for stem in dict.fromkeys((image.stem, bare))]
+        return [str(folder / f"{stem}.png") for stem in stems for folder in (image.parent, PurePosixPath())]
+
+    def _near(self) -> str:
+        """One of the maps that are there, where names do not meet."""
+        there = next(self._folder.rglob("*.png"), None)
+        return f"; there is {there.relative_to(self._folder)}: --label-suffix says what ends its name" if there else ""
 
 
 def open_label_maps(where: str, options: SegmenterOptions) -> LabelMaps:
@@ -134,7 +162,9 @@ def open_label_maps(where: str, options: SegmenterOptions) -> LabelMaps:
         raise ConfigError(
             "labels:DIR needs --label-format voc, ade20k, cityscapes-labelids, cityscapes-trainids or raw"
         )
-    return LabelMaps(Path(where), _raw(options) if name == "raw" else _with_options(label_format(name), options, name))
+    layout = _raw(options) if name == "raw" else _with_options(label_format(name), options, name)
+    endings = (options.label_suffix,) if options.label_suffix else ("", *_ENDINGS.get(name, ()))
+    return LabelMaps(Path(where), layout, endings)
 
 
 def _raw(options: SegmenterOptions) -> LabelFormat:
@@ -162,7 +192,11 @@ def decode_indices(data: bytes) -> Shaped[np.ndarray, "h w"]:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
             if image.mode not in ("1", "L", "P", "I;16"):
-                raise RejectError("unsupported_format", f"a label map holds indices, this PNG has mode {image.mode}")
+                raise RejectError(
+                    "unsupported_format",
+                    f"a label map holds class indices in one channel, this PNG is a picture in colours ({image.mode}); "
+                    "convert its colours to indices",
+                )
             return np.array(image if image.mode != "1" else image.convert("L").point(lambda v: v // 255))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RejectError("undecodable", f"{type(error).__name__}: {error}") from None

@@ -1,12 +1,14 @@
 """ONNX files through onnxruntime, on exactly the device that was asked for."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from torch import Tensor
 
 from pseudolabel.errors import ConfigError, InputError, MachineError
 from pseudolabel.segmenters.base import SegmenterOptions
@@ -14,25 +16,65 @@ from pseudolabel.segmenters.card import ModelCard, find_card
 from pseudolabel.segmenters.network import Batch, Logits, NetworkSegmenter
 
 PROBE_LIMIT_S = 120.0
+_SURE_LOGIT = 12.0  # of a class in a label map: its probability is above 0.999 beside 254 others
+_LABEL_TYPES = tuple(f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxNetwork:
-    """A session whose output is written straight into a torch tensor on the session's device."""
+    """A session whose output is written straight into a torch tensor on the session's device.
 
-    def __init__(self, path: Path, *, device: str = "cpu", threads: int = 1) -> None:
+    Channels may stand last in input or output. A model that ends in an argmax gives a label map: it comes as logits
+    that are sure of the class that it has in each cell, and of none where it has the ignored one.
+
+    Args:
+        path: the ONNX file.
+        card: says which output counts where there are several, how many classes there are and which index is ignored.
+    """
+
+    def __init__(self, path: Path, card: ModelCard | None = None, *, device: str = "cpu", threads: int = 1) -> None:
         self._device = torch.device(device)
         self._session = open_session(path, device=device, threads=threads)
-        self._input, self._output = _signature(self._session, path)
-        self._path = path
+        self._input, self._output = _signature(self._session, path, card.output.name if card else None)
+        self._path, self._card = path, card
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._channels_last_in = _channels_last(self._input.shape)
 
     @property
     def input_shape(self) -> list[int | str]:
-        """Declared shape of the input; a name stands for a free axis."""
-        return list(self._input.shape)
+        """Declared shape of the input, channels first; a name stands for a free axis."""
+        shape = list(self._input.shape)
+        return [shape[0], shape[3], shape[1], shape[2]] if self._channels_last_in else shape
 
     def __call__(self, batch: Batch) -> Logits:
+        entering = batch.permute(0, 2, 3, 1).contiguous() if self._channels_last_in else batch
+        if self._output.type in _LABEL_TYPES:
+            return self._sure_logits(torch.from_numpy(self._run(entering)).to(self._device))
+        logits = self._logits(entering)
+        classes = len(self._card.classes) if self._card else logits.shape[1]
+        last = logits.ndim == 4 and logits.shape[1] != classes == logits.shape[3]
+        return logits.permute(0, 3, 1, 2).contiguous() if last else logits
+
+    def _sure_logits(self, labels: Tensor) -> Logits:
+        """Logits of a label map (n, h, w) or (n, 1, h, w).
+
+        Raises:
+            InputError: the map has an index that the card has no class for.
+        """
+        if labels.ndim == 4 and 1 in (labels.shape[1], labels.shape[3]):
+            labels = labels.squeeze(1 if labels.shape[1] == 1 else 3)
+        if self._card is None or labels.ndim != 3:
+            raise InputError(f"{self._path}: expected a label map (batch, height, width), got {tuple(labels.shape)}")
+        classes, labels = len(self._card.classes), labels.long()
+        ignored = labels == self._card.ignore_index
+        beyond = (labels < 0) | (labels >= classes)
+        if bool((beyond & ~ignored).any()):
+            found = int(labels[beyond & ~ignored][0])
+            raise InputError(f"{self._path}: its label map has the index {found}, its card lists {classes} classes")
+        one_hot = torch.nn.functional.one_hot(labels.masked_fill(beyond, 0), classes).permute(0, 3, 1, 2)
+        return one_hot.masked_fill((ignored & beyond)[:, None], 0).float() * _SURE_LOGIT
+
+    def _logits(self, batch: Tensor) -> Tensor:
         shape = tuple(batch.shape)
         if shape not in self._shapes:
             self._shapes[shape] = self._output_shape(batch)
@@ -46,8 +88,18 @@ class OnnxNetwork:
         binding.synchronize_outputs()
         return logits
 
-    def _output_shape(self, batch: Batch) -> tuple[int, ...]:
-        """Shape of the output for one shape of input, learned by a run that is ended when it takes too long."""
+    def _output_shape(self, batch: Tensor) -> tuple[int, ...]:
+        """Shape of the output for one shape of input."""
+        output = self._run(batch)
+        if output.dtype != np.float32:
+            raise InputError(
+                f"{self._path}: expected float32 logits or a label map of whole numbers, got {output.dtype}; "
+                "export the model in float32"
+            )
+        return tuple(output.shape)
+
+    def _run(self, batch: Tensor) -> np.ndarray:
+        """The output for a batch, by a run that is ended when it takes too long."""
         options = ort.RunOptions()
         watchdog = threading.Timer(PROBE_LIMIT_S, lambda: setattr(options, "terminate", True))
         watchdog.daemon = True
@@ -58,11 +110,10 @@ class OnnxNetwork:
             raise self._run_error(batch, error) from error
         finally:
             watchdog.cancel()
-        if output.dtype != np.float32:
-            raise InputError(f"{self._path}: expected float32 logits, got {output.dtype}")
-        return tuple(output.shape)
+        result: np.ndarray = output
+        return result
 
-    def _run_error(self, batch: Batch, error: Exception) -> Exception:
+    def _run_error(self, batch: Tensor, error: Exception) -> Exception:
         text = str(error).replace("\n", " ")[:200]
         if any(sign in text for sign in ("Failed to allocate memory", "BFCArena", "CUDA failure", "CUBLAS", "CUDNN")):
             return MachineError(f"{self._path}: {text}")
@@ -75,7 +126,7 @@ def open_onnx(where: str, options: SegmenterOptions) -> NetworkSegmenter:
     """The segmenter of an ONNX file and its card."""
     path = Path(where)
     card = find_card(path, options)
-    network = OnnxNetwork(path, device=options.device, threads=options.threads)
+    network = OnnxNetwork(path, card, device=options.device, threads=options.threads)
     batch_size = _batch_size(network.input_shape, options.batch_size, path)
     _check_size(network.input_shape, card, options.long_side, path)
     return NetworkSegmenter(network, card, batch_size=batch_size, long_side=options.long_side)
@@ -111,14 +162,25 @@ def open_session(path: Path, *, device: str = "cpu", threads: int = 1) -> Any:
     return session
 
 
-def _signature(session: Any, path: Path) -> tuple[Any, Any]:
+def _signature(session: Any, path: Path, output_name: str | None) -> tuple[Any, Any]:
+    """The input and the output that counts: the one that the card names, or the only one."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     wanted = "one float32 input (batch, 3, height, width) and one output (batch, classes, height, width)"
     found = ", ".join(f"{value.name} {value.type} {value.shape}" for value in [*inputs, *outputs])
-    sound = len(inputs) == len(outputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4
-    if not sound or (isinstance(inputs[0].shape[1], int) and inputs[0].shape[1] != 3):
+    sound = len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4
+    channels = inputs[0].shape[3 if sound and _channels_last(inputs[0].shape) else 1] if sound else None
+    if not sound or (isinstance(channels, int) and channels != 3):
         raise InputError(f"{path}: expected {wanted}, found {found}")
-    return inputs[0], outputs[0]
+    chosen = [value for value in outputs if value.name == output_name] if output_name else outputs
+    if len(chosen) != 1:
+        names = ", ".join(value.name for value in outputs)
+        said = f"no output called {output_name!r}" if output_name else f"{len(outputs)} outputs"
+        raise InputError(f"{path}: {said} (there: {names}); name the logits in its card:  output: {{name: ...}}")
+    return inputs[0], chosen[0]
+
+
+def _channels_last(shape: Sequence[int | str]) -> bool:
+    return len(shape) == 4 and shape[3] == 3 and shape[1] != 3
 
 
 def _batch_size(shape: list[int | str], wanted: int, path: Path) -> int:

@@ -77,6 +77,23 @@ class ParquetImages:
     def damage(self) -> Iterator[tuple[str, str]]:
         return iter(())
 
+    def schema(self) -> pa.Schema:
+        """Of the first file."""
+        schema: pa.Schema = self._file(self._archives.names[0]).handle.schema_arrow
+        return schema
+
+    def columns(self, names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The name of every image, as `names` gives it, with the cells of some other columns beside it."""
+        for archive in self._archives.names:
+            file = self._file(archive)
+            for group, first in enumerate(file.starts[:-1]):
+                table = retried(
+                    self._archives.path_of(archive),
+                    lambda file=file, group=group: file.handle.read_row_group(group, columns=names, use_threads=False),
+                )
+                for row, cells in enumerate(table.to_pylist(), first):
+                    yield str(Place(f"{archive}/{row:08d}", archive, row)), cells
+
     def located(self, file_name: str) -> str:
         found = self._lookup().get(file_name, ())
         if not found:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from pseudolabel import rle
 from pseudolabel.errors import InputError, RejectError
-from pseudolabel.images import ExifRule, load_image
+from pseudolabel.images import load_image
 from pseudolabel.masks import pixel_window
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.sources import ImagesRoot
 from pseudolabel.students.labels import LabelledImage
 
@@ -160,8 +161,8 @@ def _paint_ignored(plane: np.ndarray, one: Any) -> None:
 class SampleLoader:
     """Reads the samples of some images of a label set."""
 
-    def __init__(self, images: Sequence[LabelledImage], root: ImagesRoot, *, exif: ExifRule = "transpose") -> None:
-        self._images, self._root, self._exif = images, root, exif
+    def __init__(self, images: Sequence[LabelledImage], root: ImagesRoot, *, rule: PixelRule = PixelRule()) -> None:
+        self._images, self._root, self._rule = images, root, rule
 
     def __len__(self) -> int:
         return len(self._images)
@@ -176,7 +177,7 @@ class SampleLoader:
 
     def _sample(self, image: LabelledImage) -> Sample:
         try:
-            pixels = load_image(self._root, image.file_name, exif=self._exif)
+            pixels = load_image(self._root, image.file_name, rule=self._rule)
         except RejectError as error:
             raise InputError(f"{self._root}: {image.file_name}: {error}") from None
         return make_sample(image, pixels)

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from pseudolabel.errors import InputError, RejectError
-from pseudolabel.images import ExifRule, load_image
+from pseudolabel.images import load_image
 from pseudolabel.metrics.categories import file_ids, renumbered
 from pseudolabel.metrics.coco_ap import MaskAp, mask_ap
 from pseudolabel.metrics.objects import read_json, read_truth
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.sources import ImagesRoot
 from pseudolabel.students.base import Student
 from pseudolabel.students.pictures import as_predictions, coco_rows
@@ -23,7 +24,7 @@ def ap_on_file(
     categories: Sequence[Mapping[str, Any]],
     *,
     image_px: int,
-    exif: ExifRule = "transpose",
+    rule: PixelRule = PixelRule(),
 ) -> Callable[[Student], float]:
     """A function that measures a student's AP on the file's images, 0 where the file has no object of its classes.
 
@@ -32,7 +33,7 @@ def ap_on_file(
     """
 
     def measure(student: Student) -> float:
-        return evaluate_student(student, truth, images, categories, image_px=image_px, exif=exif).ap or 0.0
+        return evaluate_student(student, truth, images, categories, image_px=image_px, rule=rule).ap or 0.0
 
     file_ids(categories, read_truth(read_json(truth), where=str(truth)).class_names, where=str(truth))
     return measure
@@ -45,7 +46,7 @@ def evaluate_student(
     categories: Sequence[Mapping[str, Any]],
     *,
     image_px: int | None,
-    exif: ExifRule = "transpose",
+    rule: PixelRule = PixelRule(),
 ) -> MaskAp:
     """COCO's mask AP of a student in evaluation mode over every image of a file.
 
@@ -59,21 +60,21 @@ def evaluate_student(
     as_in_first_process(student)
     rows: list[dict[str, Any]] = []
     for image in share(content["images"]):
-        found = student.predict([read_pixels(images, image["file_name"], exif)], image_px=image_px)[0]
+        found = student.predict([read_pixels(images, image["file_name"], rule)], image_px=image_px)[0]
         rows += coco_rows(found, int(image["id"]), categories)
     ids = file_ids(categories, known.class_names, where=str(truth))
     everything = sorted(gathered(rows), key=lambda row: int(row["image_id"]))
     return mask_ap(known.objects, as_predictions(renumbered(everything, ids)))
 
 
-def read_pixels(root: ImagesRoot, file_name: str, exif: ExifRule) -> torch.Tensor:
+def read_pixels(root: ImagesRoot, file_name: str, rule: PixelRule) -> torch.Tensor:
     """An image as (3, h, w) uint8.
 
     Raises:
         InputError: it cannot be read.
     """
     try:
-        pixels = load_image(root, file_name, exif=exif)
+        pixels = load_image(root, file_name, rule=rule)
     except RejectError as error:
         raise InputError(f"{root}: {file_name}: {error}") from None
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())

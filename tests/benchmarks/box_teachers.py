@@ -33,6 +33,7 @@ from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.mask_iou import box_mask, object_ious
 from pseudolabel.metrics.objects import Prediction, TrueObject, read_json, read_truth
 from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.rle import decode, encode_crop
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
 from pseudolabel.teachers.condinst.boxinst import BoxInst, BoxInstConfig
@@ -122,7 +123,7 @@ def pictures(truth_file: Path, folder: Path) -> list[Picture]:
         if not row.is_crowd and min(row.box_xywh[2:]) >= 2:
             by_image.setdefault(row.image_id, []).append(row)
     return [
-        Picture(names[image], load_image(folder, names[image], exif="transpose"), tuple(rows))
+        Picture(names[image], load_image(folder, names[image], rule=PixelRule("transpose")), tuple(rows))
         for image, rows in sorted(by_image.items())
     ]
 

@@ -30,6 +30,7 @@ from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.objects import Prediction, TrueObject
 from pseudolabel.pipelines.demo.scenes import draw_scene
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.rle import decode, encode, encode_crop, from_segmentation
 from pseudolabel.segmenters.base import Photo, SegmenterOptions, open_segmenter
 from pseudolabel.segmenters.class_map import match_classes
@@ -170,7 +171,7 @@ def coco_items(folder: Path, annotations: Path, labeller: Labeller, most: int) -
     voc = voc_index(content["categories"])
     items = []
     for entry in content["images"]:
-        image = load_image(folder / "images", entry["file_name"], exif="ignore")
+        image = load_image(folder / "images", entry["file_name"], rule=PixelRule("ignore"))
         rows = [row for row in content["annotations"] if row["image_id"] == entry["id"] and row["category_id"] in voc]
         masks = [decode(from_segmentation(row["segmentation"], image.shape[:2])) for row in rows]
         places = [voc[row["category_id"]] for row in rows]

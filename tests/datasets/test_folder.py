@@ -87,10 +87,3 @@ def test_missing_folders_and_unknown_formats_are_errors(tmp_path: Path) -> None:
 
 def test_the_format_is_told_by_what_is_there(tmp_path: Path) -> None:
     assert detect_format(None) == "folder"
-    assert detect_format(tmp_path / "boxes.json") == "coco"
-    assert detect_format(tmp_path / "data.yaml") == "yolo"
-    assert detect_format(tmp_path) == "yolo"
-    (tmp_path / "a.xml").touch()
-    assert detect_format(tmp_path) == "voc"
-    with pytest.raises(InputError, match="not known as annotations"):
-        detect_format(tmp_path / "boxes.csv")

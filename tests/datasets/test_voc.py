@@ -56,8 +56,8 @@ def test_a_bad_object_is_a_row_and_the_others_keep_their_ids(tmp_path: Path) -> 
     [
         pytest.param("", "empty_file", id="empty"),
         pytest.param("<annotation>", "bad_record", id="truncated"),
-        pytest.param(b"\xff\xfe<\0a\0/\0>\0", "bad_record", id="utf-16"),
-        pytest.param("<annotation/>", "bad_record", id="no file name"),
+        pytest.param(b"\xff\xfe<\0a\0/\0>\0", "bad_record", id="another root, utf-16"),
+        pytest.param("<?xml version='1.0' encoding='xx-9'?><annotation/>", "bad_record", id="unknown encoding"),
         pytest.param(sheet(name="../b.jpg"), "outside_root", id="name that leads out"),
         pytest.param(sheet(size="<width>x</width>"), "bad_record", id="size as text"),
         pytest.param(sheet(size="<width>0</width><height>5</height>"), "bad_record", id="no width"),
@@ -93,3 +93,35 @@ def test_one_image_in_two_files_is_refused_the_second_time(tmp_path: Path) -> No
 def test_a_folder_without_xml_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no XML"):
         open_dataset("voc", images=tmp_path, annotations=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        pytest.param("old.jpg", "a.jpg", id="a stale name"),
+        pytest.param("", "a.jpg", id="no name"),
+        pytest.param("a", "a.png", id="no suffix"),
+        pytest.param("C:\\\\pictures\\\\a.jpg", "a.jpg", id="a path of Windows"),
+        pytest.param("a.JPG", "a.jpg", id="another case"),
+    ],
+)
+def test_the_image_is_found_by_its_name_or_by_that_of_the_sheet(tmp_path: Path, name: str, file: str) -> None:
+    (tmp_path / file).touch()
+    rows = rows_of(tmp_path, a=sheet(thing(), name=name.replace("\\\\", "\\")))
+    assert [(row["status"], row["file_name"]) for row in rows] == [("ok", file)]
+
+
+def test_sheets_that_all_have_one_stale_name_go_by_their_own(tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        (tmp_path / f"{stem}.jpg").touch()
+    rows = rows_of(tmp_path, a=sheet(thing(), name="a.jpg"), b=sheet(thing(), name="a.jpg"))
+    assert [row["file_name"] for row in rows] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16", "iso-8859-1", "utf-8"])
+def test_an_xml_is_read_in_the_encoding_that_it_declares(tmp_path: Path, encoding: str) -> None:
+    name = "\u732b" if encoding in ("gbk", "utf-16", "utf-8") else "caf\u00e9"
+    text = f'<?xml version="1.0" encoding="{encoding}"?>' + sheet(thing(name))
+    dataset_rows = rows_of(tmp_path, a=text.encode(encoding))
+    assert [row["status"] for row in dataset_rows] == ["ok"]
+    assert open_dataset("voc", images=tmp_path, annotations=tmp_path).categories[0]["name"] == name

@@ -77,7 +77,8 @@ def test_header_is_copied_and_the_meaning_of_the_score_is_named(tmp_path: Path) 
     content, _ = written(tmp_path, two_shards())
     assert content["categories"] == HEADER["categories"]
     assert content["licenses"] == HEADER["licenses"]
-    assert content["info"]["description"] == "by hand"
+    assert content["info"]["source_description"] == "by hand"
+    assert content["info"]["description"] == "Instance masks by pseudolabel"
     assert content["info"]["pseudolabel"]["score_type"] == "expected_mask_iou"
 
 

@@ -102,3 +102,34 @@ def test_label_maps_need_a_format_that_is_known(tmp_path: Path) -> None:
 def test_a_missing_folder_is_told_at_setup(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         open_segmenter(f"labels:{tmp_path / 'no'}", SegmenterOptions(label_format="voc")).probe()
+
+
+@pytest.mark.parametrize(
+    ("image", "file", "options"),
+    [
+        pytest.param("aachen/a_000_leftImg8bit.png", "aachen/a_000_gtFine_labelIds.png", {}, id="Cityscapes"),
+        pytest.param("aachen/a_000_leftImg8bit.png", "a_000_gtFine_labelIds.png", {}, id="Cityscapes in one folder"),
+        pytest.param("a_000.jpg", "a_000_gtFine_labelIds.png", {}, id="images renamed"),
+        pytest.param("a.jpg", "a_mask.png", {"label_suffix": "_mask"}, id="an ending of one's own"),
+        pytest.param("b/a.jpg", "a.png", {}, id="in one folder"),
+    ],
+)
+def test_a_label_map_is_found_by_what_ends_its_name(
+    tmp_path: Path, image: str, file: str, options: dict[str, str]
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    Image.fromarray(np.full((1, 2), 7, dtype=np.uint8)).save(tmp_path / file)
+    other = file.replace("labelIds", "labelTrainIds")
+    Image.fromarray(np.full((1, 2), 3, dtype=np.uint8)).save(tmp_path / (other if other != file else "z.png"))
+    segmenter = open_segmenter(f"labels:{tmp_path}", SegmenterOptions(label_format="cityscapes-labelids", **options))
+    (result,) = segmenter.predict([Photo(image, (1, 2))])
+    assert isinstance(result, SemanticResult)
+    assert result.label_map.tolist() == [[0, 0]]  # 7 is the road
+
+
+def test_a_label_map_that_is_not_there_names_one_that_is(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((1, 2), dtype=np.uint8)).save(tmp_path / "a_seg.png")
+    segmenter = open_segmenter(f"labels:{tmp_path}", SegmenterOptions(label_format="voc"))
+    (result,) = segmenter.predict([Photo("a.jpg", (1, 2))])
+    assert isinstance(result, RejectError)
+    assert "there is a_seg.png: --label-suffix" in result.detail

@@ -14,6 +14,7 @@ from made_archives import KEY_ID, NAMES, SECRET, Places, write_parquet, write_ta
 from pseudolabel.datasets import open_dataset
 from pseudolabel.errors import ConfigError, InputError, MachineError, PassingFaultError, RejectError, hide_credentials
 from pseudolabel.images import load_image, read_file
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.sources import open_source
 from pseudolabel.sources.place import Place, parse_place, plain_name
 
@@ -285,6 +286,6 @@ def test_a_place_survives_its_spelling() -> None:
 
 
 def test_a_picture_decodes_from_every_place(places: Places) -> None:
-    expected = load_image(places.folder, "a/002.png", exif="transpose")
+    expected = load_image(places.folder, "a/002.png", rule=PixelRule("transpose"))
     for root in (places.tar, places.parquet):
-        assert (load_image(root, "a/002.png", exif="transpose") == expected).all()
+        assert (load_image(root, "a/002.png", rule=PixelRule("transpose")) == expected).all()

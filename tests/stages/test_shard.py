@@ -76,17 +76,19 @@ def test_boxes_are_clipped_to_the_true_size_and_those_beside_it_are_rows(tmp_pat
         pytest.param("[[1,1,9,NaN,9,9]]", False, id="nan"),
     ],
 )
-def test_a_mask_that_cannot_be_painted_on_the_image_is_a_row(tmp_path: Path, segmentation: str, kept: bool) -> None:
+def test_a_mask_that_cannot_be_painted_is_left_out_and_its_box_is_used(
+    tmp_path: Path, segmentation: str, kept: bool
+) -> None:
     picture(tmp_path / "a.png")
     rows = run(tmp_path, planned("a.png", object_cell(1, 1, (1, 1, 8, 8), segmentation=segmentation)))
-    assert [row["reason"] for row in rows[1:]] == ([] if kept else ["bad_segmentation"])
-    assert len(rows[0]["objects"]) == kept
+    assert len(rows) == 1
+    assert [cell["segmentation"] is not None for cell in rows[0]["objects"]] == [kept]
 
 
 @pytest.mark.parametrize(
     ("exif", "claimed_hw", "said"),
     [
-        pytest.param("transpose", (30, 40), "Trust the stored pixels with  --exif ignore", id="annotations as stored"),
+        pytest.param("auto", (30, 40), "if on the stored pixels,  --exif ignore", id="annotations as stored"),
         pytest.param("ignore", (40, 30), "Apply it with  --exif transpose", id="annotations as shown"),
     ],
 )
@@ -99,7 +101,7 @@ def test_sizes_swapped_by_a_rotation_are_told_with_the_cure(
     assert (image["reason"], refused["reason"], refused["annotation_id"]) == ("size_mismatch", "image_rejected", 9)
     assert said in image["detail"]
     assert "EXIF rotation" in image["detail"]
-    (cured,) = run(tmp_path, row, exif="ignore" if exif == "transpose" else "transpose")
+    (cured,) = run(tmp_path, row, exif="ignore" if exif == "auto" else "transpose")
     assert cured["status"] == "ok"
 
 
