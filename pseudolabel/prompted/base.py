@@ -102,7 +102,9 @@ def split_spec(spec: str) -> tuple[str, str]:
         raise ConfigError(f"--model {spec!r}: expected sam:DIR, sam-onnx:DIR or crop:FILE")
     if kind not in PROMPTED:
         known = ", ".join(PROMPTED)
-        raise ConfigError(f"--model: no promptable model called {kind!r}{did_you_mean(kind, PROMPTED)} (known: {known})")
+        raise ConfigError(
+            f"--model: no promptable model called {kind!r}{did_you_mean(kind, PROMPTED)} (known: {known})"
+        )
     return kind, where
 
 

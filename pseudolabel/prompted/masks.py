@@ -13,12 +13,11 @@ from jaxtyping import Float, Float32
 
 from pseudolabel.boxes import clip_xyxy, iou_matrix
 from pseudolabel.errors import RejectError
-from pseudolabel.masks import Grid, SoftMask, pixel_window, resample
+from pseudolabel.masks import Grid, SoftMask, box_cells, resample
 from pseudolabel.prompted.base import BoxXyxy, PromptedMask
 from pseudolabel.prompted.frame import Window
 
 Scale = Literal["logit", "probability"]
-MOST_CELLS = 128  # along a side of the mask that is kept
 _FOREGROUND = 128  # the smallest byte of a probability above one half
 _LEVEL: dict[Scale, float] = {"logit": 0.0, "probability": 0.5}
 
@@ -125,13 +124,6 @@ def _cut(
     read = resample(values, grid, target)
     probability = 1 / (1 + np.exp(-np.clip(read, -30, 30))) if scale == "logit" else np.clip(read, 0, 1)
     return SoftMask(target, np.rint(probability * 255).astype(np.uint8))
-
-
-def box_cells(box_xyxy: BoxXyxy, size_hw: tuple[int, int]) -> Grid:
-    """Equal cells over the pixels that a box touches, one per pixel and at most 128 along a side."""
-    pixels = pixel_window(box_xyxy, size_hw)
-    height, width = min(pixels.height, MOST_CELLS), min(pixels.width, MOST_CELLS)
-    return Grid(pixels.x0, pixels.y0, pixels.width / width, pixels.height / height, height, width)
 
 
 def _four(box_xyxy: Float[np.ndarray, "4"]) -> BoxXyxy:

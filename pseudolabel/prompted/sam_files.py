@@ -91,7 +91,9 @@ def sam_kind(folder: Path) -> SamKind:
         raise InputError(f"{path}: no config of a model ({error})") from None
     name = config.get("model_type") if isinstance(config, dict) else None
     if name == "sam3":
-        raise InputError(f"{folder}: Sam3Model finds concepts by words, not boxes; give a sam3_tracker or sam3_video one")
+        raise InputError(
+            f"{folder}: Sam3Model finds concepts by words, not boxes; give a sam3_tracker or sam3_video one"
+        )
     if name not in KINDS:
         raise InputError(f"{folder}: no box-prompted model called {name!r} (known: {', '.join(KINDS)})")
     return KINDS[name]

@@ -79,9 +79,7 @@ class OnnxPair:
         if not self._signature.one_box:
             return self._asked(embedding, boxes_xyxy)
         found = [self._asked(embedding, boxes_xyxy[place : place + 1]) for place in range(len(boxes_xyxy))]
-        return Decoded(
-            np.concatenate([one.logits for one in found]), np.concatenate([one.scores for one in found])
-        )
+        return Decoded(np.concatenate([one.logits for one in found]), np.concatenate([one.scores for one in found]))
 
     def _asked(self, embedding: Any, boxes_xyxy: Boxes) -> Decoded:
         side = self._signature.said_in_px or self.input_px
@@ -196,6 +194,4 @@ def _chosen(logits: Float32[np.ndarray, "n m h w"], scores: Float32[np.ndarray, 
     if several or logits.shape[1] == 1:
         return Decoded(logits, scores)
     best = scores.argmax(axis=1)[:, None]
-    return Decoded(
-        np.take_along_axis(logits, best[:, :, None, None], axis=1), np.take_along_axis(scores, best, axis=1)
-    )
+    return Decoded(np.take_along_axis(logits, best[:, :, None, None], axis=1), np.take_along_axis(scores, best, axis=1))

@@ -5,8 +5,8 @@
 
 The package's `models/medium` is an ISNet in pieces (weights MIT, package AGPL-3.0): it is put together here, brought to
 the side at which crops enter, and never kept with the results. `infer-prompted --model crop:` asks it about every
-box. True masks serve the figures alone. `gain` is the mean IoU above that of the semantics alone, object by object, with
-its 95 % interval under resampling of images. RUNS/coco is made or gone on with; `--shards` measures a part of it.
+box. True masks serve the figures alone. `gain` is the mean IoU above that of the semantics alone, object by object,
+with its 95 % interval under resampling of images. RUNS/coco is made or gone on with; `--shards` measures a part of it.
 """
 
 import hashlib
