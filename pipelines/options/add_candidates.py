@@ -13,8 +13,8 @@ class AddCandidatesConfig(Config):
     name: str = option(..., "the table below candidates/ that is written", pattern=TABLE_NAME, group="main")
     masks: Path = option(
         ...,
-        "COCO results or instances (.json), a folder of PNGs named by annotation id, rows (.parquet, .arrow, .feather), "
-        "or a folder of YOLO's .txt with polygons",
+        "COCO results or instances (.json), a folder of PNGs named by annotation id, rows (.parquet, .arrow, "
+        ".feather), or a folder of YOLO's .txt with polygons",
         group="main",
     )
     match: Literal["auto", "id", "box"] = option(

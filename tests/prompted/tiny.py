@@ -31,7 +31,8 @@ def _sam_config(config_class: Any, **decoder: Any) -> Any:
     return config_class(
         vision_config={
             "hidden_size": 16, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "image_size": 64, "patch_size": 8, "mlp_dim": 16, "window_size": 4, "global_attn_indexes": [1], "num_pos_feats": 8,
+            "image_size": 64, "patch_size": 8, "mlp_dim": 16, "window_size": 4, "global_attn_indexes": [1],
+            "num_pos_feats": 8,
         },
         prompt_encoder_config={
             "hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4, "image_embedding_size": 8,
@@ -124,7 +125,7 @@ def tiny_model(kind: str) -> tuple[Any, Any]:
     model, processor = TINY[kind]()
     with torch.no_grad():
         for name, weight in model.mask_decoder.named_parameters():
-            if "hypernetworks" in name or "iou_" in name:
+            if weight.dim() > 1 and any(part in name for part in ("hypernetworks", "iou_", "upscale", "mlps")):
                 weight.normal_(std=0.5)
     return model.eval(), processor
 
