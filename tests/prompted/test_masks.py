@@ -84,7 +84,10 @@ def test_a_mask_beside_its_box_is_none() -> None:
 def test_an_answer_that_is_not_finite_is_refused(broken: float) -> None:
     values = _logits(slice(0, 4), slice(0, 4))
     values[7, 7] = broken
-    for answer in (Answer(values, UNIT, WINDOW, "logit", 1.0), Answer(np.nan_to_num(values), UNIT, WINDOW, "logit", broken)):
+    for answer in (
+        Answer(values, UNIT, WINDOW, "logit", 1.0),
+        Answer(np.nan_to_num(values), UNIT, WINDOW, "logit", broken),
+    ):
         with pytest.raises(RejectError, match="non_finite"):
             prompted_mask(answer, 0, (0.0, 0.0, 4.0, 4.0), (8, 8))
 

@@ -28,7 +28,9 @@ def _pixels(size_hw: tuple[int, int] = (77, 131)) -> np.ndarray:
 
 
 def _bytes(masks: list[PromptedMask]) -> list[tuple[object, ...]]:
-    return [(one.box_score, one.box_iou, one.reach_xyxy, one.mask.grid, one.mask.probability.tobytes()) for one in masks]
+    return [
+        (one.box_score, one.box_iou, one.reach_xyxy, one.mask.grid, one.mask.probability.tobytes()) for one in masks
+    ]
 
 
 @pytest.mark.parametrize("kind", list(TINY))
@@ -109,7 +111,11 @@ def test_missing_weights_are_named(tiny_folder: Folder, tmp_path: Path) -> None:
     folder = _copy(tiny_folder("sam"), tmp_path)
     weights = load_file(folder / "model.safetensors")
     gone = [name for name in weights if "iou_token" in name]
-    save_file({name: value for name, value in weights.items() if name not in gone}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: value for name, value in weights.items() if name not in gone},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     with pytest.raises(InputError, match="1 weights are missing: mask_decoder.iou_token.weight"):
         open_prompted(f"sam:{folder}", PromptedOptions())
 
