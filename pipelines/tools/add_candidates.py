@@ -46,7 +46,7 @@ class Added:
     objects_with_mask: int
     empty_masks: int  # nothing of them lies in the box of their object
     far_from_box: int  # written, but their extent overlaps the box by less than one half: fuse leaves them out
-    foreign_ids: list[int]
+    foreign_ids: list[int | None]
     foreign_images: list[str]
     without_box: list[str]
     shards_written: int
@@ -168,8 +168,7 @@ def _known_image(row: Row, shard: int) -> "KnownImage":
 def _matched(brought: list[Any], known: "KnownRun", match: Match, min_iou: float) -> "Matching":
     from pseudolabel.brought.match import are_ids_meant, match_by_box, match_by_id
 
-    by_id = match == "id" or any(one.is_free for one in brought)
-    if by_id or (match == "auto" and are_ids_meant(brought, known)):
+    if match == "id" or (match == "auto" and are_ids_meant(brought, known)):
         return match_by_id(brought, known)
     return match_by_box(brought, known, min_iou=min_iou)
 

@@ -74,7 +74,7 @@ class Brought:
     box_xyxy: BoxXyxy | None = None  # None: the mask's own extent
     knows_class: bool = False
     source: str | None = None  # None: the table's name
-    is_free: bool = False  # belongs to no given box
+    is_by_id: bool = False  # nothing but an annotation id of the run can be meant; without one it is a free candidate
 
 
 @dataclass(frozen=True)

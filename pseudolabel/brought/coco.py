@@ -57,6 +57,7 @@ def _entry(path: Path, place: str, one: Any, names: Mapping[Any, str]) -> Brough
         image=names.get(image, image) if isinstance(image, int | str) else None,
         category_id=_whole(one.get("category_id")),
         score=score_of(where, one.get("score")),
+        is_by_id="annotation_id" in one,
     )
 
 

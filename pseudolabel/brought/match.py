@@ -29,19 +29,20 @@ class Matching:
 
     matched: list[Matched] = field(default_factory=list)
     by: str = "annotation id"
-    foreign_ids: list[int] = field(default_factory=list)
+    foreign_ids: list[int | None] = field(default_factory=list)
     foreign_images: list[str] = field(default_factory=list)
     without_box: list[str] = field(default_factory=list)  # no box of the image overlaps enough, or another was nearer
 
 
 def are_ids_meant(masks: Sequence[Brought], run: KnownRun) -> bool:
-    """Whether the ids of a file are the run's: more than half of them name an object on the image that is named, too.
+    """Whether the ids of a file are the run's: nothing else can be meant, or more than half of them name an object on
+    the image that is named, too.
 
     Files number their own annotations from 1 as a rule, and such numbers happen to be there in every run.
     """
-    with_id = [one for one in masks if one.annotation_id is not None]
-    agreeing = sum(_names_its_object(one, run) for one in with_id)
-    return bool(with_id) and 2 * agreeing > len(masks)
+    if any(one.is_by_id for one in masks):
+        return True
+    return 2 * sum(_names_its_object(one, run) for one in masks) > len(masks)
 
 
 def _names_its_object(one: Brought, run: KnownRun) -> bool:
@@ -53,7 +54,7 @@ def match_by_id(masks: Sequence[Brought], run: KnownRun) -> Matching:
     """Each mask with the object of its id; free ones with their image alone."""
     result = Matching()
     for one in masks:
-        if one.is_free:
+        if one.is_by_id and one.annotation_id is None and one.image is not None:
             image = run.image(one.image)
             if image is None:
                 result.foreign_images.append(f"{one.where}: {one.image!r}")
@@ -62,7 +63,7 @@ def match_by_id(masks: Sequence[Brought], run: KnownRun) -> Matching:
         elif one.annotation_id is not None and _names_its_object(one, run):
             result.matched.append(Matched(one, *run.by_object[one.annotation_id]))
         else:
-            result.foreign_ids.append(one.annotation_id if one.annotation_id is not None else -1)
+            result.foreign_ids.append(one.annotation_id)
     return result
 
 

@@ -22,7 +22,7 @@ def read_pictures(paths: Sequence[Path]) -> Iterator[Brought]:
     for path in paths:
         if not (path.stem.isascii() and path.stem.isdigit()):
             raise InputError(f"{path}: expected a PNG named by its annotation id, such as 17.png")
-        yield Brought(path.name, _painter(path), annotation_id=int(path.stem))
+        yield Brought(path.name, _painter(path), annotation_id=int(path.stem), is_by_id=True)
 
 
 def _painter(path: Path) -> Painter:

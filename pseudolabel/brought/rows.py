@@ -76,7 +76,7 @@ def _brought(where: str, row: Mapping[str, Any], masks: str) -> Brought:
         box_xyxy=None if row.get("box_xyxy") is None else _box(where, row["box_xyxy"]),
         knows_class=row.get("knows_class") is True,
         source=row.get("source"),
-        is_free=annotation_id is None,
+        is_by_id=True,
     )
 
 

@@ -23,7 +23,7 @@ def read_values(masks: Mapping[int, Any]) -> Iterator[Brought]:
         several = isinstance(value, list) and value and isinstance(value[0], np.ndarray | dict)
         for place, one in enumerate(value if several else [value]):
             where = f"masks[{key}]" + (f"[{place}]" if several else "")
-            yield Brought(where, _painter(where, one), annotation_id=int(key))
+            yield Brought(where, _painter(where, one), annotation_id=int(key), is_by_id=True)
 
 
 def _painter(where: str, value: Any) -> Painter:

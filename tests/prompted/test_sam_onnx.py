@@ -131,7 +131,7 @@ def test_an_encoder_of_another_model_is_found_out(pair_folder: Folder, tmp_path:
 def test_an_optimum_export_needs_to_be_told_how_pixels_are_normalised(pair_folder: Folder, tmp_path: Path) -> None:
     for path in pair_folder("optimum sam2").glob("*.onnx"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ConfigError, match="copy the model's preprocessor_config.json there, or write a card"):
+    with pytest.raises(ConfigError, match=r"copy the model's preprocessor_config\.json there, or write a card"):
         open_prompted(f"sam-onnx:{tmp_path}", PromptedOptions())
     (tmp_path / "card.yaml").write_text("input: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}\n")
     by_card = open_prompted(f"sam-onnx:{tmp_path}", PromptedOptions(**ONE))

@@ -133,9 +133,10 @@ def test_a_run_goes_on_where_a_worker_was_killed(
     def killed(self: InferPromptedStage, *_: object) -> pa.Table:
         raise SystemExit("killed")
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         patch.setattr(InferPromptedStage, "run", killed)
-        ShardWorker(job).attempt(1)
+        with pytest.raises(SystemExit):
+            ShardWorker(job).attempt(1)
     assert not run.part("candidates/prompted", 1, 2).exists()
     summary = _run_stage(run, "infer-prompted", _config(model_file))
     assert summary.attempted == 1
@@ -162,7 +163,7 @@ def test_another_card_makes_the_table_stale(run: RunPaths, model_file: Path, tmp
 
 def test_a_run_without_boxes_says_so(scenes: Path, tmp_path: Path, model_file: Path) -> None:
     bare = _planned(scenes, tmp_path / "bare", boxes=False)
-    with pytest.raises(ConfigError, match="infer-prompted needs boxes, and this run has none: .*--boxes-from siseg"):
+    with pytest.raises(ConfigError, match=r"infer-prompted needs boxes, and this run has none: .*--boxes-from siseg"):
         _run_stage(bare, "infer-prompted", _config(model_file))
 
 
