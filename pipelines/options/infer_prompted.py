@@ -42,7 +42,7 @@ class InferPromptedConfig(StageConfig):
         64, "sam: boxes whose longer side is below this are asked about on an enlarged part of the image, which costs "
         "an embedding for each; 0 = never", ge=0, le=1024,
     )  # fmt: skip
-    boxes_at_once: int = option(16, "sam: boxes in a forward pass of the decoder", ge=1, le=1024)
+    boxes_at_once: int = option(8, "sam: boxes in a forward pass of the decoder", ge=1, le=1024)
     room: list[Room] = option(
         [0.1, 0.25],
         "crop: what is shown around the box, in longer sides of it; may be repeated: a crop and a candidate each",

@@ -65,7 +65,7 @@ class PromptedOptions:
     masks: Literal["single", "all"] = "single"
     rooms: tuple[float, ...] = (0.1, 0.25)
     closer_px: int = 64
-    boxes_at_once: int = 16
+    boxes_at_once: int = 8
     least_score: float = 0.0
     bf16: bool = False
     threads: int = 1
