@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "infer-siseg": ("pseudolabel.cli.stages:infer_siseg", "Instances out of label maps (SISeg)."),
     "infer-boundary": ("pseudolabel.cli.stages:infer_boundary", "Boundaries between things (SISeg), for fuse."),
     "infer-colors": ("pseudolabel.cli.stages:infer_colors", "Candidate masks from boxes and colours alone."),
+    "infer-prompted": ("pseudolabel.cli.stages:infer_prompted", "Masks of SAM and its kind for every box."),
+    "add-candidates": ("pseudolabel.cli.add_candidates:add_candidates", "Masks of another program, for fuse."),
     "train-teacher": ("pseudolabel.cli.train:train_teacher", "Learn masks from boxes alone."),
     "infer-teacher": ("pseudolabel.cli.stages:infer_teacher", "The teacher's candidate masks for every box."),
     "fuse": ("pseudolabel.cli.stages:fuse", "One scored mask per object out of all candidates."),

@@ -134,6 +134,10 @@ _TEXTS = {
         "A source of its own beside a teacher, where no segmenter knows the classes: infer-semantic does the same for "
         "the classes that its segmenter does not know."
     ),
+    "infer-prompted": (
+        "A pretrained model's mask for every box: SAM and its kind, or a salience model on the box's crop.\n\n"
+        "A source beside others; fuse weighs, scores and calibrates them together."
+    ),
     "infer-siseg": "Instances out of label maps, by displacement field and boundary.",
     "infer-boundary": (
         "How probable a boundary between things is, everywhere in every image, by a model that train-siseg wrote.\n\n"

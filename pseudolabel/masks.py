@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+MOST_CELLS = 128  # along a side of a mask that is cut to its box
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -67,6 +69,13 @@ def pixel_window(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int
     x1 = int(np.clip(np.ceil(box_xyxy[2]), x0 + 1, width))
     y1 = int(np.clip(np.ceil(box_xyxy[3]), y0 + 1, height))
     return Grid(float(x0), float(y0), 1.0, 1.0, y1 - y0, x1 - x0)
+
+
+def box_cells(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, int]) -> Grid:
+    """Equal cells over the pixels that a box touches, one per pixel and at most 128 along a side."""
+    pixels = pixel_window(box_xyxy, size_hw)
+    height, width = min(pixels.height, MOST_CELLS), min(pixels.width, MOST_CELLS)
+    return Grid(pixels.x0, pixels.y0, pixels.width / width, pixels.height / height, height, width)
 
 
 def resample(

@@ -1,0 +1,115 @@
+"""What every form of brought masks becomes, and what is known of the run that they are for."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float32
+
+from pseudolabel.masks import PixelMask, SoftMask
+
+BoxXyxy = tuple[float, float, float, float]
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownObject:
+    """A given box of the run that stands for one object."""
+
+    annotation_id: int
+    category_id: int
+    box_xyxy: BoxXyxy
+
+
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """An image of the run that can be worked on."""
+
+    key: str
+    file_name: str
+    image_id: int | None
+    size_hw: tuple[int, int]
+    shard: int
+    objects: tuple[KnownObject, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FullMask:
+    """Foreground probabilities on a window of whole pixels whose top-left one is (x0, y0); zero elsewhere."""
+
+    x0: int
+    y0: int
+    probability: Float32[np.ndarray, "h w"]
+
+
+Mask = PixelMask | FullMask | SoftMask
+
+
+class Painter(Protocol):
+    """Makes a mask of what was read, once the size of its image is known."""
+
+    def __call__(self, size_hw: tuple[int, int]) -> Mask:
+        """The mask.
+
+        Raises:
+            InputError: it is damaged or does not fit the image; the message names file and entry.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """One mask as it was read.
+
+    `image` is what the file says of its image: a key or file name of the run, a number, or nothing where an annotation
+    id says it all.
+    """
+
+    where: str  # file and entry, for messages
+    paint: Painter
+    annotation_id: int | None = None
+    image: str | int | None = None
+    category_id: int | None = None
+    score: float | None = None  # None: how well its extent meets the box
+    box_xyxy: BoxXyxy | None = None  # None: the mask's own extent
+    knows_class: bool = False
+    source: str | None = None  # None: the table's name
+    is_by_id: bool = False  # nothing but an annotation id of the run can be meant; without one it is a free candidate
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """The images of a run by whatever a file may call them."""
+
+    images: Mapping[str, KnownImage]
+    by_name: Mapping[str, KnownImage] = field(default_factory=dict)  # file names, and stems that one image alone has
+    by_id: Mapping[int, KnownImage] = field(default_factory=dict)
+    by_object: Mapping[int, tuple[KnownImage, KnownObject]] = field(default_factory=dict)
+
+    def image(self, said: str | int | None) -> KnownImage | None:
+        """The image that a file means."""
+        if isinstance(said, int):
+            return self.by_id.get(said)
+        if said is None:
+            return None
+        return self.images.get(said) or self.by_name.get(said)
+
+
+def known_run(images: Iterable[KnownImage]) -> KnownRun:
+    """A run of these images."""
+    by_key = {image.key: image for image in images}
+    names: dict[str, KnownImage | None] = {}
+    for image in by_key.values():
+        for name in {image.file_name, image.file_name.rsplit("/", 1)[-1], _stem(image.file_name)}:
+            names[name] = None if name in names else image
+    return KnownRun(
+        by_key,
+        {name: image for name, image in names.items() if image is not None},
+        {image.image_id: image for image in by_key.values() if image.image_id is not None},
+        {one.annotation_id: (image, one) for image in by_key.values() for one in image.objects},
+    )
+
+
+def _stem(file_name: str) -> str:
+    name = file_name.rsplit("/", 1)[-1]
+    return name.rsplit(".", 1)[0]
