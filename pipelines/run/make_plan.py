@@ -1,41 +1,13 @@
 """From what the user has (a folder, and annotations in some format) to the frozen plan of a run."""
 
 from pathlib import Path
-from typing import Literal
 
-from pydantic import field_validator
-
-from pseudolabel.config import Config, option
+from pseudolabel.datasets import detect_format, open_dataset
 from pseudolabel.errors import ConfigError
+from pseudolabel.pipelines.options.shard import PlanConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, PlanRequest, write_plan
-from pseudolabel.sources.place import absolute, check_url, is_url
-
-
-class PlanConfig(Config):
-    """Options of `shard` that are fixed for a whole run."""
-
-    images: str = option(..., "folder, s3://bucket/prefix, tar shards {000..099}.tar, or *.parquet with the images")
-    annotations: Path | None = option(None, "COCO JSON, folder of VOC XML, or YOLO data.yaml; none = a bare folder")
-    source: Literal["coco", "folder", "voc", "yolo"] | None = option(
-        None, "format of the annotations; by default from what is given"
-    )
-    shards: int = option(8, "number of shards; a shard is the unit of work and of resuming", ge=1, le=100_000)
-    exif: Literal["transpose", "ignore"] = option(
-        "transpose", "turn pictures as a viewer shows them, or take the stored pixels"
-    )
-
-    @field_validator("images", mode="before")
-    @classmethod
-    def _from_path(cls, images: object) -> object:
-        """A folder may be given as a path, too."""
-        return str(images) if isinstance(images, Path) else images
-
-    @field_validator("images")
-    @classmethod
-    def _without_credentials(cls, images: str) -> str:
-        """Before anybody prints the config."""
-        return check_url(images) if is_url(images) else images
+from pseudolabel.sources.place import absolute, is_url
 
 
 def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
@@ -45,8 +17,6 @@ def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
         InputError: the folder or the annotations are missing or damaged.
         StaleOutputError: the run folder has another plan.
     """
-    from pseudolabel.datasets import detect_format, open_dataset
-
     root = absolute(config.images)
     if not is_url(root):
         _refuse_run_inside_images(run, Path(config.images))

@@ -3,18 +3,19 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pseudolabel import records
-from pseudolabel.config import option, result_relevant
+from pseudolabel.config import result_relevant
 from pseudolabel.errors import InputError, RejectError
+from pseudolabel.pipelines.options.fuse import FuseConfig
 from pseudolabel.pipelines.run.commit import footer_of, read_footer, read_part, write_text_atomically
 from pseudolabel.pipelines.run.made_categories import made_categories
 from pseudolabel.pipelines.run.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
 
 if TYPE_CHECKING:
@@ -31,76 +32,18 @@ LIMITS = {"expected": (0.8, 0.65), "consensus": (0.85, 0.6)}  # keep and review
 OTHER_LIMITS = (0.5, 0.3)  # of calibrated scores and the papers'
 
 
-class FuseConfig(StageConfig):
-    """Options of `fuse`. Defaults follow the papers' equations; what they leave open was chosen by measurement."""
-
-    sources: list[str] = option([], "candidate tables to fuse, by name; all that the run has if not given")
-    ranking: Literal["bqr", "bpma"] = option("bqr", "which candidates: Box-Quality Ranking, or NMS and assignment")
-    candidates: str = option("10", "candidates per object and source: a number, or adaptive (2 to 10 by box area)",
-                             pattern=r"^(adaptive|[1-9]\d{0,3})$")  # fmt: skip
-    min_iou: float = option(0.5, "candidates whose box overlaps the object's less are not chosen", ge=0, le=1)
-    scale: Literal["raw", "support"] = option("raw", "box scores as given, or times agreement with other sources")
-    balance: bool = option(True, "give every source the same weight, however many candidates it has; for qmf")
-    share_guides: bool = option(
-        True, "a source from which another of the sources has learned in n rounds counts 1/n beside it; for qmf"
-    )
-    fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
-    score: Literal["auto", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
-        "auto", "the IoU that the mask, its sources and their consistency let expect (expected: the mask's alone), "
-        "BoxSeg's, BoxTeacher's or the released score; "
-        "auto: consensus of several tables, expected of one; mqs where objects have to be found"
-    )  # fmt: skip
-    tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
-    tau_pixel: float | None = option(
-        None, "pixels need a larger fused probability; default: 0.5, and up to 0.6 where qmf fuses several sources",
-        gt=0, lt=1,
-    )  # fmt: skip
-    tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
-    refine: Literal["none", "tight", "color", "walk"] = option(
-        "color",
-        "fit the mask to its box's sides (tight); before that to colours, or by a walk to infer-boundary's boundaries",
-    )
-    smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
-    largest_pinhole: float = option(0.005, "holes below this share of the mask are filled", ge=0, le=1)
-    exclusive: Literal["none", "class", "all"] = option(
-        "class", "none: a pixel may belong to several objects; class: to one object of each class; all: to one of all"
-    )
-    class_margin: float = option(
-        0.3, "where the segmenter knows both classes, an object yields a pixel to one of another class if the sources' "
-        "mean probability for it is lower by more than this; 1: never; with exclusive class", ge=0, le=1
-    )  # fmt: skip
-    upright: bool = option(
-        True, "images show the ground below: of two objects that claim a pixel, the one that begins lower is in front"
-    )
-    unsure_band: float = option(
-        0.35, "pixels whose probability is less than this away from 1/2 are noted as unsure; 0 = none", ge=0, le=0.5
-    )
-    keep_score: float | None = option(
-        None, "masks from this score on are kept; on the calibrated scale if there is one. "
-        "Default: 0.5 there and for the papers' scores, 0.85 for consensus, 0.8 for expected", ge=0
-    )  # fmt: skip
-    review_score: float | None = option(
-        None, "masks below this score become box_only, from there up to keep_score review. "
-        "Default: 0.3 there and for the papers' scores, 0.6 for consensus, 0.65 for expected", ge=0
-    )  # fmt: skip
-    min_area_px: int = option(4, "smaller masks become box_only", ge=0)
-    calibration: Path | None = option(None, "a file that `calibrate` wrote")
-
-
-class FuseStage:
+class FuseStage(Stage[FuseConfig]):
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
-    name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 10
-    config_class: ClassVar[type[StageConfig]] = FuseConfig
-    resources: ClassVar[Resources] = Resources(cpus=1)
-    unit: ClassVar[Literal["image", "object"]] = "object"
-    schema: ClassVar[pa.Schema] = records.PSEUDO
-    writes: str = "pseudo"
+    name = "fuse"
+    version = 10
+    config_class = FuseConfig
+    unit = "object"
+    schema = records.PSEUDO
+    writes = "pseudo"
 
-    def __init__(self, config: StageConfig, run: RunPaths) -> None:
-        self.config = cast(FuseConfig, config)
-        self.run_paths = run
+    def __init__(self, config: FuseConfig, run: RunPaths) -> None:
+        super().__init__(config, run)
         self._calibration: Calibration | None = None
         self._has_boxes = True
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,12 +26,12 @@ class InferBoundaryConfig(StageConfig):
 class InferBoundaryStage:
     """One row per image: SISeg's class-agnostic boundary on the network's grid, which covers the image."""
 
-    name: ClassVar[str] = "infer-boundary"
-    version: ClassVar[int] = 1
-    config_class: ClassVar[type[StageConfig]] = InferBoundaryConfig
-    resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
-    unit: ClassVar[Literal["image", "object"]] = "image"
-    schema: ClassVar[pa.Schema] = records.BOUNDARY
+    name = "infer-boundary"
+    version = 1
+    config_class = InferBoundaryConfig
+    resources = Resources(cpus=1, gpu=True)
+    unit = "image"
+    schema = records.BOUNDARY
     writes = "boundary"
 
     def __init__(self, config: StageConfig, run: RunPaths) -> None:

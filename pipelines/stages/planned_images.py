@@ -1,10 +1,11 @@
 """What stages that look at images share: which rows of the manifest, and their pixels as the plan has them."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pseudolabel.errors import RejectError
+from pseudolabel.images import load_image
 from pseudolabel.pipelines.stage import Shard
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ def planned_pixels(image: dict[str, Any], shard: Shard) -> 'UInt8[ndarray, "h w 
     Raises:
         RejectError: it cannot be read, or has another size than when the run was planned.
     """
-    from pseudolabel.images import load_image
-
-    rgb = load_image(shard.images_root, image["file_name"], exif=cast(Any, shard.exif))
+    rgb = load_image(shard.images_root, image["file_name"], exif=shard.exif)
     if rgb.shape[:2] != (image["height"], image["width"]):
         planned, now = f"{image['width']}x{image['height']}", f"{rgb.shape[1]}x{rgb.shape[0]}"
         raise RejectError("changed_since_plan", f"planned as {planned}, is {now}")

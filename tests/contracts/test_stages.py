@@ -7,8 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pseudolabel.cli.main import COMMANDS
-from pseudolabel.pipelines.graph import ORDER, STAGES, TRAINERS, load_attribute, load_stage
+from pseudolabel.pipelines.graph import COMMANDS, ORDER, STAGES, TRAINERS, load_attribute, load_stage
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
 

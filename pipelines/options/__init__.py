@@ -1,0 +1,1 @@
+"""What each command can be told: configs alone, so that `--help` imports nothing that works on images."""
