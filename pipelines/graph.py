@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pseudolabel.errors import ConfigError
-from pseudolabel.registry import Registry, did_you_mean, installed, load_attribute
+from pseudolabel.registry import Registry, did_you_mean, installed, load_target
 
 if TYPE_CHECKING:
     from pseudolabel.config import Config
@@ -62,7 +62,7 @@ class Configured(Command):
 
     def config_class(self, values: Mapping[str, Any]) -> "type[Config]":
         """The class of its options, which may depend on what was said already."""
-        config_class: type[Config] = load_attribute(self.config)
+        config_class: type[Config] = load_target(self.config)
         return config_class
 
 
@@ -100,7 +100,7 @@ class Trainer(Configured):
         """The class of its options: of the variant that the values name."""
         if not self.variants:
             return super().config_class(values)
-        config_class: type[Config] = load_attribute(self.variants)(values)
+        config_class: type[Config] = load_target(self.variants)(values)
         return config_class
 
 
@@ -312,7 +312,7 @@ def find_command(name: str) -> Command | None:
     if name in COMMANDS:
         return COMMANDS[name]
     target = installed("pseudolabel.command", name)
-    found: Command | None = load_attribute(target) if target else None
+    found: Command | None = load_target(target) if target else None
     return found
 
 

@@ -21,7 +21,7 @@ from pseudolabel.pipelines.graph import (
     Tool,
     Trainer,
     configured,
-    load_attribute,
+    load_target,
 )
 from pseudolabel.pipelines.options.base import StageConfig
 from pseudolabel.pipelines.options.shard import PlanConfig, ShardConfig, ShardOptions
@@ -99,7 +99,7 @@ class StageStep(Step):
         """The stage that the same command runs afterwards, where there are boxes."""
         command = configured(self.name)
         if isinstance(command, StageCommand) and command.then and read_plan(run).n_objects:
-            behind = load_attribute(configured(command.then).config)
+            behind = load_target(configured(command.then).config)
             shared = {key: getattr(self.config, key) for key in behind.model_fields}
             yield command.then, parse_config(behind, shared, where=self.name)
 
@@ -193,7 +193,7 @@ def ask(name: str, asked: Path | None, config: Config) -> Any:
     """
     command = configured(name)
     assert isinstance(command, Tool)
-    function = load_attribute(command.function)
+    function = load_target(command.function)
     if asked is None:
         return function(config)
     return function(RunPaths(asked) if command.argument == "RUN" else asked, config)
@@ -204,7 +204,7 @@ def shown(name: str, result: Any) -> str:
     command = configured(name)
     assert isinstance(command, Tool)
     if command.show:
-        return str(load_attribute(command.show)(result))
+        return str(load_target(command.show)(result))
     if isinstance(result, Mapping):
         return "\n".join(f"{key}: {value}" for key, value in result.items())
     return "\n".join(map(str, result)) if isinstance(result, list) else json.dumps(result, default=str)
@@ -214,4 +214,4 @@ def check(name: str, result: Any, config: Config) -> None:
     """Pass where a tool's answer is as good as its config asks for; else its own error is raised."""
     command = configured(name)
     if isinstance(command, Tool) and command.check:
-        load_attribute(command.check)(result, config)
+        load_target(command.check)(result, config)

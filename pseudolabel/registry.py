@@ -14,7 +14,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def load_attribute(target: str) -> Any:
+def load_target(target: str) -> Any:
     """What `module:attribute` names."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
@@ -64,7 +64,7 @@ class Registry:
         if target is None:
             known = ", ".join(self._targets)
             raise ConfigError(f"no {self.kind} called {name!r}{did_you_mean(name, self)} (known: {known})")
-        return load_attribute(target)
+        return load_target(target)
 
     def _target(self, name: str) -> str | None:
         return self._targets.get(name) or installed(f"pseudolabel.{self.kind.replace(' ', '_')}", name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pseudolabel.config import Config, result_relevant
 from pseudolabel.errors import IncompleteError, StaleOutputError
-from pseudolabel.pipelines.graph import TRAINERS, Trainer, load_attribute
+from pseudolabel.pipelines.graph import TRAINERS, Trainer, load_target
 from pseudolabel.pipelines.run.commit import DamagedPartError, read_footer, write_text_atomically
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.run.paths import RunPaths
@@ -46,7 +46,7 @@ def run_training(run: RunPaths, name: str, config: Config, *, overwrite: bool = 
         raise StaleOutputError(f"{weights} was trained otherwise: {_difference(found, wanted)}: use --overwrite")
     from pseudolabel.training.processes import is_first_process, part, wait_for_all
 
-    load_attribute(trainer.function)(run, config)
+    load_target(trainer.function)(run, config)
     digest = ""
     if is_first_process():
         digest = file_sha256(weights)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pseudolabel.pipelines.graph import COMMANDS, ORDER, STAGES, TRAINERS, load_attribute, load_stage
+from pseudolabel.pipelines.graph import COMMANDS, ORDER, STAGES, TRAINERS, load_target, load_stage
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
 
@@ -70,7 +70,7 @@ def test_importing_a_stage_imports_nothing_heavy(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(TRAINERS))
 def test_every_option_of_a_trainer_has_a_help_text(name: str) -> None:
-    config_class = load_attribute(TRAINERS[name].config)
+    config_class = load_target(TRAINERS[name].config)
     assert all(field.description for field in config_class.model_fields.values())
 
 
