@@ -192,13 +192,6 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.infer_siseg:InferSisegConfig",
         function=f"{_STAGES}.infer_siseg:InferSisegStage",
     ),
-    "infer-boundary": StageCommand(
-        section="Advanced",
-        help="Boundaries between things (SISeg), for fuse --refine walk.",
-        example="runs/mine",
-        config=f"{_STAGES}.infer_boundary:InferBoundaryConfig",
-        function=f"{_STAGES}.infer_boundary:InferBoundaryStage",
-    ),
     "infer-colors": StageCommand(
         section="Masks",
         help="Candidates from boxes and the images' colours alone: no model, no training.",

@@ -93,14 +93,6 @@ SEMANTIC = pa.schema(
     ]
 )
 
-BOUNDARY = pa.schema(
-    [
-        pa.field("image_key", pa.string(), nullable=False),
-        pa.field("boundary", pa.binary()),  # PNG, uint8, probability, on a grid of equal cells over the image
-        *_STATUS_FIELDS,
-    ]
-)
-
 CANDIDATES = pa.schema(
     [
         pa.field("image_key", pa.string(), nullable=False),
@@ -143,8 +135,6 @@ PSEUDO = pa.schema(
         *_STATUS_FIELDS,
     ]
 )
-
-DECISIONS = ("keep", "box_only", "ignore", "review")
 
 
 def soft_mask_to_struct(mask: SoftMask) -> dict[str, Any]:

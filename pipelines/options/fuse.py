@@ -46,9 +46,8 @@ class FuseConfig(StageConfig):
         gt=0, lt=1, group="paper",
     )  # fmt: skip
     tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1, group="paper")
-    refine: Literal["none", "tight", "color", "walk"] = option(
-        "color",
-        "fit the mask to its box's sides (tight); before that to colours, or by a walk to infer-boundary's boundaries",
+    refine: Literal["none", "tight", "color"] = option(
+        "color", "fit the mask to its box's sides (tight), and before that to the photograph's colours (color)"
     )
     smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
     largest_pinhole: float = option(0.005, "holes below this share of the mask are filled", ge=0, le=1)

@@ -19,15 +19,15 @@ from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
 
 if TYPE_CHECKING:
+    from jaxtyping import UInt8
+    from numpy import ndarray
+
     from pseudolabel.fusion.calibration import Calibration
     from pseudolabel.fusion.candidates import Candidate, Target
     from pseudolabel.fusion.decisions import Limits
     from pseudolabel.fusion.labels import LabelSettings, ScoreOfMask
-    from pseudolabel.fusion.refine import Seen
-    from pseudolabel.masks import SoftMask
 
 Row = dict[str, Any]
-BOUNDARY = "boundary"  # the table of infer-boundary
 LIMITS = {"expected": (0.8, 0.65), "consensus": (0.85, 0.6)}  # keep and review
 OTHER_LIMITS = (0.5, 0.3)  # of calibrated scores and the papers'
 
@@ -36,7 +36,7 @@ class FuseStage(Stage[FuseConfig]):
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name = "fuse"
-    version = 10
+    version = 11
     config_class = FuseConfig
     unit = "object"
     schema = records.PSEUDO
@@ -48,7 +48,7 @@ class FuseStage(Stage[FuseConfig]):
         self._has_boxes = True
 
     def reads(self) -> tuple[str, ...]:
-        """The manifest, the candidate tables, and for the walk the boundaries.
+        """The manifest and the candidate tables.
 
         Raises:
             InputError: a table that was asked for is not there, or there is none at all.
@@ -62,11 +62,7 @@ class FuseStage(Stage[FuseConfig]):
                 f"{self.run_paths.root}: no table {', '.join(missing) or 'of candidates'} (there: {have}); "
                 "make one with  pseudolabel infer-semantic,  infer-colors,  infer-siseg  or  infer-teacher"
             )
-        if self.config.refine != "walk":
-            return ("manifest", *wanted)
-        if not self.run_paths.table(BOUNDARY).is_dir():
-            raise InputError(f"{self.run_paths.root}: no table {BOUNDARY}; make it with  pseudolabel infer-boundary")
-        return ("manifest", *wanted, BOUNDARY)
+        return ("manifest", *wanted)
 
     def weights(self) -> Mapping[str, Path]:
         return {} if self.config.calibration is None else {"calibration": self.config.calibration}
@@ -90,11 +86,9 @@ class FuseStage(Stage[FuseConfig]):
             heard=_heard_sources(inputs, heard),
             weights=[_share(heard.get(name, 0)) for name in inputs if name.startswith("candidates/")],
         )
-        boundaries = {row["image_key"]: row for row in inputs[BOUNDARY].to_pylist()} if BOUNDARY in inputs else {}
         rows: list[Row] = []
         for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
             if image["status"] != "rejected" and image["annotation_id"] is None:
-                image |= {"boundary": boundaries.get(image["image_key"])}
                 rows += self._label_image(image, candidates.get(image["image_key"], []), shard, settings)
         return records.table_from_rows(rows, records.PSEUDO)
 
@@ -119,38 +113,32 @@ class FuseStage(Stage[FuseConfig]):
         found = [candidate_from_row(row) for row in candidates]
         size_hw = (image["height"], image["width"])
         try:
-            seen = self._seen(image, found, shard)
+            rgb = self._pixels(image, found, shard)
         except RejectError as error:
             status = records.rejected(self.name, error.reason, error.detail)
             return [_reject_row(image, one) | status for one in image["objects"] or ()]
         if self._has_boxes:
-            rows = self._label_objects(image, found, seen, settings)
+            rows = self._label_objects(image, found, rgb, settings)
         else:
-            rows = label_groups(found, size_hw, settings, self._calibration, seen)
+            rows = label_groups(found, size_hw, settings, self._calibration, rgb)
         if not rows:
             return [{"image_key": image["image_key"], **records.empty(self.name)}]
         return [row | {"image_key": image["image_key"], **records.ok(self.name)} for row in rows]
 
     def _label_objects(
-        self, image: Row, found: list["Candidate"], seen: "Seen | None", settings: "LabelSettings"
+        self, image: Row, found: list["Candidate"], rgb: 'UInt8[ndarray, "H W 3"] | None', settings: "LabelSettings"
     ) -> list[Row]:
         from pseudolabel.fusion.labels import crowd_row, label_objects
 
         objects, size_hw = image["objects"] or [], (image["height"], image["width"])
         targets = [_target(one) for one in objects if not one["iscrowd"]]
-        labels = label_objects(targets, found, size_hw, settings, self._calibration, seen)
+        labels = label_objects(targets, found, size_hw, settings, self._calibration, rgb)
         crowds = [crowd_row(_target(one), _crowd_mask(one, size_hw), size_hw) for one in objects if one["iscrowd"]]
         return sorted(labels + crowds, key=lambda row: int(row["annotation_id"]))
 
-    def _seen(self, image: Row, found: Sequence["Candidate"], shard: Shard) -> "Seen | None":
-        """The photograph or its boundaries, where the refinement looks at them and there is something to refine."""
-        from pseudolabel.fusion.refine import Seen
-
-        if not found or self.config.refine not in ("color", "walk"):
-            return None
-        if self.config.refine == "color":
-            return Seen(planned_pixels(image, shard))
-        return Seen(boundary=_boundary(image))
+    def _pixels(self, image: Row, found: Sequence["Candidate"], shard: Shard) -> 'UInt8[ndarray, "H W 3"] | None':
+        """The photograph, where the refinement looks at it and there is something to refine."""
+        return planned_pixels(image, shard) if found and self.config.refine == "color" else None
 
     def _shards(self, paths: list[Path]) -> Iterator[tuple[pa.Table, pa.Table]]:
         for path in paths:
@@ -277,19 +265,6 @@ def _target(one: Row) -> "Target":
     from pseudolabel.fusion.candidates import Target
 
     return Target(one["annotation_id"], one["category_id"], tuple(one["bbox_xywh"]))
-
-
-def _boundary(image: Row) -> "SoftMask":
-    """What `infer-boundary` found, on its grid over the image."""
-    from pseudolabel.masks import Grid, SoftMask
-    from pseudolabel.segmenters.label_maps import decode_indices
-
-    row = image["boundary"]
-    if row is None or row["status"] != "ok":
-        raise RejectError("image_rejected", f"{BOUNDARY}: {row['reason'] if row else 'no row'}")
-    cells = decode_indices(row["boundary"])
-    height, width = cells.shape
-    return SoftMask(Grid(0.0, 0.0, image["width"] / width, image["height"] / height, height, width), cells)
 
 
 def _crowd_mask(one: Row, size_hw: tuple[int, int]) -> Any:

@@ -7,11 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pseudolabel.pipelines.graph import COMMANDS, ORDER, STAGES, TRAINERS, load_target, load_stage
+from pseudolabel.pipelines.graph import COMMANDS, ORDER, STAGES, TRAINERS, load_stage, load_target
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
 
-_TABLES = ("manifest", "semantic", "boundary")
 _STATUS = {"status", "reason", "detail", "stage"}
 
 
@@ -46,12 +45,9 @@ def test_a_stage_of_a_worker_reads_tables_that_some_stage_writes(name: str, tmp_
         key: _example(key) for key, field in stage_class.config_class.model_fields.items() if field.is_required()
     }
     stage = stage_class(stage_class.config_class(**required), RunPaths(tmp_path))
-    assert stage.writes in ("manifest", "semantic", "boundary", "pseudo") or stage.writes.startswith("candidates/")
+    assert stage.writes in ("manifest", "semantic", "pseudo") or stage.writes.startswith("candidates/")
     assert stage.reads()
-    assert all(
-        table in ("plan", "manifest", "semantic", "boundary") or table.startswith("candidates/")
-        for table in stage.reads()
-    )
+    assert all(table in ("plan", "manifest", "semantic") or table.startswith("candidates/") for table in stage.reads())
 
 
 def _example(key: str) -> object:
