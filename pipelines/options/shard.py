@@ -20,8 +20,8 @@ class PlanConfig(Config):
         None, "what is known of the images: COCO JSON, folder of VOC XML, or YOLO data.yaml; none = a bare folder",
         group="main",
     )  # fmt: skip
-    source: Literal["coco", "folder", "voc", "yolo"] | None = option(
-        None, "format of the annotations; by default from what is given"
+    source: str | None = option(
+        None, "format of the annotations, such as coco, voc or yolo; by default from what is given"
     )
     shards: int = option(
         8, "number of shards; a shard is the unit of work and of resuming", group="main", ge=1, le=100_000
