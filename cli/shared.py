@@ -11,20 +11,15 @@ from pseudolabel.cli.help import GroupedOption
 from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.options.engine import ENGINES, EngineOptions
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.registry import Registry, did_you_mean
+from pseudolabel.registry import did_you_mean
 
 
-class NameOf(click.ParamType):
-    """A name of a table, or of an installed package."""
-
-    def __init__(self, names: Registry) -> None:
-        self.name, self._names = names.kind, names
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value not in self._names:
-            known = ", ".join(self._names)
-            self.fail(f"no {self.name} called {value!r}{did_you_mean(value, self._names)} (known: {known})", param, ctx)
-        return value
+def _known_engine(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """An engine of the table, or of an installed package."""
+    if value not in ENGINES:
+        known = ", ".join(ENGINES)
+        raise click.BadParameter(f"no engine called {value!r}{did_you_mean(value, ENGINES)} (known: {known})")
+    return value
 
 
 def run_argument() -> click.Argument:
@@ -57,7 +52,7 @@ def engine_options() -> list[click.Parameter]:
     """`--engine` and the options of single engines; see `engine_of`."""
     return [
         GroupedOption(
-            ["--engine"], type=NameOf(ENGINES), default="local", group="machine", value="NAME",
+            ["--engine"], callback=_known_engine, default="local", group="machine", value="NAME",
             limits=["|".join(ENGINES), "default: local"], help="what runs the shards",
         ),
         GroupedOption(

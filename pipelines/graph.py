@@ -331,12 +331,12 @@ def configured(name: str) -> Configured:
     return command
 
 
-def load_stage(name: str) -> "type[Stage[Any]]":
+def load_stage(name: str) -> "type[Stage]":
     """The class of a stage.
 
     Raises:
         ConfigError: no such stage; the message names the nearest.
     """
     command = find_command(name)
-    stage: type[Stage[Any]] = STAGES.load(command.function if isinstance(command, StageCommand) else name)
+    stage: type[Stage] = STAGES.load(command.function if isinstance(command, StageCommand) else name)
     return stage

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal
 
 import pyarrow as pa
+from typing_extensions import TypeVar
 
 from pseudolabel.images import ExifRule
 from pseudolabel.pipelines.options.base import StageConfig
@@ -31,7 +32,7 @@ class Resources:
     gpu: bool = False  # uses a GPU where there is one
 
 
-ConfigT = TypeVar("ConfigT", bound=StageConfig)
+ConfigT = TypeVar("ConfigT", bound=StageConfig, default=Any)
 
 
 class Stage(ABC, Generic[ConfigT]):

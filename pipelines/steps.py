@@ -109,12 +109,12 @@ class PlanStep(StageStep):
 
     def prepare(self, run: RunPaths) -> None:
         assert isinstance(self.config, ShardOptions)
-        make_plan(run, PlanConfig(**self.config.of(PlanConfig)))
+        make_plan(run, self.config.part(PlanConfig))
 
     @property
     def stage_config(self) -> StageConfig:
         assert isinstance(self.config, ShardOptions)
-        return ShardConfig(**self.config.of(ShardConfig))
+        return self.config.part(ShardConfig)
 
     def outlook(self, run: RunPaths) -> str:
         assert isinstance(self.config, ShardOptions)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from pseudolabel.config import Config, option
+from pseudolabel.config import Config, ConfigT, option
 from pseudolabel.pipelines.options.base import StageConfig
 from pseudolabel.sources.place import check_url, is_url
 
@@ -54,6 +54,6 @@ class ShardConfig(StageConfig):
 class ShardOptions(ShardConfig, PlanConfig):
     """All options of `shard`; each part reads its own."""
 
-    def of(self, part: type[PlanConfig] | type[ShardConfig]) -> dict[str, object]:
-        """The values of one part."""
-        return {name: getattr(self, name) for name in part.model_fields}
+    def part(self, config_class: type[ConfigT]) -> ConfigT:
+        """The options of one part."""
+        return config_class.model_validate({name: getattr(self, name) for name in config_class.model_fields})

@@ -106,14 +106,13 @@ def test_a_section_of_a_run_file_becomes_the_step_of_its_command(name: str) -> N
     assert isinstance(step.config, configured(name).config_class({}))
 
 
-def test_the_steps_of_a_run_follow_the_data() -> None:
-    def position(*names: str) -> list[int]:
-        return [ORDER.index(name) for name in names]
-
-    assert ORDER[0] == "shard"
-    assert position("infer-semantic", "train-siseg", "infer-siseg", "fuse", "train-student", "evaluate") == sorted(
-        position("infer-semantic", "train-siseg", "infer-siseg", "fuse", "train-student", "evaluate")
-    )
-    assert position("infer-colors", "train-teacher", "infer-teacher", "fuse") == sorted(
-        position("infer-colors", "train-teacher", "infer-teacher", "fuse")
-    )
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(["shard", "infer-semantic", "train-siseg", "infer-siseg", "fuse", "train-student"], id="siseg"),
+        pytest.param(["shard", "infer-semantic", "train-teacher", "infer-teacher", "fuse", "evaluate"], id="teacher"),
+        pytest.param(["shard", "infer-colors", "fuse"], id="colours"),
+    ],
+)
+def test_the_steps_of_a_run_follow_the_data(way: list[str]) -> None:
+    assert [name for name in ORDER if name in way] == way
