@@ -1,4 +1,4 @@
-"""`pseudolabel demo` and `pseudolabel picture`."""
+"""`pseudolabel demo`."""
 
 import json
 import time
@@ -7,22 +7,17 @@ from typing import Any
 
 import click
 
-from pseudolabel.cli.options import config_options
-from pseudolabel.cli.stages import json_option, run_argument, summary_line
-from pseudolabel.config import parse_config
-from pseudolabel.pipelines.look.picture import PictureConfig
-from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.cli import shared
+from pseudolabel.cli.commands import own_command
 
 
-@click.command("demo")
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("demo-run"))
-@json_option
+@own_command(
+    "demo",
+    click.Argument(["folder"], type=click.Path(path_type=Path), required=False, default=Path("demo-run")),
+    shared.json_option("main"),
+)
 def demo(folder: Path, as_json: bool) -> None:
-    """Draw scenes, train a small segmenter on part of them, run the whole chain on the rest, all in FOLDER.
-
-    Ends with mask IoU beside the boxes' own, a student trained on the pseudo labels beside the same one trained on true
-    masks, and pictures to look at. Nothing is downloaded.
-    """
+    from pseudolabel.pipelines.chain import summary_line
     from pseudolabel.pipelines.demo.chain import run_demo, student_table
 
     started = time.monotonic()
@@ -46,16 +41,3 @@ def demo(folder: Path, as_json: bool) -> None:
     click.echo(f"\n{student_table(result.students)}\n")
     click.echo(f"pictures: {result.pictures[0]} ... {result.pictures[-1]}")
     say("done")
-
-
-@click.command("picture")
-@run_argument
-@config_options(PictureConfig)
-@json_option
-def picture(run: Path, as_json: bool, **given: Any) -> None:
-    """Draw the pseudo labels of RUN: whole images, and a sheet of objects from the worst to the best score."""
-    from pseudolabel.pipelines.look.picture import draw_pictures
-
-    said = {key: value for key, value in given.items() if value is not None}
-    paths = draw_pictures(RunPaths(run), parse_config(PictureConfig, said, where="picture"))
-    click.echo(json.dumps([str(path) for path in paths]) if as_json else "\n".join(map(str, paths)))

@@ -7,77 +7,83 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from pseudolabel import __version__
 from pseudolabel.errors import PseudolabelError, SignalStopError
+from pseudolabel.pipelines.graph import COMMANDS, Configured, Section, find_command
 from pseudolabel.registry import did_you_mean
-
-# name: (module:attribute, help in one line); a module is imported only when its command runs
-COMMANDS: dict[str, tuple[str, str]] = {
-    "shard": ("pseudolabel.cli.shard:shard", "Images and boxes into the manifest of a new run."),
-    "infer-semantic": ("pseudolabel.cli.stages:infer_semantic", "A pretrained segmenter's label maps."),
-    "train-siseg": ("pseudolabel.cli.train:train_siseg", "Learn displacement field and boundary from label maps."),
-    "infer-siseg": ("pseudolabel.cli.stages:infer_siseg", "Instances out of label maps (SISeg)."),
-    "infer-boundary": ("pseudolabel.cli.stages:infer_boundary", "Boundaries between things (SISeg), for fuse."),
-    "infer-colors": ("pseudolabel.cli.stages:infer_colors", "Candidate masks from boxes and colours alone."),
-    "infer-prompted": ("pseudolabel.cli.stages:infer_prompted", "Masks of SAM and its kind for every box."),
-    "add-candidates": ("pseudolabel.cli.add_candidates:add_candidates", "Masks of another program, for fuse."),
-    "train-teacher": ("pseudolabel.cli.train:train_teacher", "Learn masks from boxes alone."),
-    "infer-teacher": ("pseudolabel.cli.stages:infer_teacher", "The teacher's candidate masks for every box."),
-    "fuse": ("pseudolabel.cli.stages:fuse", "One scored mask per object out of all candidates."),
-    "calibrate": ("pseudolabel.cli.calibrate:calibrate", "Learn what a score means from a small audited set."),
-    "evaluate": ("pseudolabel.cli.evaluate:evaluate", "Mask IoU and AP against the truth, beside the box itself."),
-    "train-student": ("pseudolabel.cli.train:train_student", "Learn a segmenter from pseudo labels and scores."),
-    "predict": ("pseudolabel.cli.student:predict", "A trained student on any folder of images."),
-    "export-model": ("pseudolabel.cli.student:export_model", "A trained student as ONNX or torch.export."),
-    "picture": ("pseudolabel.cli.demo:picture", "Pictures of the pseudo labels, worst to best."),
-    "run": ("pseudolabel.cli.run:run", "All stages of a run file."),
-    "status": ("pseudolabel.cli.status:status", "What is done, missing, failed and rejected in a run."),
-    "verify": ("pseudolabel.cli.status:verify", "Read every part of a run and check that nothing is lost."),
-    "run-shard": ("pseudolabel.cli.run_shard:run_shard", "Some shards of a job: what a scheduler's task calls."),
-    "demo": ("pseudolabel.cli.demo:demo", "Draw scenes, train a small segmenter, run the whole chain."),
-}
 
 
 class LazyGroup(click.Group):
-    """Lists commands without importing them."""
+    """Lists the table's commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [name for name, entry in COMMANDS.items() if not entry.hidden]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        entry = find_command(cmd_name)
+        if entry is None:
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        if isinstance(entry, Configured):
+            from pseudolabel.cli.commands import command_of
+
+            return command_of(cmd_name, entry)
+        module = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"pseudolabel.cli.{module}"), module)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
+        if args and not args[0].startswith("-") and find_command(args[0]) is None:
+            ctx.fail(f"no command {args[0]!r}{_instead(args[0])}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        listed = {name: COMMANDS[name] for name in self.list_commands(ctx)}
+        for section in get_args(Section):
+            rows = [(name, entry.help) for name, entry in listed.items() if entry.section == section]
+            with formatter.section(section):
+                formatter.write_dl(rows)
+
+
+def _instead(typed: str) -> str:
+    """The commands that begin as what was typed, or the nearest one."""
+    begun = [name for name, entry in COMMANDS.items() if name.startswith(typed) and not entry.hidden]
+    return f"; there are {', '.join(begun)}" if len(begun) > 1 else did_you_mean(typed, COMMANDS)
+
+
+def _print_versions(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from pseudolabel.cli.versions import versions_text
+
+        click.echo(versions_text())
+        ctx.exit()
 
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PSEUDOLABEL"},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "PSEUDOLABEL",
+        "max_content_width": 110,
+    },
 )
-@click.version_option(__version__, "--version", message="pseudolabel %(version)s")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_versions,
+    help="Show versions and the GPUs that are there, and exit.",
+)  # fmt: skip
 def main() -> None:
     """Boxes and pretrained semantic segmenters in, scored instance masks out.
 
     \b
-    pseudolabel shard          runs/coco --images images/ --annotations boxes.json --shards 8
-    pseudolabel infer-semantic runs/coco --model onnx:deeplabv3.onnx
-    pseudolabel fuse           runs/coco
-    pseudolabel evaluate       runs/coco --ground-truth instances.json
+    pseudolabel shard        runs/mine --images images/ --annotations boxes.json
+    pseudolabel infer-colors runs/mine
+    pseudolabel fuse         runs/mine
+    pseudolabel picture      runs/mine
+
+    COMMAND --help shows an example and the options that matter, COMMAND --help-all the rest. Every option can also be
+    set by a variable, as PSEUDOLABEL_FUSE_KEEP_SCORE=0.7, and in a run file.
     """
 
 
@@ -86,7 +92,7 @@ def entry() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("pseudolabel").setLevel(logging.INFO)
     with exit_codes():
-        main.main(standalone_mode=False)
+        main.main(standalone_mode=False, prog_name="pseudolabel")
 
 
 @contextlib.contextmanager

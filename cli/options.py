@@ -4,30 +4,25 @@ A value comes from the command line, else from `PSEUDOLABEL_<COMMAND>_<OPTION>`,
 of the command, else from the default.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
-import yaml
 
-from pseudolabel.config import Config, parse_config
+from pseudolabel.cli.help import GroupedOption
+from pseudolabel.config import Config
 from pseudolabel.errors import ConfigError, InputError
 
-F = TypeVar("F", bound=Callable[..., Any])
-ConfigT = TypeVar("ConfigT", bound=Config)
+_WIDEST_CHOICES = 24  # characters; more of them stand behind the text
+_BOUNDS = {"ge": "x>={}", "gt": "x>{}", "le": "x<={}", "lt": "x<{}", "multiple_of": "a multiple of {}"}
+_WORDS: dict[Any, str] = {click.INT: "INT", click.FLOAT: "FLOAT", click.STRING: "TEXT"}
 
 
-def config_options(config_class: type[Config]) -> Callable[[F], F]:
-    """One `--option` per field of the config, with its help and default."""
-
-    def decorate(function: F) -> F:
-        for name, field in reversed(config_class.model_fields.items()):
-            function = _option(name, field)(function)
-        return function
-
-    return decorate
+def options_of(config_class: type[Config]) -> list[click.Parameter]:
+    """One `--option` per field of the config, with its help, range and default."""
+    return [_option(name, field) for name, field in config_class.model_fields.items()]
 
 
 def values_from(section: str, given: Mapping[str, Any], config_file: Path | None) -> dict[str, Any]:
@@ -43,14 +38,7 @@ def values_from(section: str, given: Mapping[str, Any], config_file: Path | None
         for name, value in given.items()
         if value is not None and value != ()
     }
-    return {**from_file, **said}
-
-
-def config_from(
-    config_class: type[ConfigT], section: str, given: Mapping[str, Any], config_file: Path | None
-) -> ConfigT:
-    """The checked config of a command; arguments as in `values_from`."""
-    return parse_config(config_class, values_from(section, given, config_file), where=section)
+    return {**{str(key).replace("-", "_"): value for key, value in from_file.items()}, **said}
 
 
 def load_run_file(path: Path) -> dict[str, Any]:
@@ -60,6 +48,8 @@ def load_run_file(path: Path) -> dict[str, Any]:
         InputError: it is not there or not YAML.
         ConfigError: it is not a mapping.
     """
+    import yaml  # a fifth of what `--help` takes
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -71,19 +61,72 @@ def load_run_file(path: Path) -> dict[str, Any]:
     return {str(key).replace("_", "-") if key != "run" else "run": value for key, value in content.items()}
 
 
-def _option(name: str, field: Any) -> Callable[[F], F]:
+def _option(name: str, field: Any) -> click.Option:
     kind, many, flag = _click_type(field.annotation)
-    declaration = f"--{name.replace('_', '-')}"
-    if flag:
-        declaration += f"/--no-{name.replace('_', '-')}"
-    text = f"{field.description}{_default_text(field)}"
-    return click.option(declaration, name, type=None if flag else kind, multiple=many, default=None, help=text)
+    typed = name.replace("_", "-")
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    value, choices = ("", []) if flag else _value_text(kind)
+    repeated = ["may be repeated"] if many else []
+    limits = [*choices, *_needs_text(extra), *_range_text(field), *_default_text(field), *repeated]
+    return GroupedOption(
+        [f"--{typed}/--no-{typed}" if flag else f"--{typed}", name],
+        type=None if flag else kind,
+        multiple=many,
+        default=None,
+        help=field.description,
+        group=str(extra.get("group", "main")),
+        value=value,
+        limits=limits,
+    )
 
 
-def _default_text(field: Any) -> str:
+def _value_text(kind: Any) -> tuple[str, list[str]]:
+    """What stands behind the option's name, and its choices where they are too long for that."""
+    if isinstance(kind, click.Choice):
+        choices = "|".join(map(str, kind.choices))
+        return (choices, []) if len(choices) <= _WIDEST_CHOICES else ("NAME", [choices])
+    return _WORDS.get(kind, "PATH"), []
+
+
+def _needs_text(extra: Mapping[str, Any]) -> list[str]:
+    """The options without which this one would be refused."""
+    needs: Mapping[str, Any] = extra.get("needs", {})
+    return [f"with --{name.replace('_', '-')} {'|'.join(map(str, values))}".rstrip() for name, values in needs.items()]
+
+
+def _default_text(field: Any) -> list[str]:
     if field.is_required():
-        return "  [required]"
-    return "" if field.default in (None, "", []) else f"  [default: {field.default}]"
+        return ["required"]
+    default = field.default
+    if default in (None, "", []):
+        return []
+    shown = {True: "on", False: "off"}.get(default, default) if isinstance(default, bool) else default
+    return [f"default: {', '.join(map(str, shown)) if isinstance(shown, list) else shown}"]
+
+
+def _range_text(field: Any) -> list[str]:
+    """The limits of a number, such as `0<=x<1`."""
+    limits = {
+        key: limit
+        for one in _constraints(field)
+        for key in _BOUNDS
+        if isinstance(limit := getattr(one, key, None), int | float)
+    }
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    if low is not None and high is not None:
+        text = [f"{low}{'<=' if 'ge' in limits else '<'}x{'<=' if 'le' in limits else '<'}{high}"]
+    else:
+        text = [_BOUNDS[key].format(limit) for key, limit in limits.items() if key != "multiple_of"]
+    return text + [_BOUNDS[key].format(limit) for key, limit in limits.items() if key == "multiple_of"]
+
+
+def _constraints(field: Any) -> Iterator[Any]:
+    """What a field says of its values, or of the members of its list."""
+    yield from field.metadata
+    for part in (field.annotation, *get_args(field.annotation)):
+        if get_origin(part) is Annotated:
+            for one in get_args(part)[1:]:
+                yield from getattr(one, "metadata", [one])
 
 
 def _click_type(annotation: Any) -> tuple[Any, bool, bool]:

@@ -5,53 +5,52 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
+from pseudolabel.cli import shared
+from pseudolabel.cli.commands import own_command
+from pseudolabel.cli.help import GroupedOption
 from pseudolabel.cli.options import load_run_file
-from pseudolabel.cli.stages import engine_option, json_option, overwrite_option, summary_line
 from pseudolabel.errors import ConfigError
-from pseudolabel.pipelines.engines.base import EngineOptions
 
 
-@click.command("run")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one value of the file.")
-@click.option("--rounds", type=int, help="Rounds of self-training: the student is the next round's teacher.")
-@click.option("--print-config", is_flag=True, help="Print the effective sections and stop.")
-@click.option("--dry-run", is_flag=True, help="Print what would run, on how much, and stop.")
-@engine_option
-@overwrite_option
-@json_option
+@own_command(
+    "run",
+    click.Argument(["file"], type=click.Path(path_type=Path)),
+    GroupedOption(
+        ["--set", "settings"], multiple=True, value="SECTION.KEY=VALUE", limits=["may be repeated"],
+        help="override one value of the file",
+    ),
+    GroupedOption(
+        ["--rounds"], type=int, value="INT", help="rounds of self-training: the student is the next round's teacher"
+    ),
+    GroupedOption(["--dry-run"], is_flag=True, help="print what would run, on how much, and stop"),
+    GroupedOption(["--print-config"], is_flag=True, help="print the effective config and stop"),
+    shared.overwrite_option(),
+    *shared.engine_options(),
+    shared.json_option(),
+)  # fmt: skip
 def run(
     file: Path,
     settings: tuple[str, ...],
     rounds: int | None,
     print_config: bool,
     dry_run: bool,
-    engine: EngineOptions,
     overwrite: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
-    """All stages of a run FILE, in the order of the data's way; what is done already is not touched.
-
-    \b
-    run: runs/coco
-    shard: {images: images, annotations: boxes.json, shards: 8}
-    infer-semantic: {model: "onnx:deeplabv3.onnx"}
-    fuse: {}
-    evaluate: {ground_truth: instances.json}
-    """
-    from pseudolabel.pipelines.chain import parse_chain, plan_lines, run_chain
+    from pseudolabel.pipelines.chain import parse_chain, plan_lines, run_chain, summary_line
     from pseudolabel.pipelines.runner import RunOptions
 
+    engine = shared.engine_of(given)
     if not engine.wait:
         raise ConfigError("run goes from stage to stage and has to wait; to leave, put the command itself into sbatch")
     values = apply_settings(load_run_file(file), settings) | ({} if rounds is None else {"rounds": rounds})
     chain = parse_chain(values, where=str(file))
     if print_config:
         sections: dict[str, Any] = {"run": str(chain.run.root), "rounds": chain.rounds}
-        sections |= {step.name: step.as_dict() for step in chain.steps}
-        click.echo(yaml.safe_dump(sections, sort_keys=False), nl=False)
+        sections |= {step.name: step.config.model_dump(mode="json") for step in chain.steps}
+        shared.print_yaml(sections)
         return
     if dry_run:
         click.echo("\n".join(plan_lines(chain)))
@@ -73,6 +72,8 @@ def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[st
     Raises:
         ConfigError: a setting without a dot or an equals sign.
     """
+    import yaml  # a fifth of what `--help` takes
+
     result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for setting in settings:
         path, equals, text = setting.partition("=")

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import click
 
+from pseudolabel.cli.commands import own_command
 from pseudolabel.errors import IncompleteError
 
 
-@click.command("run-shard")
-@click.argument("job", type=click.Path(path_type=Path))
-@click.argument("shards", type=click.Path(path_type=Path))
-@click.option("--entry", type=click.IntRange(min=0), required=True, help="Which list of the file is this task's.")
-@click.option("--cores", type=click.IntRange(min=1), default=1, help="Worker processes where the work is on the CPU.")
+@own_command(
+    "run-shard",
+    click.Argument(["job"], type=click.Path(path_type=Path)),
+    click.Argument(["shards"], type=click.Path(path_type=Path)),
+    click.Option(["--entry"], type=click.IntRange(min=0), required=True, help="which list of the file is this task's"),
+    click.Option(["--cores"], type=click.IntRange(min=1), default=1, help="worker processes where the work is on CPU"),
+)
 def run_shard(job: Path, shards: Path, entry: int, cores: int) -> None:
-    """One attempt at the shards of one entry of SHARDS, for the stage and run that JOB names."""
     from pseudolabel.pipelines.engines.task import read_entry, read_job, run_task
     from pseudolabel.pipelines.runner import compress, failure_reason
 

@@ -1,4 +1,4 @@
-"""`pseudolabel status` and `pseudolabel verify`."""
+"""`pseudolabel status`."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pseudolabel.cli.stages import json_option, run_argument
-from pseudolabel.errors import IncompleteError
+from pseudolabel.cli import shared
+from pseudolabel.cli.commands import own_command
+from pseudolabel.cli.help import GroupedOption
 from pseudolabel.pipelines.run.paths import RunPaths
 
 if TYPE_CHECKING:
@@ -16,20 +17,20 @@ if TYPE_CHECKING:
 _LISTED = 10
 
 
-@click.command("status")
-@run_argument
-@json_option
-@click.option("--missing", "missing_of", metavar="TABLE", help="Print only the shards of a table that are not done.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["slurm-array", "lines"]),
-    default="slurm-array",
-    show_default=True,
-    help="With --missing: as 3,17-19 for sbatch --array, or one per line.",
-)
+@own_command(
+    "status",
+    shared.run_argument(),
+    GroupedOption(
+        ["--missing", "missing_of"], value="TABLE", help="print only the shards of a table that are not done"
+    ),
+    GroupedOption(
+        ["--format", "form"], type=click.Choice(["slurm-array", "lines"]), default="slurm-array",
+        value="slurm-array|lines", limits=["default: slurm-array"],
+        help="with --missing: as 3,17-19 for sbatch --array, or one per line",
+    ),
+    shared.json_option("main"),
+)  # fmt: skip
 def status(run: Path, as_json: bool, missing_of: str | None, form: str) -> None:
-    """What is done, running, missing, failed and rejected, read from the files of the run."""
     from pseudolabel.pipelines.run.plan import read_plan
     from pseudolabel.pipelines.runner import compress
     from pseudolabel.pipelines.status import run_status, table_status
@@ -83,19 +84,3 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-@click.command("verify")
-@run_argument
-@json_option
-def verify(run: Path, as_json: bool) -> None:
-    """Read every page of every part; nothing damaged, nothing missing, nothing lost."""
-    from pseudolabel.pipelines.status import verify_run
-
-    problems = verify_run(RunPaths(run))
-    if as_json:
-        click.echo(json.dumps({"problems": problems}))
-    elif not problems:
-        click.echo("every part is there, verifies and adds up")
-    if problems:
-        raise IncompleteError(f"{len(problems)} problems: " + "; ".join(problems[:5]))

@@ -1,87 +1,359 @@
-"""The stages by name, and the order in which a run goes through them."""
+"""The table of commands. In its order the steps of a run follow each other, and `--help` lists what it says.
 
-import importlib
+To add a command: a module that does the work, a module with its options below `pipelines/options/`, and one entry here.
+What is typed, a run file's sections, the help and docs/commands.md come from the table; see docs/adding.md.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pseudolabel.pipelines.stage import Stage
-from pseudolabel.registry import Registry
+from pseudolabel.errors import ConfigError
+from pseudolabel.registry import Registry, did_you_mean, installed, load_target
 
-STAGES = Registry(
-    "stage",
-    {
-        "shard": "pseudolabel.pipelines.stages.shard:ShardStage",
-        "infer-semantic": "pseudolabel.pipelines.stages.infer_semantic:InferSemanticStage",
-        "semantic-candidates": "pseudolabel.pipelines.stages.semantic_candidates:SemanticCandidatesStage",
-        "infer-colors": "pseudolabel.pipelines.stages.infer_colors:InferColorsStage",
-        "infer-prompted": "pseudolabel.pipelines.stages.infer_prompted:InferPromptedStage",
-        "infer-boundary": "pseudolabel.pipelines.stages.infer_boundary:InferBoundaryStage",
-        "infer-siseg": "pseudolabel.pipelines.stages.infer_siseg:InferSisegStage",
-        "infer-teacher": "pseudolabel.pipelines.stages.infer_teacher:InferTeacherStage",
-        "fuse": "pseudolabel.pipelines.stages.fuse:FuseStage",
-    },
-)
+if TYPE_CHECKING:
+    from pseudolabel.config import Config
+    from pseudolabel.pipelines.stage import Stage
+
+Section = Literal["Start", "Masks", "Train", "Look", "Use", "Advanced"]
+Argument = Literal["RUN", "STUDENT", "FILE", ""]
+
+_OPTIONS = "pseudolabel.pipelines.options"
+_STAGES = "pseudolabel.pipelines.stages"
+_TRAINERS = "pseudolabel.pipelines.trainers"
+_TOOLS = "pseudolabel.pipelines.tools"
 
 
-def load_stage(name: str) -> type[Stage]:
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a user types after `pseudolabel`. One of its kinds below.
+
+    Args:
+        section: where `pseudolabel --help` lists it.
+        help: one line.
+        about: what else its own `--help` says.
+        example: the arguments of a call that somebody would type.
+        hidden: not listed.
+    """
+
+    section: Section
+    help: str
+    about: str = ""
+    example: str = ""
+    hidden: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnCommand(Command):
+    """A command that is no config and one function: `pseudolabel.cli.NAME:NAME` is it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configured(Command):
+    """A command whose options are a config's fields.
+
+    Args:
+        config: module:class of the config.
+        function: module:attribute of what does the work; see the kinds.
+    """
+
+    config: str
+    function: str
+
+    def config_class(self, values: Mapping[str, Any]) -> "type[Config]":
+        """The class of its options, which may depend on what was said already."""
+        config_class: type[Config] = load_target(self.config)
+        return config_class
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCommand(Configured):
+    """A `Stage` over the shards of a run; `function` is its class.
+
+    Args:
+        then: a stage that the same command runs afterwards where the run has boxes; its options are among this one's.
+    """
+
+    then: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner(StageCommand):
+    """The stage that begins a run: it freezes the plan first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer(Configured):
+    """One model of the run, made from tables of the run; `function` takes (run, config) and gives the weights' path.
+
+    Args:
+        model: the name below models/.
+        version: raise it whenever the same input and config give other weights.
+        variants: module:function (values) -> config class, where options depend on one of them; else empty.
+    """
+
+    model: str
+    version: int
+    variants: str = ""
+
+    def config_class(self, values: Mapping[str, Any]) -> "type[Config]":
+        """The class of its options: of the variant that the values name."""
+        if not self.variants:
+            return super().config_class(values)
+        config_class: type[Config] = load_target(self.variants)(values)
+        return config_class
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool(Configured):
+    """A question about a run or a file; `function` takes (run or path, config) and gives what `--json` prints.
+
+    Args:
+        argument: what the command is asked about: a run folder, or the path of a student or another file; may be empty,
+            then `function` takes the config alone.
+        show: module:function from that to text for people; empty where a line for each part of it will do.
+        check: module:function (result, config) that raises where the result is not good enough; else empty.
+        step: it is a section of a run file, too, at its place in the table.
+    """
+
+    argument: Argument = "RUN"
+    show: str = ""
+    check: str = ""
+    step: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": OwnCommand(
+        section="Start",
+        help="Draw scenes, train a small segmenter, run the whole chain: five minutes on two cores.",
+        about="Ends with mask IoU beside the boxes' own, a student trained on the pseudo labels beside the same one "
+        "trained on true masks, and pictures to look at. Nothing is downloaded; all of it lies in FOLDER.",
+        example="demo-run",
+    ),
+    "shard": Planner(
+        section="Start",
+        help="Make a run folder of images and boxes: everything begins here.",
+        about="Images are assigned to shards, and every image and annotation is opened and checked: what cannot be "
+        "used is a row with its reason. RUN is a new folder, or one with the same plan.",
+        example="runs/mine --images images/ --annotations boxes.json",
+        config=f"{_OPTIONS}.shard:ShardOptions",
+        function=f"{_STAGES}.shard:ShardStage",
+    ),
+    "run": OwnCommand(
+        section="Start",
+        help="All steps of a run file, one after the other.",
+        about="What is done already is not touched. A run file names the run folder and has a section for every "
+        "command that shall run, with its options:\n\n"
+        "\b\n"
+        "run: runs/mine\n"
+        "shard: {images: images, annotations: boxes.json}\n"
+        'infer-semantic: {model: "onnx:deeplabv3.onnx"}\n'
+        "fuse: {}\n"
+        "evaluate: {ground_truth: instances.json}",
+        example="mine.yaml --set fuse.upright=false",
+    ),
+    "status": OwnCommand(
+        section="Start",
+        help="What is done, running, missing, failed and rejected in a run.",
+        about="Read from the files of the run alone, so that it can be asked from any machine.",
+        example="runs/mine",
+    ),
+    "infer-semantic": StageCommand(
+        section="Masks",
+        help="Candidates by a pretrained segmenter: its label maps, and a mask for every box.",
+        example="runs/mine --model onnx:deeplabv3.onnx",
+        config=f"{_OPTIONS}.infer_semantic:InferSemanticConfig",
+        function=f"{_STAGES}.infer_semantic:InferSemanticStage",
+        then="semantic-candidates",
+    ),
+    "semantic-candidates": StageCommand(
+        section="Masks",
+        help="A mask for every box out of label maps; infer-semantic ends with it.",
+        example="runs/mine",
+        hidden=True,
+        config=f"{_OPTIONS}.infer_semantic:SemanticCandidatesConfig",
+        function=f"{_STAGES}.semantic_candidates:SemanticCandidatesStage",
+    ),
+    "train-siseg": Trainer(
+        section="Advanced",
+        help="Learn from label maps where one object ends and the next begins (SISeg).",
+        about="What is learned is a displacement field and a boundary that knows no classes, for infer-siseg.",
+        example="runs/mine --backbone smp:segmenter",
+        config=f"{_TRAINERS}.siseg:TrainSisegConfig",
+        function=f"{_TRAINERS}.siseg:train_siseg",
+        model="siseg",
+        version=1,
+    ),
+    "infer-siseg": StageCommand(
+        section="Advanced",
+        help="Candidates out of label maps, also where there are no boxes (SISeg).",
+        about="Label maps become single objects by the displacement field and the boundary of train-siseg.",
+        example="runs/mine --pictures 3",
+        config=f"{_OPTIONS}.infer_siseg:InferSisegConfig",
+        function=f"{_STAGES}.infer_siseg:InferSisegStage",
+    ),
+    "infer-colors": StageCommand(
+        section="Masks",
+        help="Candidates from boxes and the images' colours alone: no model, no training.",
+        about="A source of its own, with or without a teacher beside it, where no segmenter knows the classes; "
+        "infer-semantic does the same for the classes that its segmenter does not know.",
+        example="runs/mine",
+        config=f"{_OPTIONS}.infer_colors:InferColorsConfig",
+        function=f"{_STAGES}.infer_colors:InferColorsStage",
+    ),
+    "infer-prompted": StageCommand(
+        section="Masks",
+        help="Candidates by a model of SAM's kind, or of salience, that is asked about every box.",
+        about="With  --boxes-from TABLE  it refines the candidates of a run without boxes.",
+        example="runs/mine --model sam:sam2.1-hiera-tiny/",
+        config=f"{_OPTIONS}.infer_prompted:InferPromptedConfig",
+        function=f"{_STAGES}.infer_prompted:InferPromptedStage",
+    ),
+    "add-candidates": Tool(
+        section="Masks",
+        help="Masks that another program made, as one more source of fuse.",
+        about="Every mask is checked; what is left out is counted and named.",
+        example="runs/mine --name sam --masks masks.json",
+        config=f"{_OPTIONS}.add_candidates:AddCandidatesConfig",
+        function=f"{_TOOLS}.add_candidates:add_candidates",
+        show=f"{_TOOLS}.add_candidates:format_added",
+    ),
+    "train-teacher": Trainer(
+        section="Masks",
+        help="Learn masks from the run's boxes alone, for infer-teacher.",
+        about="Each method has its own options: --method NAME --help-all shows them.",
+        example="runs/mine --backbone-weights deeplabv3.onnx",
+        config=f"{_TRAINERS}.teacher:TrainTeacherConfig",
+        function=f"{_TRAINERS}.teacher:train_teacher",
+        model="teacher",
+        version=7,
+    ),
+    "infer-teacher": StageCommand(
+        section="Masks",
+        help="Candidates by a trained teacher, or by a student.",
+        example="runs/mine",
+        config=f"{_OPTIONS}.infer_teacher:InferTeacherConfig",
+        function=f"{_STAGES}.infer_teacher:InferTeacherStage",
+    ),
+    "fuse": StageCommand(
+        section="Masks",
+        help="One scored mask per object out of all candidates of the run.",
+        about="Writes pseudo/instances.json (COCO), pseudo/results.json and pseudo/*.parquet.",
+        example="runs/mine",
+        config=f"{_OPTIONS}.fuse:FuseConfig",
+        function=f"{_STAGES}.fuse:FuseStage",
+    ),
+    "train-student": Trainer(
+        section="Train",
+        help="Learn an instance segmenter from the pseudo labels, each mask by its score.",
+        example="runs/mine --backbone-weights encoder.safetensors",
+        config=f"{_TRAINERS}.student:TrainStudentConfig",
+        function=f"{_TRAINERS}.student:train_student",
+        model="student",
+        version=1,
+    ),
+    "evaluate": Tool(
+        section="Look",
+        help="Mask IoU and AP against true masks, always beside the boxes themselves.",
+        about="The truth's annotations are matched by id, so they must be those whose boxes were the input.",
+        example="runs/mine --ground-truth instances.json",
+        config=f"{_OPTIONS}.tools:EvaluateConfig",
+        function=f"{_TOOLS}.evaluate:run_evaluation",
+        show=f"{_TOOLS}.evaluate:format_figures",
+        check=f"{_TOOLS}.evaluate:check_quality",
+        step=True,
+    ),
+    "picture": Tool(
+        section="Look",
+        help="Pictures of the pseudo labels: whole images, and objects from worst to best.",
+        example="runs/mine",
+        config=f"{_OPTIONS}.tools:PictureConfig",
+        function="pseudolabel.pipelines.look.picture:draw_pictures",
+    ),
+    "calibrate": Tool(
+        section="Look",
+        help="Learn from a small audited set what a score means as expected mask IoU.",
+        about="The file goes into  fuse --calibration. The figures are of images that it was not learned from.",
+        example="runs/mine --ground-truth audited.json",
+        config=f"{_OPTIONS}.tools:CalibrateConfig",
+        function=f"{_TOOLS}.calibrate:calibrate",
+        show=f"{_TOOLS}.calibrate:format_calibration",
+    ),
+    "verify": OwnCommand(
+        section="Look",
+        help="Read every part of a run: nothing damaged, nothing missing, nothing lost.",
+        example="runs/mine",
+    ),
+    "predict": Tool(
+        section="Use",
+        help="A trained student on any folder of images: COCO results and pictures.",
+        about="STUDENT is a file such as RUN/models/student.safetensors.",
+        example="runs/mine/models/student.safetensors --images photos/ --out found/",
+        argument="STUDENT",
+        config=f"{_OPTIONS}.tools:PredictConfig",
+        function=f"{_TOOLS}.predict:predict",
+        show=f"{_TOOLS}.predict:predict_text",
+    ),
+    "export-model": Tool(
+        section="Use",
+        help="A trained student as an ONNX file, checked against torch, or as torch.export.",
+        about="STUDENT is a file such as RUN/models/student.safetensors.",
+        example="runs/mine/models/student.safetensors --onnx student.onnx",
+        argument="STUDENT",
+        config=f"{_OPTIONS}.tools:ExportModelConfig",
+        function=f"{_TOOLS}.export_model:export_model",
+        show=f"{_TOOLS}.export_model:export_text",
+    ),
+    "run-shard": OwnCommand(
+        section="Advanced",
+        help="Some shards of a job: what a scheduler's task calls.",
+        about="One attempt at the shards of one entry of SHARDS, for the stage and run that JOB names.",
+        example="job.json shards.json --entry 0",
+        hidden=True,
+    ),
+}
+
+STAGES = Registry("stage", {name: one.function for name, one in COMMANDS.items() if isinstance(one, StageCommand)})
+TRAINERS = {name: one for name, one in COMMANDS.items() if isinstance(one, Trainer)}
+
+
+def find_command(name: str) -> Command | None:
+    """The command of that name, of the table or of an installed package; None where there is none."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    target = installed("pseudolabel.command", name)
+    found: Command | None = load_target(target) if target else None
+    return found
+
+
+def is_step(name: str) -> bool:
+    """Whether a run file may have a section of that name."""
+    command = find_command(name)
+    return isinstance(command, Configured) and not command.hidden and getattr(command, "step", True)
+
+
+# the order of a run; a run file's sections are a subset of these
+ORDER = tuple(name for name in COMMANDS if is_step(name))
+
+
+def configured(name: str) -> Configured:
+    """The entry of a command that has a config.
+
+    Raises:
+        ConfigError: there is none of that name; the message names the nearest.
+    """
+    command = find_command(name)
+    if not isinstance(command, Configured):
+        raise ConfigError(f"no command {name!r} with options{did_you_mean(name, ORDER)}")
+    return command
+
+
+def load_stage(name: str) -> "type[Stage]":
     """The class of a stage.
 
     Raises:
         ConfigError: no such stage; the message names the nearest.
     """
-    stage: type[Stage] = STAGES.load(name)
+    command = find_command(name)
+    stage: type[Stage] = STAGES.load(command.function if isinstance(command, StageCommand) else name)
     return stage
-
-
-@dataclass(frozen=True, slots=True)
-class Trainer:
-    """A training command: one model of the run, made from tables of the run."""
-
-    config: str  # module:class of its config
-    function: str  # module:function (run, config) -> path of the weights
-    model: str  # the name below models/
-    version: int  # raise it whenever the same input and config give other weights
-
-
-TRAINERS: dict[str, Trainer] = {
-    "train-siseg": Trainer(
-        config="pseudolabel.pipelines.trainers.siseg:TrainSisegConfig",
-        function="pseudolabel.pipelines.trainers.siseg:train_siseg",
-        model="siseg",
-        version=2,
-    ),
-    "train-teacher": Trainer(
-        config="pseudolabel.pipelines.trainers.teacher:TrainTeacherConfig",
-        function="pseudolabel.pipelines.trainers.teacher:train_teacher",
-        model="teacher",
-        version=7,
-    ),
-    "train-student": Trainer(
-        config="pseudolabel.pipelines.trainers.student:TrainStudentConfig",
-        function="pseudolabel.pipelines.trainers.student:train_student",
-        model="student",
-        version=1,
-    ),
-}
-
-# the order of a run; a run file's sections are a subset of these
-ORDER = (
-    "shard",
-    "infer-semantic",
-    "train-siseg",
-    "infer-siseg",
-    "infer-boundary",
-    "infer-colors",
-    "infer-prompted",
-    "train-teacher",
-    "infer-teacher",
-    "fuse",
-    "train-student",
-    "evaluate",
-)
-
-
-def load_attribute(target: str) -> Any:
-    """What `module:attribute` names."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)

@@ -63,7 +63,6 @@ def begun_tables(run: RunPaths) -> dict[str, str]:
         "manifest",
         "semantic",
         *sorted(path.name for path in run.root.glob("semantic-*")),
-        "boundary",
         *(f"candidates/{name}" for name in _folders(run, "candidates")),
         "pseudo",
     ]

@@ -15,7 +15,9 @@ Group = Literal["main", "more", "paper", "machine"]
 class Config(BaseModel):
     """Base of every config: immutable, unknown keys refused, no silent NaN, no option that would do nothing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
+    )
 
     @model_validator(mode="after")
     def _every_option_does_something(self) -> "Config":
@@ -75,24 +77,6 @@ def parse_config(config_class: type[ConfigT], values: Mapping[str, Any], *, wher
     except ValidationError as error:
         lines = [_problem(config_class, problem) for problem in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(lines)) from None
-
-
-def split_values(
-    values: Mapping[str, Any], first: type[Config], second: type[Config], *, where: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The values of two configs that stand in one section, apart.
-
-    Raises:
-        ConfigError: a key that neither knows.
-    """
-    known = [*first.model_fields, *second.model_fields]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}")
-    return (
-        {key: value for key, value in values.items() if key in first.model_fields},
-        {key: value for key, value in values.items() if key in second.model_fields},
-    )
 
 
 def result_relevant(config: Config) -> dict[str, Any]:

@@ -96,14 +96,6 @@ SEMANTIC = pa.schema(
     ]
 )
 
-BOUNDARY = pa.schema(
-    [
-        pa.field("image_key", pa.string(), nullable=False),
-        pa.field("boundary", pa.binary()),  # PNG, uint8, probability, on a grid of equal cells over the image
-        *_STATUS_FIELDS,
-    ]
-)
-
 CANDIDATES = pa.schema(
     [
         pa.field("image_key", pa.string(), nullable=False),

@@ -14,18 +14,45 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def load_target(target: str) -> Any:
+    """What `module:attribute` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def installed(group: str, name: str) -> str | None:
+    """The `module:attribute` that an installed package declares under an entry point's name, None where none does."""
+    from importlib.metadata import entry_points  # a tenth of what `--help` takes
+
+    for entry in entry_points(group=group, name=name):
+        return entry.value
+    return None
+
+
 class Registry:
-    """Names to `module:attribute`, imported on first use, so that listing names costs nothing."""
+    """Names to `module:attribute`, imported on first use, so that listing names costs nothing.
+
+    An installed package adds its own by an entry point of the group `pseudolabel.KIND`, which is looked for where a
+    name is not in the table.
+
+    Args:
+        kind: what the names are of, as messages say it.
+        targets: the table.
+    """
 
     def __init__(self, kind: str, targets: dict[str, str]) -> None:
         self.kind = kind
         self._targets = dict(targets)
 
+    def register(self, name: str, target: str) -> None:
+        """Add a name in this process; worker processes know what is in the table or installed."""
+        self._targets[name] = target
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._targets)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._targets
+        return self._target(name) is not None
 
     def load(self, name: str) -> Any:
         """The object behind `name`; `module:attribute` names one that is not in the table.
@@ -33,9 +60,11 @@ class Registry:
         Raises:
             ConfigError: no such name; the message gives the nearest one and the whole list.
         """
-        target = name if ":" in name else self._targets.get(name)
+        target = name if ":" in name else self._target(name)
         if target is None:
             known = ", ".join(self._targets)
             raise ConfigError(f"no {self.kind} called {name!r}{did_you_mean(name, self)} (known: {known})")
-        module, _, attribute = target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return load_target(target)
+
+    def _target(self, name: str) -> str | None:
+        return self._targets.get(name) or installed(f"pseudolabel.{self.kind.replace(' ', '_')}", name)

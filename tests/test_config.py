@@ -2,7 +2,7 @@ from typing import Literal
 
 import pytest
 
-from pseudolabel.config import Config, option, parse_config, result_relevant, split_values
+from pseudolabel.config import Config, option, parse_config, result_relevant
 from pseudolabel.errors import ConfigError
 
 
@@ -10,10 +10,6 @@ class Fusion(Config):
     threshold: float = option(0.5, "a threshold", ge=0, le=1)
     ranking: Literal["bqr", "bpma"] = option("bqr", "the ranking")
     workers: int = option(1, "processes", changes_result=False)
-
-
-class Plan(Config):
-    shards: int = option(8, "shards")
 
 
 def test_all_problems_are_told_at_once_with_the_nearest_key() -> None:
@@ -33,10 +29,3 @@ def test_nan_is_no_threshold() -> None:
 
 def test_what_cannot_change_a_result_is_left_out_of_the_fingerprint() -> None:
     assert result_relevant(Fusion(workers=9)) == {"threshold": 0.5, "ranking": "bqr"}
-
-
-def test_one_section_serves_two_configs() -> None:
-    first, second = split_values({"shards": 3, "threshold": 0.1}, Plan, Fusion, where="shard")
-    assert (first, second) == ({"shards": 3}, {"threshold": 0.1})
-    with pytest.raises(ConfigError, match="did you mean 'shards'"):
-        split_values({"shrads": 3}, Plan, Fusion, where="shard")

@@ -16,7 +16,8 @@ from pseudolabel.files import write_text_atomically
 from pseudolabel.pipelines.chain import parse_chain, run_chain
 from pseudolabel.pipelines.demo.segmenter import ENCODER, DemoData, DemoSegmenter, make_demo_data, train_demo_segmenter
 from pseudolabel.pipelines.engines.base import EngineOptions
-from pseudolabel.pipelines.look.picture import PictureConfig, draw_pictures
+from pseudolabel.pipelines.look.picture import draw_pictures
+from pseudolabel.pipelines.options.tools import PictureConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.training.checkpoint import read_config
@@ -72,7 +73,7 @@ def run_demo(folder: Path, say: Say, on_summary: OnSummary) -> DemoResult:
         for summary in beside.summaries():
             on_summary(summary)
     students = {name: read_config(_student_run(folder, name).model("student"))["figures"] for name in files}
-    shown = PictureConfig(images=4, objects=36, ground_truth=data.scenes / "instances.json")
+    shown = PictureConfig(pictures=4, objects=36, ground_truth=data.scenes / "instances.json")
     pictures = draw_pictures(_run(folder), shown)
     return DemoResult(summaries[-1]["figures"], students, summaries, pictures)
 
@@ -97,7 +98,7 @@ def label_sections(scenes: Path, segmenter: Path) -> dict[str, Any]:
         "train-siseg": {"backbone": f"smp:{segmenter}", **_SISEG},
         "infer-siseg": {"weak_cells": 0.7, "pictures": 1},
         "train-teacher": {**_TEACHER, "backbone_weights": str(segmenter.with_name("encoder.safetensors").absolute())},
-        "infer-teacher": {"candidates": 2, "threads": 1},
+        "infer-teacher": {"per_box": 2, "threads": 1},
         "fuse": {},
     }
 

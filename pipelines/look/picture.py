@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pseudolabel.config import Config, option
 from pseudolabel.errors import InputError
 from pseudolabel.files import atomic_path
+from pseudolabel.pipelines.options.tools import PictureConfig
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.made_categories import made_categories
 from pseudolabel.pipelines.run.paths import RunPaths
@@ -17,14 +17,6 @@ from pseudolabel.pipelines.run.plan import Plan, read_plan
 
 if TYPE_CHECKING:
     from pseudolabel.report.overlay import DrawnObject
-
-
-class PictureConfig(Config):
-    """What is drawn."""
-
-    images: int = option(4, "how many whole images", ge=0, le=10_000)
-    objects: int = option(36, "how many objects on the sheet, evenly over the ranks of score", ge=0, le=10_000)
-    ground_truth: Path | None = option(None, "COCO file with true masks, drawn as white outlines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +46,7 @@ def draw_pictures(run: RunPaths, config: PictureConfig) -> list[Path]:
     folder = run.pictures("fuse")
     paths = [
         _save(folder / f"{place:03d}.png", _whole_image(plan, image, names, truth))
-        for place, image in enumerate(labelled[place] for place in even_places(len(labelled), config.images))
+        for place, image in enumerate(labelled[place] for place in even_places(len(labelled), config.pictures))
     ]
     if config.objects:
         paths.append(_save(folder / "objects.png", _sheet(plan, labelled, names, truth, config.objects)))

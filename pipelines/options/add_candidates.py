@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from pseudolabel.config import Config, option
-from pseudolabel.pipelines.stage import TABLE_NAME
+from pseudolabel.pipelines.options.base import TABLE_NAME
 
 
 class AddCandidatesConfig(Config):
@@ -31,3 +31,4 @@ class AddCandidatesConfig(Config):
     knows_class: bool = option(
         False, "the masks' probabilities are of the object's class against all others, as a semantic segmenter's are"
     )
+    overwrite: bool = option(False, "replace the masks that stand there under this name", changes_result=False)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from pseudolabel.config import option
-from pseudolabel.pipelines.stage import TABLE_NAME, StageConfig
+from pseudolabel.pipelines.options.base import TABLE_NAME, StageConfig
 
 Room = Annotated[float, Field(ge=0, le=2)]
 CROP_GATE = 0.6

@@ -1,4 +1,4 @@
-"""A trained SISeg model, asked for one image at a time: what `infer-siseg` and `infer-boundary` share."""
+"""A trained SISeg model, asked for one image at a time: what `infer-siseg` works with."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -3,110 +3,53 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pseudolabel import records
-from pseudolabel.config import option, result_relevant
+from pseudolabel.config import result_relevant
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.files import write_text_atomically
+from pseudolabel.pipelines.options.fuse import FuseConfig
 from pseudolabel.pipelines.run.commit import footer_of, read_footer, read_part
 from pseudolabel.pipelines.run.made_categories import made_categories
 from pseudolabel.pipelines.run.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
 
 if TYPE_CHECKING:
+    from jaxtyping import UInt8
+    from numpy import ndarray
+
     from pseudolabel.fusion.calibration import Calibration
     from pseudolabel.fusion.candidates import Candidate, Target
     from pseudolabel.fusion.decisions import Limits
     from pseudolabel.fusion.labels import LabelSettings, ScoreOfMask
-    from pseudolabel.fusion.refine import Seen
-    from pseudolabel.masks import SoftMask
 
 Row = dict[str, Any]
-BOUNDARY = "boundary"  # the table of infer-boundary
 LIMITS = {"expected": (0.8, 0.65), "consensus": (0.85, 0.6)}  # keep and review
 OTHER_LIMITS = (0.5, 0.3)  # of calibrated scores and the papers'
 
 
-class FuseConfig(StageConfig):
-    """Options of `fuse`. Defaults follow the papers' equations; what they leave open was chosen by measurement."""
-
-    sources: list[str] = option([], "candidate tables to fuse, by name; all that the run has if not given")
-    ranking: Literal["bqr", "bpma"] = option("bqr", "which candidates: Box-Quality Ranking, or NMS and assignment")
-    candidates: str = option("10", "candidates per object and source: a number, or adaptive (2 to 10 by box area)",
-                             pattern=r"^(adaptive|[1-9]\d{0,3})$")  # fmt: skip
-    min_iou: float = option(0.5, "candidates whose box overlaps the object's less are not chosen", ge=0, le=1)
-    scale: Literal["raw", "support"] = option("raw", "box scores as given, or times agreement with other sources")
-    balance: bool = option(True, "give every source the same weight, however many candidates it has; for qmf")
-    share_guides: bool = option(
-        True, "a source from which another of the sources has learned in n rounds counts 1/n beside it; for qmf"
-    )
-    fusion: Literal["qmf", "vote", "best"] = option("qmf", "Quality-aware Masks Fusion, majority vote, or the best one")
-    score: Literal["auto", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
-        "auto", "the IoU that the mask, its sources and their consistency let expect (expected: the mask's alone), "
-        "BoxSeg's, BoxTeacher's or the released score; "
-        "auto: consensus of several tables, expected of one; mqs where objects have to be found"
-    )  # fmt: skip
-    tau_box: float = option(0.1, "candidates need a larger box score", ge=0, lt=1)
-    tau_pixel: float | None = option(
-        None, "pixels need a larger fused probability; default: 0.5, and up to 0.6 where qmf fuses several sources",
-        gt=0, lt=1,
-    )  # fmt: skip
-    tau: float | None = option(None, "sets both thresholds, as BoxSeg's paper has it", gt=0, lt=1)
-    refine: Literal["none", "tight", "color", "walk"] = option(
-        "color",
-        "fit the mask to its box's sides (tight); before that to colours, or by a walk to infer-boundary's boundaries",
-    )
-    smallest_part: float = option(0.02, "parts below this share of the largest one are dropped", ge=0, le=1)
-    largest_pinhole: float = option(0.005, "holes below this share of the mask are filled", ge=0, le=1)
-    exclusive: Literal["none", "class", "all"] = option(
-        "class", "none: a pixel may belong to several objects; class: to one object of each class; all: to one of all"
-    )
-    class_margin: float = option(
-        0.3, "where the segmenter knows both classes, an object yields a pixel to one of another class if the sources' "
-        "mean probability for it is lower by more than this; 1: never; with exclusive class", ge=0, le=1
-    )  # fmt: skip
-    upright: bool = option(
-        True, "images show the ground below: of two objects that claim a pixel, the one that begins lower is in front"
-    )
-    unsure_band: float = option(
-        0.35, "pixels whose probability is less than this away from 1/2 are noted as unsure; 0 = none", ge=0, le=0.5
-    )
-    keep_score: float | None = option(
-        None, "masks from this score on are kept; on the calibrated scale if there is one. "
-        "Default: 0.5 there and for the papers' scores, 0.85 for consensus, 0.8 for expected", ge=0
-    )  # fmt: skip
-    review_score: float | None = option(
-        None, "masks below this score become box_only, from there up to keep_score review. "
-        "Default: 0.3 there and for the papers' scores, 0.6 for consensus, 0.65 for expected", ge=0
-    )  # fmt: skip
-    min_area_px: int = option(4, "smaller masks become box_only", ge=0)
-    calibration: Path | None = option(None, "a file that `calibrate` wrote")
-
-
-class FuseStage:
+class FuseStage(Stage[FuseConfig]):
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
-    name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 10
-    config_class: ClassVar[type[StageConfig]] = FuseConfig
-    resources: ClassVar[Resources] = Resources(cpus=1)
-    unit: ClassVar[Literal["image", "object"]] = "object"
-    schema: ClassVar[pa.Schema] = records.PSEUDO
-    writes: str = "pseudo"
+    name = "fuse"
+    version = 11
+    config_class = FuseConfig
+    unit = "object"
+    schema = records.PSEUDO
+    writes = "pseudo"
 
-    def __init__(self, config: StageConfig, run: RunPaths) -> None:
-        self.config = cast(FuseConfig, config)
-        self.run_paths = run
+    def __init__(self, config: FuseConfig, run: RunPaths) -> None:
+        super().__init__(config, run)
         self._calibration: Calibration | None = None
         self._has_boxes = True
 
     def reads(self) -> tuple[str, ...]:
-        """The manifest, the candidate tables, and for the walk the boundaries.
+        """The manifest and the candidate tables.
 
         Raises:
             InputError: a table that was asked for is not there, or there is none at all.
@@ -120,11 +63,7 @@ class FuseStage:
                 f"{self.run_paths.root}: no table {', '.join(missing) or 'of candidates'} (there: {have}); "
                 "make one with  pseudolabel infer-semantic,  infer-colors,  infer-siseg  or  infer-teacher"
             )
-        if self.config.refine != "walk":
-            return ("manifest", *wanted)
-        if not self.run_paths.table(BOUNDARY).is_dir():
-            raise InputError(f"{self.run_paths.root}: no table {BOUNDARY}; make it with  pseudolabel infer-boundary")
-        return ("manifest", *wanted, BOUNDARY)
+        return ("manifest", *wanted)
 
     def weights(self) -> Mapping[str, Path]:
         return {} if self.config.calibration is None else {"calibration": self.config.calibration}
@@ -148,11 +87,9 @@ class FuseStage:
             heard=_heard_sources(inputs, heard),
             weights=[_share(heard.get(name, 0)) for name in inputs if name.startswith("candidates/")],
         )
-        boundaries = {row["image_key"]: row for row in inputs[BOUNDARY].to_pylist()} if BOUNDARY in inputs else {}
         rows: list[Row] = []
         for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
             if image["status"] != "rejected" and image["annotation_id"] is None:
-                image |= {"boundary": boundaries.get(image["image_key"])}
                 rows += self._label_image(image, candidates.get(image["image_key"], []), shard, settings)
         return records.table_from_rows(rows, records.PSEUDO)
 
@@ -177,38 +114,32 @@ class FuseStage:
         found = [candidate_from_row(row) for row in candidates]
         size_hw = (image["height"], image["width"])
         try:
-            seen = self._seen(image, found, shard)
+            rgb = self._pixels(image, found, shard)
         except RejectError as error:
             status = records.rejected(self.name, error.reason, error.detail)
             return [_reject_row(image, one) | status for one in image["objects"] or ()]
         if self._has_boxes:
-            rows = self._label_objects(image, found, seen, settings)
+            rows = self._label_objects(image, found, rgb, settings)
         else:
-            rows = label_groups(found, size_hw, settings, self._calibration, seen)
+            rows = label_groups(found, size_hw, settings, self._calibration, rgb)
         if not rows:
             return [{"image_key": image["image_key"], **records.empty(self.name)}]
         return [row | {"image_key": image["image_key"], **records.ok(self.name)} for row in rows]
 
     def _label_objects(
-        self, image: Row, found: list["Candidate"], seen: "Seen | None", settings: "LabelSettings"
+        self, image: Row, found: list["Candidate"], rgb: 'UInt8[ndarray, "H W 3"] | None', settings: "LabelSettings"
     ) -> list[Row]:
         from pseudolabel.fusion.labels import crowd_row, label_objects
 
         objects, size_hw = image["objects"] or [], (image["height"], image["width"])
         targets = [_target(one) for one in objects if not one["iscrowd"]]
-        labels = label_objects(targets, found, size_hw, settings, self._calibration, seen)
+        labels = label_objects(targets, found, size_hw, settings, self._calibration, rgb)
         crowds = [crowd_row(_target(one), _crowd_mask(one, size_hw), size_hw) for one in objects if one["iscrowd"]]
         return sorted(labels + crowds, key=lambda row: int(row["annotation_id"]))
 
-    def _seen(self, image: Row, found: Sequence["Candidate"], shard: Shard) -> "Seen | None":
-        """The photograph or its boundaries, where the refinement looks at them and there is something to refine."""
-        from pseudolabel.fusion.refine import Seen
-
-        if not found or self.config.refine not in ("color", "walk"):
-            return None
-        if self.config.refine == "color":
-            return Seen(planned_pixels(image, shard))
-        return Seen(boundary=_boundary(image))
+    def _pixels(self, image: Row, found: Sequence["Candidate"], shard: Shard) -> 'UInt8[ndarray, "H W 3"] | None':
+        """The photograph, where the refinement looks at it and there is something to refine."""
+        return planned_pixels(image, shard) if found and self.config.refine == "color" else None
 
     def _shards(self, paths: list[Path]) -> Iterator[tuple[pa.Table, pa.Table]]:
         for path in paths:
@@ -335,19 +266,6 @@ def _target(one: Row) -> "Target":
     from pseudolabel.fusion.candidates import Target
 
     return Target(one["annotation_id"], one["category_id"], tuple(one["bbox_xywh"]))
-
-
-def _boundary(image: Row) -> "SoftMask":
-    """What `infer-boundary` found, on its grid over the image."""
-    from pseudolabel.masks import Grid, SoftMask
-    from pseudolabel.segmenters.label_maps import decode_indices
-
-    row = image["boundary"]
-    if row is None or row["status"] != "ok":
-        raise RejectError("image_rejected", f"{BOUNDARY}: {row['reason'] if row else 'no row'}")
-    cells = decode_indices(row["boundary"])
-    height, width = cells.shape
-    return SoftMask(Grid(0.0, 0.0, image["width"] / width, image["height"] / height, height, width), cells)
 
 
 def _crowd_mask(one: Row, size_hw: tuple[int, int]) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -12,7 +12,7 @@ from pseudolabel.errors import ConfigError, RejectError
 from pseudolabel.pipelines.options.infer_prompted import InferPromptedConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.box_candidates import Asked, boxes_of_candidates, given_boxes, prompted_row
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 
@@ -27,27 +27,26 @@ _AHEAD = 2  # images that are decoded while the model works
 Row = dict[str, Any]
 
 
-class InferPromptedStage:
+class InferPromptedStage(Stage[InferPromptedConfig]):
     """One row per candidate mask, an `empty` row for an image without one."""
 
-    name: ClassVar[str] = "infer-prompted"
-    version: ClassVar[int] = 1
-    config_class: ClassVar[type[StageConfig]] = InferPromptedConfig
-    resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
-    unit: ClassVar[Literal["image", "object"]] = "image"
-    schema: ClassVar[pa.Schema] = records.CANDIDATES
+    name = "infer-prompted"
+    version = 1
+    config_class = InferPromptedConfig
+    resources = Resources(gpu=True)
+    schema = records.CANDIDATES
 
-    def __init__(self, config: StageConfig, run: RunPaths) -> None:
-        assert isinstance(config, InferPromptedConfig)
-        self._config, self._run = config, run
+    _model: "Prompted"  # from `setup` on
+
+    def __init__(self, config: InferPromptedConfig, run: RunPaths) -> None:
+        super().__init__(config, run)
         self.writes = f"candidates/{config.name}"
-        self._model: Prompted | None = None
 
     def reads(self) -> tuple[str, ...]:
         """The manifest, and the candidates whose boxes are asked about."""
-        if self._config.boxes_from is None:
+        if self.config.boxes_from is None:
             return ("manifest",)
-        return ("manifest", f"candidates/{self._config.boxes_from}")
+        return ("manifest", f"candidates/{self.config.boxes_from}")
 
     def weights(self) -> Mapping[str, Path]:
         """Weights with what they keep in other files, config, card, and the library whose code prepares the images.
@@ -57,8 +56,8 @@ class InferPromptedStage:
         """
         from pseudolabel.prompted.base import deciding_files
 
-        _check_boxes(self._config, read_plan(self._run).n_objects)
-        return deciding_files(self._config.model, self._config.card)
+        _check_boxes(self.config, read_plan(self.run_paths).n_objects)
+        return deciding_files(self.config.model, self.config.card)
 
     def setup(self, device: str) -> None:
         """Load the model and ask it once.
@@ -68,21 +67,18 @@ class InferPromptedStage:
         """
         from pseudolabel.prompted.base import open_prompted
 
-        self._model = open_prompted(self._config.model, prompted_options(self._config, device))
+        self._model = open_prompted(self.config.model, prompted_options(self.config, device))
         self._model.probe()
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         images = usable_images(inputs["manifest"])
         given = {row["image_key"]: given_boxes(row) for row in images}
-        if self._config.boxes_from is not None:
-            given = boxes_of_candidates(inputs[f"candidates/{self._config.boxes_from}"])
+        if self.config.boxes_from is not None:
+            given = boxes_of_candidates(inputs[f"candidates/{self.config.boxes_from}"])
         rows: list[Row] = []
         for image, read in _read_ahead(images, given, shard):
             rows += self._image_rows(image, given.get(image["image_key"], []), read)
         return records.table_from_rows(rows, self.schema)
-
-    def finish(self, paths: list[Path]) -> None:
-        """Candidates are not exported."""
 
     def _image_rows(self, image: Row, asked: list[Asked], read: "UInt8[ndarray, 'h w 3'] | RejectError") -> list[Row]:
         key = {"image_key": image["image_key"]}
@@ -90,7 +86,7 @@ class InferPromptedStage:
             found = self._masks(asked, read)
         except RejectError as reject:
             return [key | records.rejected(self.name, reject.reason, reject.detail)]
-        rows = [key | prompted_row(asked[one.given], one, self._config.name) | records.ok(self.name) for one in found]
+        rows = [key | prompted_row(asked[one.given], one, self.config.name) | records.ok(self.name) for one in found]
         return rows or [key | records.empty(self.name)]
 
     def _masks(self, asked: list[Asked], read: "UInt8[ndarray, 'h w 3'] | RejectError") -> "list[PromptedMask]":
@@ -100,7 +96,6 @@ class InferPromptedStage:
 
         if isinstance(read, RejectError):
             raise read
-        assert self._model is not None, "setup comes first"
         return self._model.predict(Prompts(read, np.array([one.box_xyxy for one in asked]))) if asked else []
 
 

@@ -4,116 +4,57 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import pyarrow as pa
-from pydantic import Field, ValidationInfo, field_validator
 
 from pseudolabel import records
-from pseudolabel.config import option
 from pseudolabel.errors import ConfigError, RejectError
+from pseudolabel.pipelines.options.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.stage import TABLE_NAME, Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.closer_looks import CloserLooks, Looks
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes
-from pseudolabel.pipelines.stages.semantic_candidates import (
-    MASKS_HELP,
-    NAME_HELP,
-    UNKNOWN_HELP,
-    label_map_table,
-)
+from pseudolabel.pipelines.stages.semantic_candidates import label_map_table
+from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult, open_segmenter
+from pseudolabel.segmenters.label_maps import encode_indices
 
-if TYPE_CHECKING:
-    from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult
-
-ZoomRoom = Annotated[float, Field(ge=0.25, le=8)]
 _DECODERS = 2
 _BATCHES_AHEAD = 2
 
 
-class InferSemanticConfig(StageConfig):
-    """Options of `infer-semantic`."""
-
-    model: str = option(..., "onnx:FILE, smp:DIR-or-hub-id, torchvision:NAME or labels:DIR")
-    weights: Path | None = option(None, "state dict of a torchvision model (.safetensors or .pt)")
-    card: Path | None = option(None, "model card; default: the YAML of the same stem beside the weights")
-    classes: list[str] | None = option(None, "class names in order, where no card says them")
-    mean: str | None = option(None, "mean of values in [0, 1], as 0.485,0.456,0.406, where no card says it")
-    std: str | None = option(None, "standard deviation likewise")
-    size: str | None = option(None, "HEIGHTxWIDTH of the model's input, where no card says it")
-    align_corners: bool | None = option(None, "how the output grid maps to the image, where no card says it")
-    zoom: bool = option(
-        True,
-        "networks: look closer at every given box of a class that they know, one more forward pass for each zoom-room",
-    )
-    zoom_room: list[ZoomRoom] = option(
-        [0.5, 1.0],
-        "what a closer look shows around the box, in longer sides of it; may be repeated: a look and a candidate each",
-        min_length=1,
-    )
-    name: str = option("semantic", NAME_HELP, changes_result=False, pattern=TABLE_NAME)
-    masks: Literal["refined", "region"] = option("refined", MASKS_HELP, changes_result=False)
-    unknown_classes: Literal["colors", "none"] | None = option(
-        None,
-        f"{UNKNOWN_HELP}; default: colors, and none for a further segmenter, beside which the first one has said that",
-        changes_result=False,
-        validate_default=True,
-    )
-    long_side: int | None = option(
-        None, "longer side in px at which images enter, shape kept; default: the card's size", ge=16, le=8192
-    )
-    batch_size: int = option(1, "images per forward pass; raise it on a GPU", ge=1, le=1024)
-    threads: int = option(1, "CPU threads of one worker's forward pass", ge=1)
-    label_format: Literal["voc", "ade20k", "cityscapes-labelids", "cityscapes-trainids", "raw"] | None = option(
-        None, "what the values in labels:DIR mean"
-    )
-    label_offset: int | None = option(None, "added to a raw value to give a class index")
-    label_suffix: str = option("", "what ends a label map's name behind the image's, such as _gtFine_labelIds")
-    ignore_index: int | None = option(None, "value in label maps that means no class", ge=0, le=65535)
-
-    @field_validator("unknown_classes")
-    @classmethod
-    def _once(cls, value: str | None, info: ValidationInfo) -> str:
-        return value or ("colors" if info.data.get("name") == "semantic" else "none")
-
-
-class InferSemanticStage:
+class InferSemanticStage(Stage[InferSemanticConfig]):
     """Decodes ahead in threads while the network works, one row per image of the manifest."""
 
-    name: ClassVar[str] = "infer-semantic"
-    version: ClassVar[int] = 4
-    config_class: ClassVar[type[StageConfig]] = InferSemanticConfig
-    resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
-    unit: ClassVar[Literal["image", "object"]] = "image"
-    schema: ClassVar[pa.Schema] = records.SEMANTIC
+    name = "infer-semantic"
+    version = 4
+    config_class = InferSemanticConfig
+    resources = Resources(gpu=True)
+    schema = records.SEMANTIC
 
-    def __init__(self, config: StageConfig, run: RunPaths) -> None:
-        assert isinstance(config, InferSemanticConfig)
-        self._config = config
+    _segmenter: Segmenter  # from `setup` on
+
+    def __init__(self, config: InferSemanticConfig, run: RunPaths) -> None:
+        super().__init__(config, run)
         self.writes = label_map_table(config.name)
-        self._run = run
-        self._segmenter: Segmenter | None = None
         self._closer: CloserLooks | None = None
-
-    def reads(self) -> tuple[str, ...]:
-        return ("manifest",)
 
     def weights(self) -> Mapping[str, Path]:
         """Weights, card and architecture; label PNGs are inputs that change with the folder and are not hashed."""
-        kind, _, where = self._config.model.partition(":")
+        kind, _, where = self.config.model.partition(":")
         files: dict[str, Path] = {}
         if kind == "onnx":
             files["model"] = Path(where)
-        elif kind == "torchvision" and self._config.weights is not None:
-            files["model"] = self._config.weights
+        elif kind == "torchvision" and self.config.weights is not None:
+            files["model"] = self.config.weights
         elif kind == "smp":
             from pseudolabel.segmenters.smp import CONFIG_NAME, resolve_folder, weights_file
 
             folder = resolve_folder(where)
             files |= {"model": weights_file(folder), "architecture": folder / CONFIG_NAME}
-        card = self._config.card or (files["model"].with_suffix(".yaml") if files else None)
+        card = self.config.card or (files["model"].with_suffix(".yaml") if files else None)
         if card is not None and card.is_file():
             files["card"] = card
         return files
@@ -121,18 +62,16 @@ class InferSemanticStage:
     def setup(self, device: str) -> None:
         import torch
 
-        from pseudolabel.segmenters.base import open_segmenter
         from pseudolabel.segmenters.network import NetworkSegmenter
 
-        torch.set_num_threads(self._config.threads)
-        segmenter = open_segmenter(self._config.model, _segmenter_options(self._config, device))
+        torch.set_num_threads(self.config.threads)
+        segmenter = open_segmenter(self.config.model, _segmenter_options(self.config, device))
         segmenter.probe()
         self._segmenter = segmenter
-        if self._config.zoom and isinstance(segmenter, NetworkSegmenter):  # files have no more to say
-            self._closer = CloserLooks(segmenter, SemanticBoxes(read_plan(self._run)), self._config.zoom_room)
+        if self.config.zoom and isinstance(segmenter, NetworkSegmenter):  # files have no more to say
+            self._closer = CloserLooks(segmenter, SemanticBoxes(read_plan(self.run_paths)), self.config.zoom_room)
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
-        assert self._segmenter is not None, "setup comes first"
         images = usable_images(inputs["manifest"])
         with ThreadPoolExecutor(_DECODERS) as pool:
             batches = _read_ahead(pool, images, self._segmenter, shard)
@@ -142,13 +81,7 @@ class InferSemanticStage:
             rows = [future.result() for future in finished]
         return records.table_from_rows(sorted(rows, key=lambda row: row["image_key"]), self.schema)
 
-    def finish(self, paths: list[Path]) -> None:
-        """Nothing is exported from label maps."""
-
-    def _predict(self, batch: "list[_Read]") -> "Iterator[_Result]":
-        from pseudolabel.segmenters.base import Photo
-
-        assert self._segmenter is not None
+    def _predict(self, batch: list["_Read"]) -> Iterator["_Result"]:
         sound = [read for read in batch if isinstance(read.photo, Photo)]
         results = self._segmenter.predict([read.photo for read in sound if isinstance(read.photo, Photo)])
         found = {read.row["image_key"]: result for read, result in zip(sound, results, strict=True)}
@@ -165,7 +98,7 @@ class _Read:
     """A row of the manifest and its decoded image."""
 
     row: dict[str, Any]
-    photo: "Photo | RejectError"
+    photo: Photo | RejectError
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +106,13 @@ class _Result:
     """What one image's row is made of."""
 
     image_key: str
-    maps: "SemanticResult | RejectError"
+    maps: SemanticResult | RejectError
     looks: "Looks | None"
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, images: list[dict[str, Any]], segmenter: "Segmenter", shard: Shard
-) -> "Iterator[list[_Read]]":
+    pool: ThreadPoolExecutor, images: list[dict[str, Any]], segmenter: Segmenter, shard: Shard
+) -> Iterator[list[_Read]]:
     """Batches of decoded photos, a few decoded in advance and never more."""
     size = segmenter.batch_size
     batches = [images[first : first + size] for first in range(0, len(images), size)]
@@ -191,9 +124,7 @@ def _read_ahead(
             yield [_Read(row, future.result()) for row, future in waiting.pop(0)]
 
 
-def _photo(row: dict[str, Any], segmenter: "Segmenter", shard: Shard) -> "Photo | RejectError":
-    from pseudolabel.segmenters.base import Photo
-
+def _photo(row: dict[str, Any], segmenter: Segmenter, shard: Shard) -> Photo | RejectError:
     try:
         rgb = planned_pixels(row, shard) if segmenter.needs_pixels else None
     except RejectError as reject:
@@ -202,8 +133,6 @@ def _photo(row: dict[str, Any], segmenter: "Segmenter", shard: Shard) -> "Photo 
 
 
 def _row(result: _Result, classes: tuple[str, ...]) -> dict[str, Any]:
-    from pseudolabel.segmenters.label_maps import encode_indices
-
     key = {"image_key": result.image_key}
     seen = [mask for _, mask in result.looks or ()]
     failed = [one for one in (result.maps, *seen) if isinstance(one, RejectError)]
@@ -229,9 +158,7 @@ def _look_rows(looks: "Looks | None") -> list[dict[str, Any]] | None:
     ]
 
 
-def _segmenter_options(config: InferSemanticConfig, device: str) -> "SegmenterOptions":
-    from pseudolabel.segmenters.base import SegmenterOptions
-
+def _segmenter_options(config: InferSemanticConfig, device: str) -> SegmenterOptions:
     return SegmenterOptions(
         weights=config.weights,
         card=config.card,

@@ -3,16 +3,15 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pseudolabel import records
-from pseudolabel.config import option
 from pseudolabel.errors import RejectError
-from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.options.infer_siseg import InferSisegConfig
 from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.field_predictor import FieldPredictor, siseg_files
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
 
@@ -28,56 +27,33 @@ _SOURCE = "siseg"
 Row = dict[str, Any]
 
 
-class InferSisegConfig(StageConfig):
-    """Options of `infer-siseg`."""
-
-    weights: Path | None = option(None, "a trained model; default: the run's own")
-    flip: bool = option(True, "average the boundary with that of the mirrored image")
-    background: Literal["semantic", "constant"] = option(
-        "semantic", "semantic: the label map decides what is background; constant: scores against --threshold"
-    )
-    threshold: float = option(0.25, "score of the constant background", gt=0, lt=1)
-    smallest_share: float = option(0.0005, "pieces below this share of the image are dropped", ge=0, lt=1)
-    centroid_steps: int = option(300, "steps of the refinement of centroids", ge=1)
-    weak_cells: float = option(1.5, "displacements below this, in cells of 4 px, make a centroid's region", gt=0)
-    walk_steps: int = option(256, "steps of the random walk; 0 = none", ge=0)
-    walk_radius: int = option(5, "reach of one step of the walk, in cells", ge=2, le=20)
-    walk_exponent: float = option(10.0, "sharpness of the affinities", gt=0)
-    pictures: int = option(0, "draw what happens for the first N images of every shard", changes_result=False, ge=0)
-    threads: int = option(1, "CPU threads of one worker's forward pass", changes_result=False, ge=1)
-
-
-class InferSisegStage:
+class InferSisegStage(Stage[InferSisegConfig]):
     """One row per candidate, matched to boxes where the image has any; an `empty` row for an image without one."""
 
-    name: ClassVar[str] = "infer-siseg"
-    version: ClassVar[int] = 4
-    config_class: ClassVar[type[StageConfig]] = InferSisegConfig
-    resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
-    unit: ClassVar[Literal["image", "object"]] = "image"
-    schema: ClassVar[pa.Schema] = records.CANDIDATES
+    name = "infer-siseg"
+    version = 4
+    config_class = InferSisegConfig
+    resources = Resources(gpu=True)
+    schema = records.CANDIDATES
     writes = "candidates/siseg"
 
-    def __init__(self, config: StageConfig, run: RunPaths) -> None:
-        assert isinstance(config, InferSisegConfig)
-        self._config, self._run = config, run
-        self._predict: FieldPredictor | None = None
-        self._device = "cpu"
-        self._categories: list[Row] = []
-        self._has_boxes = False
+    _predict: FieldPredictor  # these four from `setup` on
+    _device: str
+    _categories: list[Row]
+    _has_boxes: bool
 
     def reads(self) -> tuple[str, ...]:
         return ("manifest", "semantic")
 
     def weights(self) -> Mapping[str, Path]:
         """The trained model and the YAML beside it."""
-        return siseg_files(self._run, self._config.weights)
+        return siseg_files(self.run_paths, self.config.weights)
 
     def setup(self, device: str) -> None:
-        plan = read_plan(self._run)
+        plan = read_plan(self.run_paths)
         self._categories, self._has_boxes, self._device = plan.categories, plan.n_objects > 0, device
         weights = self.weights()["siseg"]
-        self._predict = FieldPredictor(weights, device=device, threads=self._config.threads, flip=self._config.flip)
+        self._predict = FieldPredictor(weights, device=device, threads=self.config.threads, flip=self.config.mirror)
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         semantic = {row["image_key"]: row for row in inputs["semantic"].to_pylist()}
@@ -85,12 +61,9 @@ class InferSisegStage:
         images = [row for row in manifest if row["status"] == "ok" and row["annotation_id"] is None]
         rows: list[Row] = []
         for number, image in enumerate(sorted(images, key=lambda row: str(row["image_key"]))):
-            draw = number < self._config.pictures
+            draw = number < self.config.pictures
             rows += self._rows(image, semantic[image["image_key"]], shard, draw=draw)
         return records.table_from_rows(rows, self.schema)
-
-    def finish(self, paths: list[Path]) -> None:
-        """Candidates are not exported."""
 
     def _rows(self, image: Row, semantic: Row, shard: Shard, *, draw: bool) -> list[Row]:
         key = {"image_key": image["image_key"]}
@@ -111,7 +84,6 @@ class InferSisegStage:
 
         pixels, labels = planned_pixels(image, shard), decode_indices(semantic["label_map"])
         index_of = categories_by_class(semantic["classes"], self._categories)
-        assert self._predict is not None, "setup comes first"
         fields = self._predict(pixels)
         confidence = decode_indices(semantic["confidence"])
         cells = semantic_cells(labels, confidence, fields.boundary.shape, objects=set(index_of))
@@ -127,10 +99,10 @@ class InferSisegStage:
     def _read_out(self) -> "ReadOut":
         from pseudolabel.siseg.instances import ReadOut
 
-        config = self._config
+        config = self.config
         return ReadOut(
             background=config.background,
-            constant=config.threshold,
+            constant=config.background_score,
             smallest_share=config.smallest_share,
             centroid_steps=config.centroid_steps,
             weak_cells=config.weak_cells,
@@ -144,7 +116,7 @@ class InferSisegStage:
 
         from pseudolabel.siseg.pictures import draw_sheet
 
-        folder = self._run.pictures(self.name)
+        folder = self.run_paths.pictures(self.name)
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{image['image_key'].replace('/', '_')}.png"
         Image.fromarray(draw_sheet(pixels, fields, found)).save(folder / name)

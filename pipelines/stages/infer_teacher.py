@@ -1,60 +1,45 @@
 """`infer-teacher`: a trained teacher's soft masks for every given box."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pseudolabel import records
-from pseudolabel.config import option
 from pseudolabel.errors import InputError, RejectError
+from pseudolabel.pipelines.options.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.stage import TABLE_NAME, Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
-
-if TYPE_CHECKING:
-    from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
+from pseudolabel.teachers.base import TEACHERS, Teacher, TeacherCandidate, TeacherInput
 
 _IMAGES_AT_ONCE = 32
 
 Row = dict[str, Any]
 
 
-class InferTeacherConfig(StageConfig):
-    """Options of `infer-teacher`."""
-
-    weights: Path | None = option(
-        None, "a trained teacher or student; default: the run's teacher; student: its student"
-    )
-    name: str = option("teacher", "the table below candidates/ that is written", pattern=TABLE_NAME)
-    candidates: int = option(6, "masks per given box", ge=1, le=100)
-    threads: int = option(0, "CPU threads of one worker; 0 = torch's choice", changes_result=False, ge=0)
-
-
-class InferTeacherStage:
+class InferTeacherStage(Stage[InferTeacherConfig]):
     """One row per candidate mask, an `empty` row for an image without one."""
 
-    name: ClassVar[str] = "infer-teacher"
-    version: ClassVar[int] = 1
-    config_class: ClassVar[type[StageConfig]] = InferTeacherConfig
-    resources: ClassVar[Resources] = Resources(cpus=1, gpu=True)
-    unit: ClassVar[Literal["image", "object"]] = "image"
-    schema: ClassVar[pa.Schema] = records.CANDIDATES
+    name = "infer-teacher"
+    version = 1
+    config_class = InferTeacherConfig
+    resources = Resources(gpu=True)
+    schema = records.CANDIDATES
 
-    def __init__(self, config: StageConfig, run: RunPaths) -> None:
-        assert isinstance(config, InferTeacherConfig)
-        self._config, self._run = config, run
+    _teacher: Teacher  # these five from `setup` on
+    _category_ids: list[int | None]
+    _classes: dict[int, int]
+    _has_boxes: bool
+    _heard: dict[str, int]
+
+    def __init__(self, config: InferTeacherConfig, run: RunPaths) -> None:
+        super().__init__(config, run)
         self.writes = f"candidates/{config.name}"
-        self._teacher: Teacher | None = None
-        self._category_ids: list[int | None] = []
-        self._classes: dict[int, int] = {}
-        self._has_boxes = False
-        self._heard: dict[str, int] = {}
-
-    def reads(self) -> tuple[str, ...]:
-        return ("manifest",)
 
     def weights(self) -> Mapping[str, Path]:
         """The trained model and the config beside it."""
@@ -62,10 +47,10 @@ class InferTeacherStage:
         return {"teacher": weights, "config": weights.with_suffix(".yaml")}
 
     def _weights_file(self) -> Path:
-        given = self._config.weights
+        given = self.config.weights
         if given is None:
-            return self._run.model("teacher")
-        return self._run.model("student") if str(given) == "student" else given
+            return self.run_paths.model("teacher")
+        return self.run_paths.model("student") if str(given) == "student" else given
 
     def setup(self, device: str) -> None:
         """Load the teacher that the config beside the weights names.
@@ -75,19 +60,18 @@ class InferTeacherStage:
         """
         import torch
 
-        from pseudolabel.teachers.base import TEACHERS
         from pseudolabel.training.checkpoint import read_config
 
-        if self._config.threads:
-            torch.set_num_threads(self._config.threads)
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
         weights = self.weights()["teacher"]
         config = read_config(weights)
         if "method" not in config:
             raise InputError(f"{weights}: its config names no method; this is no teacher that train-teacher wrote")
         load = TEACHERS.load(config["method"])
-        self._teacher = load(weights, config, device=device, candidates=self._config.candidates)
+        self._teacher = load(weights, config, device=device, candidates=self.config.per_box)
         self._heard = _heard(config.get("trained") or {})
-        plan = read_plan(self._run)
+        plan = read_plan(self.run_paths)
         self._has_boxes = plan.n_objects > 0
         self._category_ids = category_ids(config.get("categories") or [], plan.categories)
         self._classes = {number: index for index, number in enumerate(self._category_ids) if number is not None}
@@ -104,26 +88,16 @@ class InferTeacherStage:
             rows += self._rows(images[first : first + _IMAGES_AT_ONCE], shard)
         return records.table_from_rows(rows, self.schema)
 
-    def finish(self, paths: list[Path]) -> None:
-        """Candidates are not exported."""
-
     def _rows(self, images: Sequence[Row], shard: Shard) -> list[Row]:
-        from pseudolabel.teachers.base import TeacherInput
-
         read = [self._read(image, shard) for image in images]
-        assert self._teacher is not None, "setup comes first"
         found = iter(self._teacher.predict([one for one in read if isinstance(one, TeacherInput)]))
         rows: list[Row] = []
         for image, one in zip(images, read, strict=True):
             rows += self._image_rows(image, next(found) if isinstance(one, TeacherInput) else one or [])
         return rows
 
-    def _read(self, image: Row, shard: Shard) -> "TeacherInput | RejectError | None":
+    def _read(self, image: Row, shard: Shard) -> TeacherInput | RejectError | None:
         """What the teacher is asked: nothing of an image without objects, where others of the run have boxes."""
-        import numpy as np
-
-        from pseudolabel.teachers.base import TeacherInput
-
         try:
             pixels = planned_pixels(image, shard)
         except RejectError as reject:
@@ -136,9 +110,7 @@ class InferTeacherStage:
         category_ids = np.array([one["category_id"] for one in objects], dtype=np.int64)
         return TeacherInput(pixels, boxes, labels, category_ids)
 
-    def _image_rows(self, image: Row, found: "list[TeacherCandidate] | RejectError") -> list[Row]:
-        import math
-
+    def _image_rows(self, image: Row, found: list[TeacherCandidate] | RejectError) -> list[Row]:
         key = {"image_key": image["image_key"]}
         if isinstance(found, RejectError):
             return [key | records.rejected(self.name, found.reason, found.detail)]
@@ -147,12 +119,12 @@ class InferTeacherStage:
         rows = [key | self._columns(image, one) | records.ok(self.name) for one in found]
         return rows or [key | records.empty(self.name)]
 
-    def _columns(self, image: Row, one: "TeacherCandidate") -> Row:
+    def _columns(self, image: Row, one: TeacherCandidate) -> Row:
         target = _objects(image)[one.given] if one.given is not None else None
         own = self._category_ids[one.category] if one.category is not None else None
         return {
             "annotation_id": target["annotation_id"] if target else None,
-            "source": self._config.name,
+            "source": self.config.name,
             "category_id": target["category_id"] if target else own,
             "box_xyxy": list(one.box_xyxy),
             "box_score": one.box_score,

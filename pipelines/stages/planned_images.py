@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pseudolabel.errors import RejectError
+from pseudolabel.images import load_image
 from pseudolabel.pipelines.stage import Shard
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ def planned_pixels(image: dict[str, Any], shard: Shard) -> 'UInt8[ndarray, "h w 
     Raises:
         RejectError: it cannot be read, or has another size than when the run was planned.
     """
-    from pseudolabel.images import load_image
-
     rgb = load_image(shard.images_root, image["file_name"], rule=shard.rule)
     if rgb.shape[:2] != (image["height"], image["width"]):
         planned, now = f"{image['width']}x{image['height']}", f"{rgb.shape[1]}x{rgb.shape[0]}"

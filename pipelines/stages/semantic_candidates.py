@@ -4,65 +4,51 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pseudolabel import records
-from pseudolabel.config import option
 from pseudolabel.errors import RejectError
+from pseudolabel.masks import SoftMask
+from pseudolabel.pipelines.options.infer_semantic import SemanticCandidatesConfig
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.stage import TABLE_NAME, Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes, candidate_rows
+from pseudolabel.segmenters.base import SemanticResult
+from pseudolabel.segmenters.class_map import match_classes
+from pseudolabel.segmenters.label_maps import decode_indices
 
 if TYPE_CHECKING:
-    from pseudolabel.masks import SoftMask
     from pseudolabel.segmenters.candidates import Box, Candidate
 
 _LOG = logging.getLogger(__name__)
 _NAMES_SAID = 5
-NAME_HELP = "the table below candidates/ that is written; name each of several segmenters"
-MASKS_HELP = "candidates refined by colours, the box's shape and its tightness, or the class's bare region"
-UNKNOWN_HELP = "objects that the segmenter does not know or see get a mask from box and colours alone, or none"
 
 
-class SemanticCandidatesConfig(StageConfig):
-    """Options of the candidates that come from label maps; `infer-semantic` has them, too, and hands them on."""
-
-    name: str = option("semantic", NAME_HELP, changes_result=False, pattern=TABLE_NAME)
-    masks: Literal["refined", "region"] = option("refined", MASKS_HELP)
-    unknown_classes: Literal["colors", "none"] = option("colors", UNKNOWN_HELP)
-
-
-class SemanticCandidatesStage:
+class SemanticCandidatesStage(Stage[SemanticCandidatesConfig]):
     """One row per candidate; an `empty` row for an image without one."""
 
-    name: ClassVar[str] = "semantic-candidates"
-    version: ClassVar[int] = 5
-    config_class: ClassVar[type[StageConfig]] = SemanticCandidatesConfig
-    resources: ClassVar[Resources] = Resources(cpus=1, gpu=False)
-    unit: ClassVar[Literal["image", "object"]] = "image"
-    schema: ClassVar[pa.Schema] = records.CANDIDATES
+    name = "semantic-candidates"
+    version = 5
+    config_class = SemanticCandidatesConfig
+    schema = records.CANDIDATES
 
-    def __init__(self, config: StageConfig, run: RunPaths) -> None:
-        assert isinstance(config, SemanticCandidatesConfig)
-        self._config = config
-        self._run = run
+    _boxes: SemanticBoxes  # from `setup` on
+
+    def __init__(self, config: SemanticCandidatesConfig, run: RunPaths) -> None:
+        super().__init__(config, run)
         self._maps = label_map_table(config.name)
         self.writes = f"candidates/{config.name}"
-        self._boxes: SemanticBoxes | None = None
 
     def reads(self) -> tuple[str, ...]:
         return ("manifest", self._maps)
 
-    def weights(self) -> Mapping[str, Path]:
-        return {}
-
     def setup(self, device: str) -> None:
-        self._boxes = SemanticBoxes(read_plan(self._run))
+        self._boxes = SemanticBoxes(read_plan(self.run_paths))
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         semantic = {row["image_key"]: row for row in inputs[self._maps].to_pylist()}
@@ -73,14 +59,12 @@ class SemanticCandidatesStage:
 
     def finish(self, paths: list[Path]) -> None:
         """Says once, in the driver, how class names met; candidates are not exported."""
-        from pseudolabel.segmenters.class_map import match_classes
-
-        categories = {category["id"]: category["name"] for category in read_plan(self._run).categories}
-        for classes in _class_lists(self._run.table(self._maps) / path.name for path in paths):
+        categories = {category["id"]: category["name"] for category in read_plan(self.run_paths).categories}
+        for classes in _class_lists(self.run_paths.table(self._maps) / path.name for path in paths):
             match = match_classes(classes, categories)
             _LOG.info("%d of %d categories met by %s", len(match.index_of), len(categories), match.used)
             if match.unmapped:
-                instead = "box and colours alone" if self._config.unknown_classes == "colors" else "no candidates"
+                instead = "box and colours alone" if self.config.unknown_classes == "colors" else "no candidates"
                 _LOG.warning("no class of the segmenter for %s: %s", _shortened(match.unmapped), instead)
 
     def _rows(self, image: dict[str, Any], semantic: dict[str, Any], shard: Shard) -> list[dict[str, Any]]:
@@ -91,32 +75,29 @@ class SemanticCandidatesStage:
             candidates = self._candidates(image, image["objects"] or [], semantic, shard)
         except RejectError as reject:
             return [key | records.rejected(self.name, reject.reason, reject.detail)]
-        return candidate_rows(image, candidates, source=self._config.name, stage=self.name)
+        return candidate_rows(image, candidates, source=self.config.name, stage=self.name)
 
     def _candidates(
         self, image: dict[str, Any], objects: list[dict[str, Any]], semantic: dict[str, Any], shard: Shard
     ) -> "list[list[Candidate]]":
-        from pseudolabel.segmenters.base import SemanticResult
         from pseudolabel.segmenters.candidates import semantic_candidates
-        from pseudolabel.segmenters.label_maps import decode_indices
 
-        assert self._boxes is not None, "setup comes first"
         boxes = self._boxes.of(objects, tuple(semantic["classes"]))
         if not any(self._wants(box) for box in boxes):
             return [[] for _ in boxes]
         maps = SemanticResult(decode_indices(semantic["label_map"]), decode_indices(semantic["confidence"]))
-        rgb = planned_pixels(image, shard) if self._config.masks == "refined" else None
+        rgb = planned_pixels(image, shard) if self.config.masks == "refined" else None
         return semantic_candidates(
             boxes,
             maps,
             rgb,
-            masks=self._config.masks,
+            masks=self.config.masks,
             closer=_closer(objects, semantic),
-            unknown=self._config.unknown_classes,
+            unknown=self.config.unknown_classes,
         )
 
     def _wants(self, box: "Box") -> bool:
-        colors = self._config.unknown_classes == "colors" and self._config.masks == "refined"
+        colors = self.config.unknown_classes == "colors" and self.config.masks == "refined"
         return not box.is_crowd and (box.class_index is not None or colors)
 
 
@@ -125,7 +106,7 @@ def label_map_table(name: str) -> str:
     return "semantic" if name == "semantic" else f"semantic-{name}"
 
 
-def _closer(objects: list[dict[str, Any]], semantic: dict[str, Any]) -> "dict[int, list[SoftMask]]":
+def _closer(objects: list[dict[str, Any]], semantic: dict[str, Any]) -> dict[int, list[SoftMask]]:
     """What closer looks found, by the object's place."""
     masks: dict[int, list[SoftMask]] = defaultdict(list)
     for look in semantic["looks"] or []:

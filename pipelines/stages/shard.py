@@ -2,52 +2,33 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import Any
 
 import pyarrow as pa
 
 from pseudolabel import records
-from pseudolabel.config import option
+from pseudolabel.boxes import check_xywh, clip_xywh
+from pseudolabel.datasets.frame import check_frame
 from pseudolabel.errors import RejectError
-from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
-
-if TYPE_CHECKING:
-    from pseudolabel.images import ImageHeader
+from pseudolabel.images import ImageHeader, check_decodes, read_file, read_header
+from pseudolabel.pipelines.options.shard import ShardConfig
+from pseudolabel.pipelines.stage import Shard, Stage
+from pseudolabel.rle import from_segmentation
 
 Row = dict[str, Any]
 
 
-class ShardConfig(StageConfig):
-    """Limits on what is opened. The rest of `shard`'s options belong to the plan."""
-
-    max_pixels: int = option(120_000_000, "larger pictures are refused before they are decoded", ge=1, le=178_956_970)
-    max_bytes: int = option(256 << 20, "larger image files are refused before they are read", ge=1, le=1 << 30)
-
-
-class ShardStage:
+class ShardStage(Stage[ShardConfig]):
     """Reads the plan, writes the manifest."""
 
-    name: ClassVar[str] = "shard"
-    version: ClassVar[int] = 2
-    config_class: ClassVar[type[StageConfig]] = ShardConfig
-    resources: ClassVar[Resources] = Resources(cpus=1)
-    unit: ClassVar[Literal["image", "object"]] = "image"
-    schema: ClassVar[pa.Schema] = records.MANIFEST
-    writes: str = "manifest"
-
-    def __init__(self, config: StageConfig, run: RunPaths) -> None:
-        self.config = cast(ShardConfig, config)
+    name = "shard"
+    version = 2
+    config_class = ShardConfig
+    schema = records.MANIFEST
+    writes = "manifest"
 
     def reads(self) -> tuple[str, ...]:
         return ("plan",)
-
-    def weights(self) -> Mapping[str, Path]:
-        return {}
-
-    def setup(self, device: str) -> None:
-        """Nothing to load."""
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         rows: list[Row] = []
@@ -55,9 +36,6 @@ class ShardStage:
             rows += [row] if row["status"] == "rejected" else self._opened(row, shard)
         rows.sort(key=lambda row: (row["image_key"], row.get("annotation_id") is not None, row.get("annotation_id")))
         return records.table_from_rows(rows, records.MANIFEST)
-
-    def finish(self, paths: list[Path]) -> None:
-        """Nothing to export."""
 
     def _opened(self, row: Row, shard: Shard) -> Iterator[Row]:
         """The image's row with what the file says of it, and a row for every annotation that cannot stay."""
@@ -80,11 +58,8 @@ class ShardStage:
         }
         yield from refusals
 
-    def _header(self, row: Row, shard: Shard) -> "ImageHeader":
+    def _header(self, row: Row, shard: Shard) -> ImageHeader:
         """The header of an image that can be decoded and has the size that the annotations claim."""
-        from pseudolabel.datasets.frame import check_frame
-        from pseudolabel.images import check_decodes, read_file, read_header
-
         data = read_file(shard.images_root, row["file_name"], max_bytes=self.config.max_bytes)
         header = read_header(data, rule=shard.rule, max_pixels=self.config.max_pixels)
         boxes = [cell["bbox_xywh"] for cell in row["objects"] or ()]
@@ -106,16 +81,12 @@ def _checked_objects(row: Row, size_hw: tuple[int, int]) -> tuple[list[Row], lis
 
 
 def _checked_object(cell: Row, size_hw: tuple[int, int]) -> Row:
-    from pseudolabel.boxes import check_xywh, clip_xywh
-
     bbox_xywh = clip_xywh(check_xywh(cell["bbox_xywh"]), size_hw)
     return {**cell, "bbox_xywh": list(bbox_xywh), "segmentation": _paintable(cell["segmentation"], size_hw)}
 
 
 def _paintable(segmentation: str | None, size_hw: tuple[int, int]) -> str | None:
     """A mask that can be painted on the image; else none, because labelling reads the box alone."""
-    from pseudolabel.rle import from_segmentation
-
     try:
         if segmentation is not None:
             from_segmentation(json.loads(segmentation), size_hw)

@@ -86,7 +86,7 @@ def write_candidates(
     _refuse_stage(run, plan, table)
     manifests = [_manifest(run, shard, plan.num_shards) for shard in range(plan.num_shards)]
     known = _known(manifests)
-    brought = list(read_masks(masks))  # type: ignore[arg-type]  # a str is a path there, too
+    brought = list(read_masks(masks))
     if not brought:
         raise InputError(f"{masks}: not one mask in it")
     matching = _matched(brought, known, match, min_iou)
@@ -97,8 +97,8 @@ def write_candidates(
     return _added(table, len(brought), matching, known, rows, counts, written)
 
 
-def add_candidates(run: RunPaths, config: AddCandidatesConfig, *, overwrite: bool = False) -> Added:
-    """The same by the options of the command."""
+def add_candidates(run: RunPaths, config: AddCandidatesConfig) -> Row:
+    """The same by the options of the command; the fields of `Added` by name."""
     return write_candidates(
         run,
         config.name,
@@ -106,18 +106,19 @@ def add_candidates(run: RunPaths, config: AddCandidatesConfig, *, overwrite: boo
         match=config.match,
         min_iou=config.min_iou,
         knows_class=config.knows_class,
-        overwrite=overwrite,
-    )
+        overwrite=config.overwrite,
+    ).as_dict()
 
 
-def format_added(added: Added) -> str:
+def format_added(figures: Mapping[str, Any]) -> str:
     """What a person is told: what was written, and everything that was left out."""
+    added = Added(**figures)
     lines = [
         f"{STAGE}: {added.table}: {added.candidates} of {added.masks} masks, for {added.objects_with_mask} of "
         f"{added.objects} objects, matched by {added.by}"
         + ("" if added.shards_written else "; the table holds them already")
     ]
-    named = {
+    named: dict[str, list[Any]] = {
         "are of no object of the run (annotation ids {})": added.foreign_ids,
         "are of no image of the run ({})": added.foreign_images,
         "are no box's mask ({})": added.without_box,

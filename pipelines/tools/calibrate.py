@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.config import Config, option
 from pseudolabel.errors import InputError, QualityGateError
 from pseudolabel.files import write_text_atomically
+from pseudolabel.pipelines.options.tools import CalibrateConfig
 from pseudolabel.pipelines.run.commit import read_footer, read_part
 from pseudolabel.pipelines.run.fingerprint import file_sha256
 from pseudolabel.pipelines.run.paths import RunPaths
@@ -14,16 +14,6 @@ from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.work.job import library_versions
 
 Row = dict[str, Any]
-
-
-class CalibrateConfig(Config):
-    """What is learned from what."""
-
-    ground_truth: Path = option(..., "COCO file with true masks of some or all objects, under the ids of the boxes")
-    output: Path | None = option(None, "where the calibration goes; default: calibration.json in the run folder")
-    target_precision: float | None = option(None, "choose the score from which this share of masks is good", gt=0, le=1)
-    at_iou: float = option(0.75, "what a good mask is, for --target-precision", gt=0, le=1)
-    seed: int = option(0, "of the bootstrap", ge=0)
 
 
 def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:

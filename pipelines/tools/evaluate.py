@@ -4,19 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.config import Config, option
-from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.errors import ConfigError, InputError, QualityGateError
+from pseudolabel.pipelines.options.tools import EvaluateConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.registry import did_you_mean
-
-
-class EvaluateConfig(Config):
-    """What is measured against what."""
-
-    ground_truth: Path = option(..., "COCO file with true masks under the ids of the boxes file")
-    predictions: Path | None = option(None, "COCO file to measure; default: the run's pseudo/instances.json")
-    categories: list[str] = option([], "class names to measure; default: all")
-    min_area: int = option(0, "least area of a true mask, in pixels", ge=0)
 
 
 def run_evaluation(run: RunPaths, config: EvaluateConfig) -> dict[str, Any]:
@@ -93,6 +84,16 @@ def _check_names(categories: tuple[str, ...], known: Any) -> None:
     unknown = [name for name in categories if name not in set(known)]
     if unknown:
         raise ConfigError(f"no class is called {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+
+
+def check_quality(figures: Mapping[str, Any], config: EvaluateConfig) -> None:
+    """Pass where the figures are as good as was asked for.
+
+    Raises:
+        QualityGateError: they are not.
+    """
+    if config.min_mean_iou is not None and figures["mean_iou"] < config.min_mean_iou:
+        raise QualityGateError(f"mean IoU {figures['mean_iou']:.3f} is below --min-mean-iou {config.min_mean_iou:g}")
 
 
 # --- for people ------------------------------------------------------------------------------------------------------

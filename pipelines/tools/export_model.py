@@ -1,18 +1,11 @@
 """`export-model`: a trained student as an ONNX file or a torch.export program."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.config import Config, option
 from pseudolabel.errors import ConfigError
-
-
-class ExportModelConfig(Config):
-    """Options of `export-model`."""
-
-    onnx: Path | None = option(None, "ONNX file to write")
-    torch_export: Path | None = option(None, ".pt2 file of torch.export to write")
-    image_px: int = option(0, "side of the square input, a multiple of 32; 0 = as in training", ge=0)
+from pseudolabel.pipelines.options.tools import ExportModelConfig
 
 
 def export_model(weights: Path, config: ExportModelConfig) -> dict[str, Any]:
@@ -38,3 +31,13 @@ def export_model(weights: Path, config: ExportModelConfig) -> dict[str, Any]:
         export_torch(trained, config.torch_export, image_px=side)
         summary |= {"torch_export": str(config.torch_export)}
     return summary
+
+
+def export_text(summary: Mapping[str, Any]) -> str:
+    """The summary for people."""
+    lines = []
+    if "onnx" in summary:
+        lines.append(f"{summary['onnx']}: differs from torch by at most {summary['largest_difference']:.1e}")
+    if "torch_export" in summary:
+        lines.append(summary["torch_export"])
+    return "\n".join(lines)

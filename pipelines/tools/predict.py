@@ -3,32 +3,17 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pseudolabel.config import Config, option
 from pseudolabel.errors import InputError
 from pseudolabel.files import atomic_path, write_text_atomically
+from pseudolabel.pipelines.options.tools import PredictConfig
 from pseudolabel.pipelines.work.device import resolve_device
 from pseudolabel.pixel_rule import PixelRule
 
 if TYPE_CHECKING:
     from pseudolabel.students.base import Instances
     from pseudolabel.students.save import TrainedStudent
-
-
-class PredictConfig(Config):
-    """Options of `predict`."""
-
-    images: Path = option(..., "folder of images")
-    out: Path = option(..., "folder that takes results.json, images.json and pictures")
-    annotations: Path | None = option(None, "COCO file that says which images, and their ids; default: all, from 1")
-    ground_truth: Path | None = option(None, "COCO file with true masks to measure the AP against")
-    image_px: int = option(0, "longer side of an image; 0 = as in training", ge=0)
-    least_score: float = option(0.05, "lower scores are left out of results.json", ge=0, le=1)
-    pictures: int = option(8, "how many images are drawn", ge=0)
-    exif: Literal["transpose", "ignore"] = option("transpose", "what is done with a rotation in the file")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    threads: int = option(0, "CPU threads; 0 = torch's choice", ge=0)
 
 
 def predict(weights: Path, config: PredictConfig) -> dict[str, Any]:
@@ -68,6 +53,13 @@ def predict(weights: Path, config: PredictConfig) -> dict[str, Any]:
     summary = {"stage": "predict", "images": len(images), "rejected": rejected, "instances": len(rows)}
     truth = config.ground_truth
     return summary | ({"figures": measure(rows, truth, trained.categories)} if truth else {})
+
+
+def predict_text(summary: Mapping[str, Any]) -> str:
+    """The summary for people."""
+    line = f"predict: {summary['instances']} instances on {summary['images']} images, {summary['rejected']} unreadable"
+    figures = summary.get("figures", {})
+    return "\n".join([line, *(f"{name}: {value:.3f}" for name, value in figures.items() if value is not None)])
 
 
 def measure(
@@ -114,7 +106,7 @@ def _predicted(trained: "TrainedStudent", image: dict[str, Any], config: Predict
     except InputError as error:
         image["reason"] = str(error)
         return None
-    return trained.student.predict([pixels], image_px=config.image_px or trained.image_px)[0]
+    return trained.student.predict([pixels], image_px=config.long_side or trained.image_px)[0]
 
 
 def _draw(trained: "TrainedStudent", image: dict[str, Any], found: "Instances", config: PredictConfig) -> None:

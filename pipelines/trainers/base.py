@@ -9,7 +9,7 @@ from pseudolabel.config import Config, result_relevant
 from pseudolabel.encoders.resolve import resolve_backbone_weights
 from pseudolabel.errors import IncompleteError, StaleOutputError
 from pseudolabel.files import write_text_atomically
-from pseudolabel.pipelines.graph import TRAINERS, Trainer, load_attribute
+from pseudolabel.pipelines.graph import TRAINERS, Trainer, load_target
 from pseudolabel.pipelines.run.commit import DamagedPartError, read_footer
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.run.paths import RunPaths
@@ -48,7 +48,7 @@ def run_training(run: RunPaths, name: str, config: Config, *, overwrite: bool = 
         raise StaleOutputError(f"{weights} was trained otherwise: {_difference(found, wanted)}: use --overwrite")
     from pseudolabel.training.processes import is_first_process, part, wait_for_all
 
-    load_attribute(trainer.function)(run, _with_resolved_backbone(config))
+    load_target(trainer.function)(run, _with_resolved_backbone(config))
     digest = ""
     if is_first_process():
         digest = file_sha256(weights)

@@ -124,10 +124,9 @@ def _image_labels(
     import numpy as np
 
     from pseudolabel.fusion.labels import settled_labels
-    from pseudolabel.fusion.refine import Seen
     from pseudolabel.masks import resample
 
-    labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, Seen(pixels))
+    labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, pixels)
     for label, target in zip(labels, image.objects, strict=True):
         if label.fused is None or label.verdict is not None:
             yield np.zeros((TARGET_CELLS, TARGET_CELLS), dtype=np.uint8), 0.0

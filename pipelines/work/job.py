@@ -20,7 +20,7 @@ from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_ta
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan
-from pseudolabel.pipelines.stage import Shard, Stage, StageConfig, Taught
+from pseudolabel.pipelines.stage import Shard, Stage, StageConfig
 from pseudolabel.pipelines.work.attempts import running_note, write_failure
 
 _BREAKER_UNITS = 20
@@ -125,7 +125,7 @@ class ShardWorker:
         n_in = units_in(tables, self.stage.unit)
         _check_conservation(counts, n_in, self.job.stage, shard)
         _check_reject_rate(table, counts, n_in, self.job.parsed_config.max_reject_rate)
-        heard = dict(self.stage.learned_from()) if isinstance(self.stage, Taught) else {}
+        heard = dict(self.stage.learned_from())
         commit_table(table, path, replace(_with_counts(expected, counts, n_in), learned_from=heard))
 
 

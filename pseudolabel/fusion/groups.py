@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, UInt8
 
 from pseudolabel.boxes import iou_matrix, xyxy_to_xywh
 from pseudolabel.fusion.calibration import Calibration
 from pseudolabel.fusion.candidates import Candidate, Target
 from pseudolabel.fusion.labels import LabelSettings, label_objects
-from pseudolabel.fusion.refine import Seen
 from pseudolabel.masks import PixelMask, SoftMask, resample
 from pseudolabel.rle import decode_crop
 
@@ -54,7 +53,7 @@ def label_groups(
     size_hw: tuple[int, int],
     settings: LabelSettings,
     calibration: Calibration | None = None,
-    seen: Seen | None = None,
+    rgb: UInt8[np.ndarray, "H W 3"] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of the objects that the candidates agree on, best score first; their `annotation_id` is left empty.
 
@@ -65,7 +64,7 @@ def label_groups(
     for number, group in enumerate(groups):
         target = _target(number, group)
         bound = [replace(member, annotation_id=number, box_iou=None) for member in group.members]
-        rows += label_objects([target], bound, size_hw, settings, calibration, seen)
+        rows += label_objects([target], bound, size_hw, settings, calibration, rgb)
     return _by_score(_without_repeats([row | {"annotation_id": None} for row in rows if row["sources"]]))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 
 from pseudolabel.fusion.calibration import Calibration
 from pseudolabel.fusion.candidates import Candidate, Target
@@ -18,7 +18,7 @@ from pseudolabel.fusion.exclusive import Claim, Share, shared_out, yielded
 from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.parts import without_islands, without_pinholes
-from pseudolabel.fusion.refine import Refinement, Seen, refine
+from pseudolabel.fusion.refine import Refinement, refine
 from pseudolabel.fusion.scoring import Opinion, consensus_score, opinion, outline_iou
 from pseudolabel.masks import Grid, PixelMask
 from pseudolabel.rle import Rle, area, bbox_xywh, encode_crop
@@ -63,14 +63,14 @@ def label_objects(
     size_hw: tuple[int, int],
     settings: LabelSettings,
     calibration: Calibration | None = None,
-    seen: Seen | None = None,
+    rgb: UInt8[np.ndarray, "H W 3"] | None = None,
 ) -> list[Row]:
     """One row per object, in the order of `targets`; without image key and status.
 
     Args:
-        seen: what the refinement looks at beside the masks.
+        rgb: the photograph, where the refinement looks at colours.
     """
-    labels = settled_labels(targets, candidates, size_hw, settings, seen)
+    labels = settled_labels(targets, candidates, size_hw, settings, rgb)
     return [_judged(label, size_hw, settings, calibration) for label in labels]
 
 
@@ -79,11 +79,11 @@ def settled_labels(
     candidates: Sequence[Candidate],
     size_hw: tuple[int, int],
     settings: LabelSettings,
-    seen: Seen | None = None,
+    rgb: UInt8[np.ndarray, "H W 3"] | None = None,
 ) -> list[Label]:
     """The masks of all objects, refined and with their disputes settled, in the order of `targets`."""
     fused = fuse_image(targets, candidates, size_hw, settings.fusion)
-    labels = [_label(target, one, size_hw, settings, seen) for target, one in zip(targets, fused, strict=True)]
+    labels = [_label(target, one, size_hw, settings, rgb) for target, one in zip(targets, fused, strict=True)]
     if settings.exclusive != "none":
         labels = _settled(labels, settings)
     return labels if settings.class_margin is None else _yielded(labels, settings, settings.class_margin)
@@ -107,11 +107,11 @@ def _label(
     fused: FusedObject | None,
     size_hw: tuple[int, int],
     settings: LabelSettings,
-    seen: Seen | None,
+    rgb: UInt8[np.ndarray, "H W 3"] | None,
 ) -> Label:
     if fused is None:
         return _rectangle(target, object_window(target.box_xyxy, size_hw), None, NO_CANDIDATE, 0.0)
-    soft = refine(fused.probability, fused.window, settings.refinement, seen, tau_pixel=_tau(settings))
+    soft = refine(fused.probability, fused.window, settings.refinement, rgb, tau_pixel=_tau(settings))
     fused = replace(fused, probability=soft)
     pixels = _pixels(fused.probability, settings)
     if not pixels.any():

@@ -3,7 +3,6 @@
 * `tight`: every side of a tight box touches its object, so the threshold is moved to where the mask reaches them best.
 * `color`: before that, the random field of `pseudolabel.random_field` over a small grid, seeded by the fused mask:
   cells that look like the box's surroundings lose, cells that look like the surest part of the mask win.
-* `walk`: instead of that, SISeg's random walk, which spreads the mask up to the boundaries that its network sees.
 """
 
 from dataclasses import dataclass, field
@@ -14,10 +13,9 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from pseudolabel import random_field
-from pseudolabel.fusion.boundary_walk import by_boundary
-from pseudolabel.masks import Grid, SoftMask, resample
+from pseudolabel.masks import Grid, resample
 
-Method = Literal["none", "tight", "color", "walk"]
+Method = Literal["none", "tight", "color"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,46 +28,33 @@ class Refinement:
     margin: float = 0.2  # surroundings that colours are taken from, per side, in sides of the box
     max_cells: int = 96
     trust: float = 2.0  # in the log-odds of the fused mask, against colours and neighbours
-    walk_steps: int = 64
     field: random_field.Refinement = field(default_factory=random_field.Refinement)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What there is to look at beside the masks of an image."""
-
-    rgb: UInt8[np.ndarray, "H W 3"] | None = None
-    boundary: SoftMask | None = None  # SISeg's, on equal cells over the image
 
 
 def refine(
     probability: Float32[np.ndarray, "h w"],
     window: Grid,
     refinement: Refinement,
-    seen: Seen | None = None,
+    rgb: UInt8[np.ndarray, "H W 3"] | None = None,
     *,
     tau_pixel: float = 0.5,
 ) -> Float32[np.ndarray, "h w"]:
     """The refined probabilities at the window's pixels, of which 0.5 is the threshold.
 
     Args:
-        seen: what `color` and `walk` look at.
+        rgb: the photograph, which `color` looks at.
         tau_pixel: what the fused probability has to exceed.
 
     Raises:
-        ValueError: the method looks at colours or boundaries and there are none.
+        ValueError: the method looks at colours and there is no photograph.
     """
     probability = shifted_to(probability, tau_pixel)
     if refinement.method == "none":
         return probability
     if refinement.method == "color":
-        if seen is None or seen.rgb is None:
+        if rgb is None:
             raise ValueError("refining by color needs the image")
-        probability = by_color(probability, window, refinement, seen.rgb)
-    if refinement.method == "walk":
-        if seen is None or seen.boundary is None:
-            raise ValueError("refining by a walk needs the image's boundaries")
-        probability = by_boundary(probability, window, seen.boundary, steps=refinement.walk_steps)
+        probability = by_color(probability, window, refinement, rgb)
     return shifted_to(probability, tight_threshold(probability, refinement))
 
 

@@ -28,7 +28,9 @@ class Frame:
     def prompts(self, boxes_xyxy: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
         """Boxes of the image as the model is told them."""
         left, top, _, _ = self.window
-        return (boxes_xyxy - np.array([left, top, left, top])) * np.array(self.factor_xy * 2)
+        moved = boxes_xyxy - np.array([left, top, left, top])
+        prompts: Float[np.ndarray, "n 4"] = moved * np.array(self.factor_xy * 2)
+        return prompts
 
     def grid(self, cells_hw: tuple[int, int]) -> Grid:
         """The cells of an answer on the image; those of the padding lie beyond the window."""

@@ -23,15 +23,14 @@ from harness import report, script_parser, shared_folder
 
 from pseudolabel.masks import pixel_window, resample
 from pseudolabel.metrics.mask_iou import rle_iou
-from pseudolabel.pipelines.chain import stages_behind
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.runner import run_stage
+from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.stages.fuse import FuseConfig
-from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
+from pseudolabel.pipelines.steps import parse_step
 from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.trainers.teacher import TrainTeacherConfig
 from pseudolabel.records import soft_mask_from_struct
@@ -101,7 +100,7 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     run_training(run, "train-teacher", config)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
-    looks = InferTeacherConfig(candidates=max(VIEWS), workers=1, threads=options.threads, device="cpu")
+    looks = InferTeacherConfig(per_box=max(VIEWS), workers=1, threads=options.threads, device="cpu")
     run_stage(run, "infer-teacher", looks)
     return {"train_cpu_s": round(cpu_s, 1), "train_wall_s": round(wall_s, 1)}
 
@@ -109,10 +108,8 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
 def _semantic_masks(run: RunPaths) -> None:
     """Candidates of the shared folder's segmenter, those of classes that it does not know from colours."""
     model = f"onnx:{shared_folder() / 'weights' / SEGMENTER}"
-    config = InferSemanticConfig(model=model, workers=1)
-    run_stage(run, "infer-semantic", config)
-    for name, behind in stages_behind(run, "infer-semantic", config):
-        run_stage(run, name, behind)
+    for _ in parse_step("infer-semantic", {"model": model, "workers": 1}).run(run, RunOptions()):
+        pass
 
 
 def _fused(run: RunPaths) -> dict[int, dict[str, Any]]:

@@ -49,9 +49,8 @@ GUIDED = {"rounds": 4, "guides": ["semantic"], "last_crop_px": 320}
 Row = dict[str, Any]
 
 
-def settings(sources: list[str], *, boundary: bool) -> dict[str, Row]:
+def settings(sources: list[str]) -> dict[str, Row]:
     """Options of `fuse` by the name of the row; what a row does not say is the default."""
-    refinements = ("none", "tight", "color", "walk") if boundary else ("none", "tight", "color")
     return {
         **{source: {"sources": [source]} for source in sources},
         "fused": {},
@@ -72,7 +71,7 @@ def settings(sources: list[str], *, boundary: bool) -> dict[str, Row]:
         "fused, scores by support": {"scale": "support"},
         "fused, sources not balanced": {"balance": False},
         "fused, guides not shared": {"share_guides": False},
-        **{f"fused, refine {method}": {"refine": method} for method in refinements},
+        **{f"fused, refine {method}": {"refine": method} for method in ("none", "tight", "color")},
         **{f"{source}, refine none": {"sources": [source], "refine": "none"} for source in sources},
     }
 
@@ -147,10 +146,7 @@ def table(
     truth = read_truth(read_json(ground_truth), where=str(ground_truth))
     objects = {case: selected(truth, CASES[case]) for case in cases}
     sources = [name.removeprefix("candidates/") for name in run.candidate_tables()]
-    wanted = {
-        name: (base or {}) | options
-        for name, options in settings(sources, boundary=run.table("boundary").is_dir()).items()
-    }
+    wanted = {name: (base or {}) | options for name, options in settings(sources).items()}
     wanted = {name: options for name, options in wanted.items() if only in name or name in sources}
     best: dict[str, np.ndarray] = {}
     done: dict[str, dict[str, Row]] = {}  # figures by options: many rows name the default
@@ -230,7 +226,6 @@ def drawn(folder: Path) -> Case:
         train_demo_segmenter(data, models)
     sections = label_sections(data.scenes, models / "segmenter")
     del sections["fuse"]  # the rows fuse
-    sections["infer-boundary"] = {}
     return Case(finished(folder / "drawn" / "run", sections), data.scenes / "instances.json", ("all",))
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pyarrow as pa
 from harness import report, script_parser
@@ -27,7 +27,7 @@ from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import PlanRequest, read_plan, write_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage
-from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import Shard, Stage, StageConfig
 
 STAGE = "million:BoxStage"
 OBJECTS = 2  # per image
@@ -39,35 +39,22 @@ class BoxConfig(StageConfig):
     """No options of its own."""
 
 
-class BoxStage:
-    """Every object's box as its mask."""
+class BoxStage(Stage[BoxConfig]):
+    """Every object's box as its mask; the export is a phase of its own here."""
 
-    name: ClassVar[str] = STAGE
-    version: ClassVar[int] = 1
-    config_class: ClassVar[type[StageConfig]] = BoxConfig
-    resources: ClassVar[Resources] = Resources()
-    unit: ClassVar[Literal["image", "object"]] = "object"
-    schema: ClassVar[pa.Schema] = records.PSEUDO
+    name = STAGE
+    version = 1
+    config_class = BoxConfig
+    unit = "object"
+    schema = records.PSEUDO
     writes = "pseudo"
-
-    def __init__(self, config: StageConfig, run: RunPaths) -> None:
-        self.run_paths = run
 
     def reads(self) -> tuple[str, ...]:
         return ("plan",)
 
-    def weights(self) -> Mapping[str, Path]:
-        return {}
-
-    def setup(self, device: str) -> None:
-        """Nothing to load."""
-
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         rows = [box_row(image["image_key"], item) for image in inputs["plan"].to_pylist() for item in image["objects"]]
         return records.table_from_rows(rows, records.PSEUDO)
-
-    def finish(self, paths: list[Path]) -> None:
-        """The export is a phase of its own here."""
 
 
 def box_row(key: str, item: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from pseudolabel.cli.main import main
-from pseudolabel.cli.options import config_from, config_options, load_run_file
+from pseudolabel.cli.options import load_run_file, options_of, values_from
 from pseudolabel.cli.run import apply_settings
-from pseudolabel.config import Config, option
+from pseudolabel.config import Config, option, parse_config
 from pseudolabel.errors import ConfigError, InputError
 
 
@@ -24,11 +24,12 @@ class Every(Config):
     limit: float | None = option(None, "a limit")
 
 
-@click.command("every")
-@config_options(Every)
-@click.option("--config", "config_file", type=click.Path(path_type=Path))
-def every(config_file: Path | None, **given: object) -> None:
-    click.echo(config_from(Every, "every", given, config_file).model_dump_json())
+def _print_config(config_file: Path | None, **given: object) -> None:
+    click.echo(parse_config(Every, values_from("every", given, config_file), where="every").model_dump_json())
+
+
+_CONFIG = click.Option(["--config", "config_file"], type=click.Path(path_type=Path))
+every = click.Command("every", params=[*options_of(Every), _CONFIG], callback=_print_config)
 
 
 def _run(*arguments: str, env: dict[str, str] | None = None) -> Every:

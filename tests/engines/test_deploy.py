@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import pseudolabel.pipelines.deploy
-from pseudolabel.cli.main import COMMANDS
+from pseudolabel.pipelines.graph import COMMANDS
 
 DEPLOY = Path(pseudolabel.pipelines.deploy.__file__).parent
 ROOT = Path(__file__).parents[2]

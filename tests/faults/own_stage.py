@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar, Literal
 
 import pyarrow as pa
 
@@ -24,7 +23,7 @@ from pseudolabel.errors import InputError, RejectError
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import PlanRequest, write_plan
-from pseudolabel.pipelines.stage import Resources, Shard, StageConfig
+from pseudolabel.pipelines.stage import Shard, Stage, StageConfig
 
 NAME = "own_stage:OwnStage"
 
@@ -37,23 +36,15 @@ class OwnConfig(StageConfig):
     sleep_s: float = option(0.0, "time that every shard takes", changes_result=False)
 
 
-class OwnStage:
-    name: ClassVar[str] = NAME
-    version: ClassVar[int] = 1
-    config_class: ClassVar[type[StageConfig]] = OwnConfig
-    resources: ClassVar[Resources] = Resources()
-    unit: ClassVar[Literal["image", "object"]] = "image"
-    schema: ClassVar[pa.Schema] = records.MANIFEST
+class OwnStage(Stage[OwnConfig]):
+    name = NAME
+    version = 1
+    config_class = OwnConfig
+    schema = records.MANIFEST
     writes = "own"
-
-    def __init__(self, config: OwnConfig, run: RunPaths) -> None:
-        self.config = config
 
     def reads(self) -> tuple[str, ...]:
         return ("plan",)
-
-    def weights(self) -> Mapping[str, Path]:
-        return {}
 
     def setup(self, device: str) -> None:
         if self.config.fault == "setup":

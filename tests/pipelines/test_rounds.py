@@ -53,7 +53,7 @@ def run_file(folder: Path, **changes: Any) -> dict[str, Any]:
         "run": str(folder / "run"),
         "shard": {"images": str(folder / "images"), "annotations": str(folder / "boxes.json"), "shards": 1},
         "train-teacher": TEACHER,
-        "infer-teacher": {"candidates": 2},
+        "infer-teacher": {"per_box": 2},
         "fuse": {"refine": "none"},
         "train-student": {**STUDENT, "validation": str(folder / "instances.json")},
         "evaluate": {"ground_truth": str(folder / "instances.json")},

@@ -14,14 +14,11 @@ from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
-from pseudolabel.pipelines.stages.fuse import FuseConfig, FuseStage
-from pseudolabel.pipelines.stages.infer_boundary import InferBoundaryConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_siseg import InferSisegConfig, categories_by_class
 from pseudolabel.pipelines.stages.shard import ShardConfig
 from pseudolabel.pipelines.trainers.siseg import TrainSisegConfig, labelled_images, train_siseg
 from pseudolabel.pipelines.work.job import ShardWorker, make_job
-from pseudolabel.segmenters.label_maps import decode_indices
 from pseudolabel.siseg.candidates import mask_box
 
 SMALL: dict[str, Any] = {
@@ -111,17 +108,6 @@ def test_without_boxes_candidates_stand_alone_under_the_segmenters_classes(train
     assert found
     assert {row["annotation_id"] for row in found} == {None}
     assert {row["category_id"] for row in found} <= set(range(1, 6))
-
-
-def test_boundaries_cover_every_image_and_fuse_walks_up_to_them(trained: RunPaths) -> None:
-    with pytest.raises(InputError, match=r"no table boundary.*infer-boundary"):
-        FuseStage(FuseConfig(refine="walk"), trained).reads()
-    rows = work(trained, "infer-boundary", InferBoundaryConfig())
-    assert {row["image_key"] for row in rows} == {row["image_key"] for row in _manifest(trained)}
-    assert {decode_indices(row["boundary"]).shape for row in rows} == {(24, 24)}  # every fourth of 96 pixels
-    plain, walked = (work(trained, "fuse", FuseConfig(refine=name)) for name in ("tight", "walk"))
-    assert {row["annotation_id"] for row in walked} == {row["annotation_id"] for row in plain}
-    assert [row["segmentation"] for row in walked] != [row["segmentation"] for row in plain]
 
 
 def test_truth_as_labels_equals_the_label_maps_of_the_same_scenes(tmp_path: Path) -> None:

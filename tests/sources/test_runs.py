@@ -88,7 +88,7 @@ def test_pseudo_labels_and_exports_are_those_of_the_folder(
     exported, expected = (json.loads((one.table("pseudo") / "instances.json").read_text()) for one in (run, plain))
     for part in ("images", "annotations"):
         assert sorted(exported[part], key=lambda row: row["id"]) == sorted(expected[part], key=lambda row: row["id"])
-    assert draw_pictures(run, PictureConfig(images=1, objects=4))[0].stat().st_size > 0
+    assert draw_pictures(run, PictureConfig(pictures=1, objects=4))[0].stat().st_size > 0
 
 
 def test_local_archives_give_the_folders_labels_too(scenes: Path, plain: RunPaths, tmp_path: Path) -> None:

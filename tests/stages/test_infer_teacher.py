@@ -50,7 +50,7 @@ def _table(run: RunPaths, **options: object) -> pa.Table:
 
 
 def test_every_box_has_as_many_candidates_as_were_asked_for(run: RunPaths) -> None:
-    rows = _table(run, candidates=3).to_pylist()
+    rows = _table(run, per_box=3).to_pylist()
     objects = {
         one["annotation_id"]: one
         for image in read_part(run.part("manifest", 0, 1)).to_pylist()
@@ -68,11 +68,11 @@ def test_every_box_has_as_many_candidates_as_were_asked_for(run: RunPaths) -> No
 
 def test_the_table_has_the_name_that_was_given(run: RunPaths) -> None:
     assert InferTeacherStage(InferTeacherConfig(name="second"), run).writes == "candidates/second"
-    assert set(_table(run, candidates=1, name="second")["source"].to_pylist()) == {"second"}
+    assert set(_table(run, per_box=1, name="second")["source"].to_pylist()) == {"second"}
 
 
 def test_the_same_shard_gives_the_same_bytes(run: RunPaths) -> None:
-    assert _table(run, candidates=2).equals(_table(run, candidates=2))
+    assert _table(run, per_box=2).equals(_table(run, per_box=2))
 
 
 class _Recorder:
@@ -101,7 +101,7 @@ def test_an_image_that_is_gone_is_a_reject_and_the_others_go_on(run: RunPaths) -
     plan = read_plan(run)
     manifest = read_part(run.part("manifest", 0, 1)).to_pylist()
     gone = dict(manifest[0], file_name="gone.jpg")
-    stage = InferTeacherStage(InferTeacherConfig(threads=1, candidates=1), run)
+    stage = InferTeacherStage(InferTeacherConfig(threads=1, per_box=1), run)
     stage.setup("cpu")
     inputs = {"manifest": pa.Table.from_pylist([gone, *manifest[1:]], read_part(run.part("manifest", 0, 1)).schema)}
     rows = stage.run(Shard(0, 1, Path(plan.images_root), plan.exif), inputs).to_pylist()
@@ -184,7 +184,7 @@ def detector(run: RunPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_detector_gives_every_box_several_masks(run: RunPaths, detector: Path) -> None:
-    rows = _table(run, weights=detector, candidates=3).to_pylist()
+    rows = _table(run, weights=detector, per_box=3).to_pylist()
     objects = [one for image in read_part(run.part("manifest", 0, 1)).to_pylist() for one in image["objects"]]
     assert sorted(row["annotation_id"] for row in rows) == sorted([one["annotation_id"] for one in objects] * 3)
     assert all(row["box_iou"] is not None and 0 < row["box_score"] < 1 for row in rows)

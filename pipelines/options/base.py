@@ -1,0 +1,23 @@
+"""Options that every stage has."""
+
+from pseudolabel.config import Config, option
+
+TABLE_NAME = r"^[a-z0-9][a-z0-9_-]*$"  # of a candidate table that a command line names
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+
+
+class StageConfig(Config):
+    """Options that every stage has; none of them can change a result."""
+
+    workers: int = option(
+        0, "worker processes; 0 = one per GPU, else one per core", changes_result=False, group="machine", ge=0
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", changes_result=False, group="machine", pattern=DEVICE)
+    max_reject_rate: float = option(
+        0.05,
+        "a shard of 20 or more units fails above this share of rejects",
+        changes_result=False,
+        group="machine",
+        ge=0,
+        le=1,
+    )

@@ -1,0 +1,19 @@
+"""Options of `infer-teacher`."""
+
+from pathlib import Path
+
+from pseudolabel.config import option
+from pseudolabel.pipelines.options.base import TABLE_NAME, StageConfig
+
+
+class InferTeacherConfig(StageConfig):
+    """Options of `infer-teacher`."""
+
+    weights: Path | None = option(
+        None, "trained weights: of a teacher or student; default: the run's teacher; student: its student", group="main"
+    )
+    name: str = option("teacher", "the table below candidates/ that is written", group="main", pattern=TABLE_NAME)
+    per_box: int = option(6, "masks per given box", group="main", ge=1, le=100)
+    threads: int = option(
+        0, "CPU threads: of one worker; 0 = torch's choice", changes_result=False, group="machine", ge=0
+    )

@@ -1,0 +1,76 @@
+"""Options of what is asked of a finished run or of a trained student."""
+
+from pathlib import Path
+from typing import Literal
+
+from pseudolabel.config import Config, option
+from pseudolabel.pipelines.options.base import DEVICE
+
+_TRUTH = "COCO file with true masks"
+
+
+class EvaluateConfig(Config):
+    """What is measured against what."""
+
+    ground_truth: Path = option(..., f"{_TRUTH}, under the ids of the boxes file", group="main")
+    predictions: Path | None = option(
+        None, "COCO file to measure; default: the run's pseudo/instances.json", group="main"
+    )
+    categories: list[str] = option([], "class names to measure; default: all", group="main")
+    min_area: int = option(0, "least area of a true mask, in pixels", group="main", ge=0)
+    min_mean_iou: float | None = option(None, "fail with exit code 5 below this mean IoU", group="main", ge=0, le=1)
+
+
+class CalibrateConfig(Config):
+    """What is learned from what."""
+
+    ground_truth: Path = option(..., f"{_TRUTH}, of some or all objects, under the ids of the boxes", group="main")
+    output: Path | None = option(
+        None, "where the calibration goes; default: calibration.json in the run folder", group="main"
+    )
+    target_precision: float | None = option(
+        None, "choose the score from which this share of masks is good", group="main", gt=0, le=1
+    )
+    at_iou: float = option(0.75, "what a good mask is", group="main", needs={"target_precision": ()}, gt=0, le=1)
+    seed: int = option(0, "random seed, of the bootstrap", ge=0)
+
+
+class PictureConfig(Config):
+    """What is drawn."""
+
+    pictures: int = option(4, "how many pictures: of whole images", group="main", ge=0, le=10_000)
+    objects: int = option(
+        36, "how many objects on the sheet, evenly over the ranks of score", group="main", ge=0, le=10_000
+    )
+    ground_truth: Path | None = option(None, f"{_TRUTH}, drawn as white outlines", group="main")
+
+
+class PredictConfig(Config):
+    """Options of `predict`."""
+
+    images: Path = option(..., "folder of images", group="main")
+    out: Path = option(..., "folder that takes results.json, images.json and pictures", group="main")
+    annotations: Path | None = option(
+        None, "what is known of the images: a COCO file that says which, and their ids; default: all, from 1"
+    )
+    ground_truth: Path | None = option(None, f"{_TRUTH}, to measure the AP against", group="main")
+    long_side: int | None = option(
+        None, "longer side in px at which images enter, shape kept; default: as in training", ge=16, le=8192
+    )
+    least_score: float = option(0.05, "lower scores are left out of results.json", group="main", ge=0, le=1)
+    pictures: int = option(8, "how many pictures: of images with what was found", group="main", ge=0)
+    exif: Literal["transpose", "ignore"] = option(
+        "transpose", "a rotation in the file: turn pictures as a viewer shows them, or take the stored pixels"
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", group="machine", pattern=DEVICE)
+    threads: int = option(0, "CPU threads: 0 = torch's choice", group="machine", ge=0)
+
+
+class ExportModelConfig(Config):
+    """Options of `export-model`."""
+
+    onnx: Path | None = option(None, "ONNX file to write", group="main")
+    torch_export: Path | None = option(None, ".pt2 file of torch.export to write", group="main")
+    image_px: int = option(
+        0, "side of the square input, a multiple of 32; 0 = as in training", group="main", ge=0, multiple_of=32
+    )
