@@ -54,7 +54,7 @@ TRAINERS: dict[str, Trainer] = {
         config="pseudolabel.pipelines.trainers.teacher:TrainTeacherConfig",
         function="pseudolabel.pipelines.trainers.teacher:train_teacher",
         model="teacher",
-        version=7,
+        version=8,
     ),
     "train-student": Trainer(
         config="pseudolabel.pipelines.trainers.student:TrainStudentConfig",
