@@ -29,6 +29,14 @@ def cxcywh_to_xywh(boxes_cxcywh: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray,
     return np.concatenate([boxes_cxcywh[..., :2] - boxes_cxcywh[..., 2:] / 2, boxes_cxcywh[..., 2:]], axis=-1)
 
 
+def clip_xyxy(boxes_xyxy: Float[np.ndarray, "*n 4"], size_hw: tuple[int, int]) -> Float[np.ndarray, "*n 4"]:
+    """The part of every box that lies on an image; a box beside it becomes one without area on its border."""
+    height, width = size_hw
+    limits = np.array([width, height, width, height], dtype=boxes_xyxy.dtype)
+    clipped: Float[np.ndarray, "*n 4"] = np.clip(boxes_xyxy, 0, limits)
+    return clipped
+
+
 def area_xyxy(boxes_xyxy: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n"]:
     """Areas in px; an inverted box has none."""
     sides = np.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0)
