@@ -182,7 +182,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_TRAINERS}.siseg:TrainSisegConfig",
         function=f"{_TRAINERS}.siseg:train_siseg",
         model="siseg",
-        version=1,
+        version=2,
     ),
     "infer-siseg": StageCommand(
         section="Advanced",
@@ -226,7 +226,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_TRAINERS}.teacher:TrainTeacherConfig",
         function=f"{_TRAINERS}.teacher:train_teacher",
         model="teacher",
-        version=7,
+        version=8,
     ),
     "infer-teacher": StageCommand(
         section="Masks",

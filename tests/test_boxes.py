@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from pseudolabel.boxes import check_xywh, clip_xywh, cxcywh_to_xywh, iou_matrix, xywh_to_xyxy, xyxy_to_xywh
+from pseudolabel.boxes import check_xywh, clip_xywh, clip_xyxy, cxcywh_to_xywh, iou_matrix, xywh_to_xyxy, xyxy_to_xywh
 from pseudolabel.errors import RejectError
 
 coordinate = st.floats(-50, 50, width=32)
@@ -20,6 +20,11 @@ def test_conversions_follow_the_names() -> None:
     assert xywh_to_xyxy(np.array([[2.0, 3.0, 10.0, 20.0]])).tolist() == [[2, 3, 12, 23]]
     assert xyxy_to_xywh(np.array([[2.0, 3.0, 12.0, 23.0]])).tolist() == [[2, 3, 10, 20]]
     assert cxcywh_to_xywh(np.array([7.0, 13.0, 10.0, 20.0])).tolist() == [2, 3, 10, 20]
+
+
+def test_clipping_many_boxes_keeps_the_part_on_the_image() -> None:
+    clipped = clip_xyxy(np.array([[-5.0, -5.0, 5.0, 5.0], [90.0, 40.0, 200.0, 60.0]]), (50, 100))
+    assert clipped.tolist() == [[0, 0, 5, 5], [90, 40, 100, 50]]
 
 
 @given(st.lists(box, min_size=1, max_size=6), st.lists(box, min_size=1, max_size=6))

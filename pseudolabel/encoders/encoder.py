@@ -34,7 +34,7 @@ class Encoder(nn.Module):
         self.normalise_by(body.mean, body.std)
         for module in self.modules():
             if isinstance(module, BATCH_NORMS):
-                module.requires_grad_(False)
+                module.requires_grad_(False).eval()  # at once: who asks it for its shapes must not touch statistics
 
     def normalise_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         """Take mean and standard deviation of RGB inputs in [0, 1]."""

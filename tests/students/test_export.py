@@ -131,5 +131,5 @@ def test_weights_with_another_config_are_refused(tmp_path):
     save_student(path, one.student, one.student.config, CATEGORIES, image_px=96, about={})
     config = path.with_suffix(".yaml")
     config.write_text(config.read_text().replace("model: condinst", "model: query"))
-    with pytest.raises(InputError, match="another model"):
+    with pytest.raises(InputError, match="another network"):
         load_student(path)

@@ -123,5 +123,5 @@ def test_a_saved_teacher_comes_back_and_says_the_same(tiny, tmp_path):
     assert [one.box_xyxy for one in before] == [one.box_xyxy for one in after]
     with pytest.raises(ConfigError, match="channels"):
         TEACHERS.load("boxseg")(path, about | {"model": {"channels": "many"}}, device="cpu", candidates=3)
-    with pytest.raises(InputError, match="another model"):
+    with pytest.raises(InputError, match="another network"):
         TEACHERS.load("boxseg")(path, about | {"categories": [{"id": 3, "name": "disc"}]}, device="cpu", candidates=3)

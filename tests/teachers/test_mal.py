@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pseudolabel.encoders.build import build_encoder
 from pseudolabel.losses.boxes import projection_loss
 from pseudolabel.masks import pixel_window, resample
 from pseudolabel.pipelines.demo.scenes import Scene, draw_scene
@@ -276,3 +277,11 @@ def test_candidates_cover_their_box_and_do_not_depend_on_the_company() -> None:
 def test_more_views_than_there_are_ways_to_look_are_not_invented() -> None:
     teacher = MalTeacher(build_network("tiny", "none", width=8), _config(width=8), device="cpu", views=99)
     assert teacher.views == MOST_VIEWS
+
+
+def test_a_pretrained_encoders_statistics_are_those_of_its_file() -> None:
+    before = build_encoder("test_resnet", "none").body.state_dict()
+    network = build_network("test_resnet", "none")
+    statistics = {name: value for name, value in network.encoder.body.state_dict().items() if "running" in name}
+    assert len(statistics) == 20
+    assert all(torch.equal(value, before[name]) for name, value in statistics.items())  # 0 and 1: nothing was seen
