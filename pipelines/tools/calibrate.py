@@ -27,10 +27,13 @@ def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
         InputError: there are no pseudo labels, or too few of them are in the ground truth.
         QualityGateError: no score reaches the wanted precision.
     """
+    from pseudolabel.formats.extras import own_ids
     from pseudolabel.fusion.calibration import fit_calibration
 
     parts = _pseudo_parts(run)
-    rows, ious = audited(parts, config.ground_truth)
+    num_shards = len(parts)
+    manifests = (read_part(run.part("manifest", shard, num_shards)) for shard in range(num_shards))
+    rows, ious = audited(parts, config.ground_truth, own_ids(manifests))
     calibration = fit_calibration(rows, ious, provenance=_provenance(run, parts, config), seed=config.seed)
     path = config.output or run.root / "calibration.json"
     write_text_atomically(path, calibration.to_json() + "\n")
@@ -40,8 +43,13 @@ def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
     return figures | {"threshold": _threshold(held_out, ious, config)}
 
 
-def audited(parts: Sequence[Path], ground_truth: Path) -> tuple[list[Row], Any]:
+def audited(parts: Sequence[Path], ground_truth: Path, own: Mapping[int, int]) -> tuple[list[Row], Any]:
     """The rows of pseudo labels whose object is in the ground truth, with their true mask IoU; crowds are no objects.
+
+    Args:
+        parts: of the pseudo table.
+        ground_truth: a COCO file with the ids of the run's source.
+        own: those ids by the run's own, where the run numbered its annotations; see `own_ids`.
 
     Raises:
         InputError: the ground truth cannot be read.
@@ -53,8 +61,9 @@ def audited(parts: Sequence[Path], ground_truth: Path) -> tuple[list[Row], Any]:
 
     truth = read_truth(read_json(ground_truth), where=str(ground_truth))
     true_masks = {one.annotation_id: one.mask for one in truth.objects if not one.is_crowd}
-    rows = [row for row in _labels(parts) if row["annotation_id"] in true_masks]
-    ious = [rle_iou(row["segmentation"], true_masks[row["annotation_id"]]) for row in rows]
+    known = ((row, true_masks.get(own.get(row["annotation_id"], row["annotation_id"]))) for row in _labels(parts))
+    pairs = [(row, mask) for row, mask in known if mask is not None]
+    rows, ious = [row for row, _ in pairs], [rle_iou(row["segmentation"], mask) for row, mask in pairs]
     return rows, np.array(ious, dtype=np.float64)
 
 

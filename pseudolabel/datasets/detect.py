@@ -54,6 +54,8 @@ def detect_format(annotations: Path | None, *, has_images_json: bool = False) ->
 
 def _first_bytes(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: cannot be read: neither a file nor a folder")
         with path.open("rb") as file:
             return file.read(4)
     except OSError as error:

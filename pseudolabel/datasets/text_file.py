@@ -77,6 +77,8 @@ def moved(line: int, column: int, text: str) -> tuple[int, int]:
 
 def _opened(path: Path) -> IO[bytes]:
     try:
+        if path.exists() and not path.is_file():  # a pipe would block
+            raise InputError(f"{path}: cannot be read: not a regular file")
         file = path.open("rb")
         head = file.read(4)
         file.seek(0)

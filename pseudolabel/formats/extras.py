@@ -1,11 +1,13 @@
 """What the source of a run says of images and objects beyond the manifest's columns, on its way into the output."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pseudolabel.datasets.own_ids import id_key, numbered
 
 Row = dict[str, Any]
 
@@ -30,6 +32,22 @@ def object_extras(manifest: pa.Table) -> dict[int, Row]:
     told = pc.is_valid(extras)
     pairs = zip(ids.filter(told).to_pylist(), extras.filter(told).to_pylist(), strict=True)
     return {number: json.loads(text) for number, text in pairs}
+
+
+def own_ids(manifests: Iterable[pa.Table]) -> dict[int, int]:
+    """The ids that annotations had in their source where a run numbered them anew, by those that they have now.
+
+    Empty where the run kept its source's ids, or where those were no whole numbers, each of one annotation.
+    """
+    known = {
+        number: extra["own_id"]
+        for one in manifests
+        for number, extra in object_extras(one).items()
+        if "own_id" in extra
+    }
+    keys = [id_key(value) for value in known.values()]
+    numbers = numbered(keys)
+    return dict(zip(known, numbers, strict=True)) if numbers else {}
 
 
 def with_image_extra(row: Row, extra: Mapping[str, Any]) -> Row:

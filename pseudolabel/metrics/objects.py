@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel import rle
-from pseudolabel.datasets.own_ids import Key, id_key, numbered
+from pseudolabel.datasets.own_ids import id_key, numbered, with_whole_ids
 from pseudolabel.datasets.text_file import read_text
 from pseudolabel.errors import InputError, RejectError
 
@@ -56,7 +56,7 @@ class Truth:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a COCO file, plain or gzipped, with or without a byte order mark.
+    """The content of a COCO file, plain or gzipped, with or without a byte order mark; its ids as whole numbers.
 
     Raises:
         InputError: it is missing, no JSON, or no object with images and annotations.
@@ -69,13 +69,11 @@ def read_json(path: Path) -> dict[str, Any]:
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
         raise InputError(f"{path}: expected a COCO file, an object with lists 'images' and 'annotations'")
-    return content
+    return with_whole_ids(content)
 
 
 def read_truth(content: Mapping[str, Any], *, where: str) -> Truth:
     """The ground truth of a COCO file; annotations without a mask, or with a damaged one, are left out and counted.
-
-    Ids that are texts count as the reader of boxes has them, so that those of a run made from such a file meet these.
 
     Raises:
         InputError: an annotation or image lacks a field.
@@ -83,21 +81,14 @@ def read_truth(content: Mapping[str, Any], *, where: str) -> Truth:
     sizes_hw = _sizes(content, where)
     left_out: Counter[str] = Counter()
     objects = []
-    image_ids, category_ids = _numbers(content["images"]), _numbers(content.get("categories", []))
-    annotation_ids = _own_numbers(content["annotations"])
-    for place, row in enumerate(content["annotations"]):
+    for row in content["annotations"]:
         try:
-            ids = {
-                "id": place + 1 if annotation_ids is None else annotation_ids[place],
-                "image_id": image_ids.get(id_key(row["image_id"])),
-                "category_id": category_ids.get(id_key(row["category_id"]), row["category_id"]),
-            }
-            objects.append(_true_object({**row, **ids}, sizes_hw))
+            objects.append(_true_object(row, sizes_hw))
         except RejectError as error:
             left_out[error.detail] += 1
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{where}, annotation {_id_of(row)}: bad or missing field {error}") from None
-    names = {category_ids[id_key(row["id"])]: row["name"] for row in content.get("categories", [])}
+    names = {row["id"]: row["name"] for row in content.get("categories", [])}
     return Truth(tuple(objects), sizes_hw, names, dict(left_out))
 
 
@@ -121,8 +112,7 @@ def read_predictions(content: Mapping[str, Any], truth: Truth, *, where: str) ->
 
 def _sizes(content: Mapping[str, Any], where: str) -> dict[int, tuple[int, int]]:
     try:
-        ids = _numbers(content["images"])
-        return {ids[id_key(row["id"])]: (int(row["height"]), int(row["width"])) for row in content["images"]}
+        return {int(row["id"]): (int(row["height"]), int(row["width"])) for row in content["images"]}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{where}: an image has a bad field or lacks one: {error}") from None
 
@@ -160,13 +150,6 @@ def _prediction(row: Mapping[str, Any], truth: Truth) -> Prediction:
     source = row.get("attributes", {}).get("source_bbox")
     box = _box(source.split(",")) if source else None
     return Prediction(int(row["id"]), int(row["image_id"]), int(row["category_id"]), mask, score, box)
-
-
-def _numbers(rows: Any) -> dict[Key | None, int]:
-    """The id of every record by its key: its own, or from 1 where some are texts."""
-    keys = [id_key(row["id"]) for row in rows]
-    own = all(type(key) is int for key in keys)
-    return {key: key if own and type(key) is int else place for place, key in enumerate(keys, 1)}
 
 
 def _own_numbers(rows: Any) -> list[int] | None:

@@ -10,9 +10,9 @@ import pytest
 from PIL import ExifTags, Image
 
 from pseudolabel.errors import InputError
+from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import load_plan_shard
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.shard import ShardConfig, ShardStage
 
@@ -99,7 +99,7 @@ def test_what_people_have_is_read_or_refused_with_the_way_out(case: Case, tmp_pa
     plan = make_plan(run, config)
     stage = ShardStage(ShardConfig(), run)
     place = Shard(0, 1, plan.images_root, *astuple(plan.pixel_rule))
-    rows = stage.run(place, {"plan": load_plan_shard(run, 0, 1)}).to_pylist()
+    rows = stage.run(place, {"plan": read_part(run.part("plan", 0, 1))}).to_pylist()
     ok = [row for row in rows if row["status"] == "ok"]
     assert (len(ok), sum(len(row["objects"]) for row in ok)) == (case.n_images, case.n_boxes)
     assert Counter(row["reason"] for row in rows if row["status"] == "rejected") == case.rejected

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.formats.coco import write_coco
+from pseudolabel.formats.extras import own_ids
 
 from .tables import HEADER, image, label, ring, tables
 
@@ -41,3 +42,19 @@ def test_without_extras_nothing_is_added(tmp_path: Path) -> None:
     found, one = written(tmp_path, None, None)
     assert set(found) == {"id", "file_name", "width", "height"}
     assert not any(name.startswith("own_") for name in one["attributes"])
+
+
+def test_own_ids_are_told_only_where_all_were_whole_numbers_of_one_annotation_each() -> None:
+    def manifest(*own: Any) -> Any:
+        cells = [
+            {"annotation_id": number, "category_id": 1, "bbox_xywh": [0.0, 0, 1, 1], "iscrowd": False, "extra": extra}
+            for number, one in enumerate(own, 1)
+            for extra in [None if one is None else json.dumps({"own_id": one})]
+        ]
+        return tables([image("a.jpg", 7, (30, 40), objects=cells)], [])[0]
+
+    assert own_ids([manifest(0, 5)]) == {1: 0, 2: 5}
+    assert own_ids([manifest(0, "7")]) == {1: 0, 2: 7}
+    assert own_ids([manifest(3, 3)]) == {}
+    assert own_ids([manifest("a", "b")]) == {}
+    assert own_ids([manifest(None, None)]) == {}
