@@ -1,12 +1,14 @@
-"""How far a long piece of work is: a bar on a terminal or in a notebook, else a line at once and every 30 seconds."""
+"""How far a long piece of work is: a bar on a terminal or in a notebook, else a line every 30 seconds."""
 
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+T = TypeVar("T")
 HEARTBEAT_S = 30.0
 
 
@@ -19,11 +21,14 @@ class Progress:
         unit: one of them.
         done: how many an earlier, stopped attempt has done.
         shown: False in all processes of a training but the first.
+        at_once: whether a log gets a line at the first one, not only after 30 seconds.
     """
 
-    def __init__(self, name: str, total: int, *, unit: str, done: int = 0, shown: bool = True) -> None:
+    def __init__(
+        self, name: str, total: int, *, unit: str, done: int = 0, shown: bool = True, at_once: bool = False
+    ) -> None:
         self._name, self._total, self._unit, self._done = name, total, unit, done
-        self._at_start, self._shown = done, shown and done < total
+        self._at_start, self._shown, self._at_once = done, shown and done < total, at_once
         self._note, self._started = "", time.monotonic()
         self._bar: tqdm[Any] | None = None
         self._ended, self._beats = threading.Event(), threading.Thread(target=self._beat, daemon=True)
@@ -50,12 +55,12 @@ class Progress:
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """So many more are done; fewer, where some have to be done again. `note` is shown beside the count."""
-        first = self._done == self._at_start
+        says = self._shown and self._at_once and self._done == self._at_start
         self._done, self._note = self._done + count, note
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
-        elif first and self._shown:
+        elif says:
             self._say()
 
     def line(self) -> str:
@@ -73,6 +78,14 @@ class Progress:
 
     def _say(self) -> None:
         print(self.line(), file=sys.stderr, flush=True)
+
+
+def tracked(items: Sequence[T], name: str, *, unit: str) -> Iterator[T]:
+    """The items one by one, their progress on stderr."""
+    with Progress(name, len(items), unit=unit) as progress:
+        for item in items:
+            yield item
+            progress.advance()
 
 
 def has_screen() -> bool:

@@ -1,6 +1,5 @@
-"""How a method is trained, and the learning rate that follows from it; known without torch."""
+"""Options of the loop; imports no torch."""
 
-import math
 from typing import Literal
 
 from pseudolabel.config import Config, option
@@ -25,18 +24,3 @@ class FitConfig(Config):
     checkpoint_every: int = option(200, "steps between two checkpoints to go on from", ge=1)
     log_every: int = option(20, "steps between two lines of the log", ge=1)
     workers: int = option(0, "processes that load samples", ge=0)
-    name: str = option("training", "what the progress on stderr is called", changes_result=False)
-
-
-def learning_rate_factor(step: int, *, steps: int, warmup: float, schedule: str = "cosine") -> float:
-    """Share of the peak learning rate: a linear rise over the first `warmup` of the steps, then the fall.
-
-    Half a cosine to 0, or `step`: a tenth from two thirds of the steps on and a hundredth from eight ninths on, as the
-    1x schedule of detectors has it.
-    """
-    rise = warmup * steps
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    if schedule == "step":
-        return 0.1 ** ((3 * step >= 2 * steps) + (9 * step >= 8 * steps))
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from pseudolabel.errors import MachineError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_IN_USE = "in-use"
 
 
 @contextmanager
@@ -25,18 +26,31 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         MachineError: the disk is full, or the folder cannot be written; what `path` was before it still is.
     """
     temporary = path.parent / temporary_name(path.name)
+    with disk_faults_explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_faults_explained(path: Path) -> Iterator[None]:
+    """What the disk does not do as a MachineError; torch hides the disk's error behind a RuntimeError of its own."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _fsync_folder(path.parent)
+        yield
     except (OSError, RuntimeError) as error:
-        raise _explained(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        standing = next(parent for parent in path.absolute().parents if parent.exists())
+        space = f"; {shutil.disk_usage(standing).free} bytes free" if cause.errno in _DISK_FULL else ""
+        raise MachineError(f"{path.parent}: {path.name} cannot be written ({cause.strerror}{space})") from error
 
 
 def temporary_name(name: str) -> str:
@@ -58,15 +72,21 @@ def sweep_temporaries(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _explained(error: OSError | RuntimeError, path: Path) -> Exception:
-    """The disk's fault as the machine's; torch hides it behind a RuntimeError. Any other error is itself."""
-    cause = error if isinstance(error, OSError) else error.__context__
-    if not isinstance(cause, OSError):
-        return error
-    if cause.errno in _DISK_FULL:
-        free = shutil.disk_usage(path.parent).free
-        return MachineError(f"{path.parent}: no space left for {path.name} ({cause.strerror}; {free} bytes free)")
-    return MachineError(f"{path.parent}: {path.name} cannot be written ({cause.strerror})")
+def mark_in_use(folder: Path) -> Path:
+    """A file that says, as long as this process lives, that it works in this folder; to be removed afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / temporary_name(_IN_USE)
+    mark.touch()
+    return mark
+
+
+def sweep_abandoned(folders: Path, pattern: str) -> None:
+    """Remove the files of this pattern from all folders in which no living process works."""
+    for folder in [path for path in folders.glob("*") if path.is_dir()]:
+        sweep_temporaries(folder)
+        if not any(folder.glob(f".{_IN_USE}.*.tmp")):
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def _fsync_folder(path: Path) -> None:

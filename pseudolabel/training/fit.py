@@ -12,7 +12,7 @@ from typing import Any
 
 from pseudolabel.errors import SignalStopError
 from pseudolabel.progress import Progress
-from pseudolabel.training.config import FitConfig, learning_rate_factor
+from pseudolabel.training.config import FitConfig
 from pseudolabel.training.denormals import without_denormals
 from pseudolabel.training.log import TrainingLog
 from pseudolabel.training.method import Method
@@ -21,16 +21,25 @@ from pseudolabel.training.processes import check_processes, is_first_process, re
 from pseudolabel.training.step import Training, without_chatter
 from pseudolabel.training.stop import StopRequest
 
-__all__ = ["FitConfig", "fit", "learning_rate_factor"]
+__all__ = ["FitConfig", "fit"]
 
 
-def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, folder: Path, config: FitConfig) -> int:
+def fit(
+    method: Method,
+    load: Callable[[Sequence[int]], Any],
+    samples: int,
+    folder: Path,
+    config: FitConfig,
+    *,
+    name: str = "training",
+) -> int:
     """Train in place, from the folder's last checkpoint where there is one; the step at which it began.
 
     Args:
         load: the batch of these sample numbers.
         samples: how many there are.
         folder: takes checkpoints, `metrics.csv` and TensorBoard's files; one training, one folder.
+        name: what the progress on stderr is called, such as `train-teacher, round 2 of 3`.
 
     Raises:
         NonFiniteLossError: names the images of the step.
@@ -48,7 +57,7 @@ def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, fold
         last = first if method.finished() else config.steps
         loader = step_loader(StepBatches(training.order(samples), load), first, last, workers=config.workers)
         alone = training.is_first_process
-        progress = Progress(config.name, last, unit="step", done=first, shown=alone)
+        progress = Progress(name, last, unit="step", done=first, shown=alone, at_once=True)
         with StopRequest() as stop, TrainingLog(folder, first, writes=alone) as log, progress:
             batches = iter(loader)  # its processes note signals, too, and leave the end to this one
             for step in range(first, last):

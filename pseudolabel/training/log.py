@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from pseudolabel.training.files import atomic_file
+from pseudolabel.training.files import atomic_file, disk_faults_explained
 
 
 class TrainingLog:
@@ -25,36 +25,34 @@ class TrainingLog:
         self._path, self._names = folder / "metrics.csv", ["step"]
         self._board: SummaryWriter | None = None
         if writes:
-            self._go_on(folder, first)
+            with disk_faults_explained(self._path):
+                self._go_on(folder, first)
 
     def __enter__(self) -> "TrainingLog":
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._board is not None:
-            self._board.close()
+            with disk_faults_explained(self._path):
+                self._board.close()
 
     def add(self, step: int, losses: Mapping[str, float]) -> None:
         """A row of losses by name; a name that was not there before becomes a column."""
         if self._board is None:
             return
-        for name, value in losses.items():
-            self._board.add_scalar(name, value, step)
-        row = {"step": step, **losses}
-        if new := [name for name in row if name not in self._names]:
-            self._names += new
-        if new or not self._path.exists():
-            self._write([*self._rows(), row])
-            return
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._names).writerow(row)
+        with disk_faults_explained(self._path):
+            for name, value in losses.items():
+                self._board.add_scalar(name, value, step)
+            self._add_row({"step": step, **losses})
 
     def add_pictures(self, step: int, pictures: Callable[[], Mapping[str, UInt8[Tensor, "3 H W"]]]) -> None:
         """Pictures by name, for TensorBoard; made only where they are written."""
         if self._board is None:
             return
-        for name, picture in pictures().items():
-            self._board.add_image(name, picture, step)
+        shown = pictures()
+        with disk_faults_explained(self._path):
+            for name, picture in shown.items():
+                self._board.add_image(name, picture, step)
 
     def _go_on(self, folder: Path, first: int) -> None:
         rows = self._rows()
@@ -63,6 +61,15 @@ class TrainingLog:
         if len(kept) < len(rows):
             self._write(kept)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
+
+    def _add_row(self, row: Mapping[str, Any]) -> None:
+        new = [name for name in row if name not in self._names]
+        if new or not self._path.exists():
+            self._names += new
+            self._write([*self._rows(), row])
+            return
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._names).writerow(row)
 
     def _rows(self) -> list[dict[str, Any]]:
         if not self._path.exists():

@@ -12,12 +12,13 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from pseudolabel.errors import MachineError
-from pseudolabel.training.config import FitConfig, learning_rate_factor
+from pseudolabel.training.config import FitConfig
 from pseudolabel.training.guard import check_gradients, check_losses
 from pseudolabel.training.method import Method
 from pseudolabel.training.order import BatchOrder
 from pseudolabel.training.processes import largest_of_all, mean_of_all
 from pseudolabel.training.resume import Checkpoints
+from pseudolabel.training.schedule import learning_rate_factor
 
 
 class Training:
@@ -70,13 +71,13 @@ class Training:
         self._optimizer.zero_grad()
         fabric.backward(total := terms.sum())
         norm = fabric.clip_gradients(self._losses, self._optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-        *values, length = torch.stack([*terms.detach(), total.detach(), norm]).tolist()  # waits for a GPU once
-        seen = dict(zip([*losses, "loss"], values, strict=True))
+        *values, loss, length = torch.stack([*terms.detach(), total.detach(), norm]).tolist()  # waits for a GPU once
+        seen = dict(zip(losses, values, strict=True))
         check_losses(seen, step=step, images=images)
         check_gradients(self._method, length, step=step, images=images)
         self._optimizer.step()
         self._method.after_step(step)
-        return seen
+        return {**seen, "loss": loss}
 
     def mean(self, losses: Mapping[str, float]) -> dict[str, float]:
         """The means of all processes' losses."""
