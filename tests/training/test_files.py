@@ -29,9 +29,14 @@ def test_a_model_can_be_read_by_whom_the_umask_allows(tmp_path: Path, umask: int
 def test_a_file_whose_writing_failed_is_what_it_was_before(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")
-    with pytest.raises(KeyError), atomic_file(path) as file:
-        file.write(b"half")
-        raise KeyError
+
+    def write_half() -> None:
+        with atomic_file(path) as file:
+            file.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_half()
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
     assert path.read_text() == "old"
 

@@ -1,4 +1,4 @@
-"""Checkpoints to go on from: damaged ones are noticed whatever the damage, and neither a kill nor a full disk costs one."""
+"""Checkpoints to go on from: damage is noticed wherever it is, and neither a kill nor a full disk costs one."""
 
 import logging
 import os
@@ -193,13 +193,14 @@ def _die_at(counted: list[int], call: int, real: Callable[..., Any]) -> Callable
 def test_a_kill_in_the_middle_of_saving_costs_nothing(tmp_path: Path, what: str, call: int) -> None:
     """Bytes are written many times; files and folders are brought to disk four times, two for each file."""
     saved(tmp_path, 5)
+    network, optimizer = trained(10)
 
     def work() -> None:
         if what == "write":
             resume._HashedFile.write = _die_at([0], call, resume._HashedFile.write)  # type: ignore[method-assign]
         else:
             files.os.fsync = _die_at([0], call, os.fsync)  # type: ignore[attr-defined]
-        saved(tmp_path, 10)
+        Checkpoints(tmp_path).save(10, network, optimizer)
 
     lives = what == "fsync" and call == 5
     assert _forked(work) == (0 if lives else -signal.SIGKILL)
