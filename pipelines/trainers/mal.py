@@ -17,7 +17,7 @@ from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.trainers.mal_rounds import VIEWS, BoxedImage, Targets
 from pseudolabel.pipelines.trainers.teacher import TrainTeacherConfig
 from pseudolabel.progress import tracked
-from pseudolabel.training.files import mark_in_use, sweep_abandoned
+from pseudolabel.training.leftovers import mark_in_use, sweep_abandoned
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from pseudolabel.training.files import atomic_file, disk_faults_explained
+from pseudolabel.files import atomic_file, machine_faults_named
 
 
 class TrainingLog:
@@ -25,7 +25,7 @@ class TrainingLog:
         self._path, self._names = folder / "metrics.csv", ["step"]
         self._board: SummaryWriter | None = None
         if writes:
-            with disk_faults_explained(self._path):
+            with machine_faults_named(self._path):
                 self._go_on(folder, first)
 
     def __enter__(self) -> "TrainingLog":
@@ -33,14 +33,14 @@ class TrainingLog:
 
     def __exit__(self, *_: object) -> None:
         if self._board is not None:
-            with disk_faults_explained(self._path):
+            with machine_faults_named(self._path):
                 self._board.close()
 
     def add(self, step: int, losses: Mapping[str, float]) -> None:
         """A row of losses by name; a name that was not there before becomes a column."""
         if self._board is None:
             return
-        with disk_faults_explained(self._path):
+        with machine_faults_named(self._path):
             for name, value in losses.items():
                 self._board.add_scalar(name, value, step)
             self._add_row({"step": step, **losses})
@@ -50,7 +50,7 @@ class TrainingLog:
         if self._board is None:
             return
         shown = pictures()
-        with disk_faults_explained(self._path):
+        with machine_faults_named(self._path):
             for name, picture in shown.items():
                 self._board.add_image(name, picture, step)
 

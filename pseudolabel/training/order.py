@@ -1,6 +1,7 @@
 """Which samples a step trains on: a function of the seed and the step alone, so that a resumed run goes on exactly."""
 
 import functools
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from pseudolabel.training.stop import STOP_SIGNALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,13 @@ def step_loader(batches: StepBatches, first: int, last: int, *, workers: int = 0
         batch_size=None,
         sampler=range(first, last),
         num_workers=workers,
-        persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals_to_the_first,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _leave_signals_to_the_first(worker: int) -> None:
+    """A signal to the whole group must not kill those that the training needs to end its step; they end with it."""
+    del worker
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.errors import InputError
-from pseudolabel.training.files import atomic_file, sweep_temporaries
+from pseudolabel.files import atomic_file, sweep_temporaries
 from pseudolabel.training.guard import NonFiniteLossError
 
 KEPT = 2
@@ -138,6 +138,8 @@ def _read(path: Path, step: int) -> dict[str, Any]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # the bytes are those that were written, so that it is another program's file
         raise DamagedCheckpointError(f"{path}: no checkpoint ({str(error).splitlines()[0][:160]})") from None
     kinds = {"step": int, "method": Mapping, "optimizer": Mapping}

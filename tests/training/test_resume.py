@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from pseudolabel import files
 from pseudolabel.errors import InputError, MachineError
-from pseudolabel.training import files, resume
+from pseudolabel.training import resume
 from pseudolabel.training.guard import NonFiniteLossError
 from pseudolabel.training.resume import Checkpoints
 

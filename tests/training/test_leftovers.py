@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from pseudolabel.files import atomic_file, sweep_temporaries
 from pseudolabel.training.checkpoint import save_model
-from pseudolabel.training.files import atomic_file, mark_in_use, sweep_abandoned, sweep_temporaries
+from pseudolabel.training.leftovers import mark_in_use, sweep_abandoned
 
 
 @pytest.mark.parametrize(
