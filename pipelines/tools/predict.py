@@ -10,6 +10,7 @@ from pseudolabel.files import atomic_path, write_text_atomically
 from pseudolabel.pipelines.options.tools import PredictConfig
 from pseudolabel.pipelines.work.device import resolve_device
 from pseudolabel.pixel_rule import PixelRule
+from pseudolabel.progress import tracked
 
 if TYPE_CHECKING:
     from pseudolabel.students.base import Instances
@@ -25,7 +26,6 @@ def predict(weights: Path, config: PredictConfig) -> dict[str, Any]:
         InputError: no image, or the weights or a COCO file are damaged.
     """
     import torch
-    from tqdm import tqdm
 
     from pseudolabel.students.pictures import coco_rows
     from pseudolabel.students.save import load_student
@@ -38,7 +38,7 @@ def predict(weights: Path, config: PredictConfig) -> dict[str, Any]:
         raise InputError(f"{config.images}: no images to predict on")
     rows: list[dict[str, Any]] = []
     drawn = set(_drawn(len(images), config.pictures))
-    for place, image in enumerate(tqdm(images, desc="predict", unit="image", leave=False, disable=None)):
+    for place, image in enumerate(tracked(images, "predict", unit="image")):
         found = _predicted(trained, image, config)
         if found is None:
             continue

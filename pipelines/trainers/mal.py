@@ -16,6 +16,8 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.trainers.mal_rounds import VIEWS, BoxedImage, Targets
 from pseudolabel.pipelines.trainers.teacher import TrainTeacherConfig
+from pseudolabel.progress import tracked
+from pseudolabel.training.leftovers import mark_in_use, sweep_abandoned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,6 +147,8 @@ class Canvases:
         self._names = [image.file_name for image in images for _ in image.boxes_xyxy]
         self.targets: Targets | None = None  # what an earlier round found
         self._path = folder / f"canvases-{side_px}.u8"
+        self._mark = mark_in_use(folder)
+        sweep_abandoned(folder.parent, "canvases-*.u8")
         self._pixels = self._mapped(plan, images, side_px)
 
     def __len__(self) -> int:
@@ -171,6 +175,7 @@ class Canvases:
         from pseudolabel.training.processes import is_first_process, wait_for_all
 
         del self._pixels
+        self._mark.unlink(missing_ok=True)
         wait_for_all()
         if is_first_process():
             self._path.unlink(missing_ok=True)
@@ -201,12 +206,11 @@ def _is_there(path: Path, size_bytes: int) -> bool:
 
 def _fill(file: "np.ndarray", plan: Plan, images: Sequence[BoxedImage], side_px: int) -> None:
     import torch
-    from tqdm import tqdm
 
     from pseudolabel.teachers.mal.crops import cut_canvases
 
     place = 0
-    for image in tqdm(images, desc="cut crops", unit="image", leave=False, disable=None):
+    for image in tracked(images, "train-teacher: crops", unit="image"):
         pixels = load_pixels(plan, image.file_name)
         boxes = torch.tensor(image.boxes_xyxy)
         file[place : place + len(boxes)] = cut_canvases(pixels, boxes, side_px).numpy()

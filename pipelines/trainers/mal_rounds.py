@@ -12,6 +12,7 @@ from pseudolabel.files import atomic_path
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan
+from pseudolabel.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,30 +92,28 @@ def _labels(
     guides: Sequence[str],
 ) -> "Iterator[tuple[np.ndarray, float]]":
     import numpy as np
-    from tqdm import tqdm
 
     from pseudolabel.pipelines.trainers.mal import load_pixels
     from pseudolabel.teachers.base import TeacherInput
 
     others = _Guides(run, plan, guides)
     settings = _settings(len(guides) + (teacher is not None))
-    shown = tqdm(total=len(images), desc="label for the next round", unit="image", leave=False, disable=None)
-    for first in range(0, len(images), _IMAGES_AT_ONCE):
-        some = images[first : first + _IMAGES_AT_ONCE]
-        asked = [
-            TeacherInput(
-                load_pixels(plan, image.file_name),
-                np.array(image.boxes_xyxy, dtype=np.float32),
-                category_ids=np.array(image.category_ids),
-            )
-            for image in some
-        ]
-        found = [[] for _ in some] if teacher is None else teacher.predict(asked)
-        for image, one, own in zip(some, asked, found, strict=True):
-            candidates = [_bound(candidate, image) for candidate in own] + others.of(image)
-            yield from _image_labels(image, one.pixels, candidates, settings)
-        shown.update(len(some))
-    shown.close()
+    with Progress("train-teacher: labels of the next round", len(images), unit="image") as progress:
+        for first in range(0, len(images), _IMAGES_AT_ONCE):
+            some = images[first : first + _IMAGES_AT_ONCE]
+            asked = [
+                TeacherInput(
+                    load_pixels(plan, image.file_name),
+                    np.array(image.boxes_xyxy, dtype=np.float32),
+                    category_ids=np.array(image.category_ids),
+                )
+                for image in some
+            ]
+            found = [[] for _ in some] if teacher is None else teacher.predict(asked)
+            for image, one, own in zip(some, asked, found, strict=True):
+                candidates = [_bound(candidate, image) for candidate in own] + others.of(image)
+                yield from _image_labels(image, one.pixels, candidates, settings)
+            progress.advance(len(some))
 
 
 def _image_labels(

@@ -18,6 +18,7 @@ from pseudolabel.config import Config, option
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.masks import PixelMask, pixel_window
 from pseudolabel.metrics.objects import read_json
+from pseudolabel.progress import tracked
 
 Role = Literal["mask", "box", "ignored"]
 Row = Mapping[str, Any]
@@ -88,7 +89,8 @@ def labels_from_rows(
         if row["status"] == "ok":
             objects[row["image_key"]].append(row)
     images = []
-    for number, row in enumerate(sorted(_usable(manifest), key=lambda row: str(row["image_key"])), start=1):
+    usable = sorted(_usable(manifest), key=lambda row: str(row["image_key"]))
+    for number, row in enumerate(tracked(usable, "labels", unit="image"), start=1):
         size_hw = (row["height"], row["width"])
         name = f"image {row['file_name']}"
         found = [_from_pseudo(one, size_hw, places, config, name) for one in objects[row["image_key"]]]
@@ -116,7 +118,7 @@ def _from_content(content: Row, config: LabelConfig, where: str) -> LabelSet:
     for row in content["annotations"]:
         objects[row["image_id"]].append(row)
     images = []
-    for row in sorted(content["images"], key=lambda row: int(row["id"])):
+    for row in tracked(sorted(content["images"], key=lambda row: int(row["id"])), "labels", unit="image"):
         size_hw = (int(row["height"]), int(row["width"]))
         name = f"{where}, image {row['file_name']}"
         rows = [_as_pseudo(one, size_hw, name) for one in objects[row["id"]]]

@@ -1,11 +1,16 @@
 """Which samples a step trains on: a function of the seed and the step alone, so that a resumed run goes on exactly."""
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pseudolabel.training.stop import STOP_SIGNALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +34,15 @@ class BatchOrder:
     def batch(self, step: int) -> list[int]:
         """Indices of the samples of this process at a step."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(self.samples, generator=generator).tolist()
+        order = _shuffled(self.samples, self.seed * 1_000_003 + epoch)
         first = (position * self.world_size + self.rank) * self.batch_size
-        return [order[(first + offset) % self.samples] for offset in range(self.batch_size)]
+        return order[torch.arange(first, first + self.batch_size) % self.samples].tolist()
+
+
+@functools.lru_cache(maxsize=2)
+def _shuffled(samples: int, seed: int) -> Tensor:
+    """The order of one epoch; a million numbers take longer to shuffle than a step of a small network."""
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
 
 
 class StepBatches(Dataset[Any]):
@@ -45,27 +55,20 @@ class StepBatches(Dataset[Any]):
         return self.load(self.order.batch(step))
 
 
-class RemainingSteps(Sampler[int]):
-    """The steps that are still to be done, in their order."""
-
-    def __init__(self, first: int, last: int) -> None:
-        self.first, self.last = first, last
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self.last))
-
-    def __len__(self) -> int:
-        """Of the whole training: Lightning compares it with a counter that a checkpoint carries on."""
-        return self.last
-
-
 def step_loader(batches: StepBatches, first: int, last: int, *, workers: int = 0) -> DataLoader[Any]:
     """A loader whose items are the batches of steps `first` to `last` - 1."""
     return DataLoader(
         batches,
         batch_size=None,
-        sampler=RemainingSteps(first, last),
+        sampler=range(first, last),
         num_workers=workers,
-        persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals_to_the_first,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _leave_signals_to_the_first(worker: int) -> None:
+    """A signal to the whole group must not kill those that the training needs to end its step; they end with it."""
+    del worker
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -36,11 +36,13 @@ def part() -> None:
         distributed.destroy_process_group()
 
 
-def largest_of_all(number: int, device: torch.device) -> int:
-    """The largest of the numbers that the processes bring."""
-    value = torch.tensor(number, device=device)
-    distributed.all_reduce(value, op=distributed.ReduceOp.MAX)
-    return int(value)
+def largest_of_all(numbers: Sequence[int], device: torch.device) -> list[int]:
+    """The largest of the numbers that the processes bring, place by place."""
+    if number_of_processes() == 1:
+        return list(numbers)
+    values = torch.tensor(numbers, device=device)
+    distributed.all_reduce(values, op=distributed.ReduceOp.MAX)
+    return [int(value) for value in values]
 
 
 def mean_of_all(values: Tensor) -> Tensor:
@@ -127,7 +129,7 @@ def requeue_slurm_job() -> None:
 
 
 def _rank_by_environment() -> int:
-    """torchrun's rank, the one that Lightning gives the processes that it starts, or that of a task of `srun`."""
+    """torchrun's rank, the one that Fabric gives the processes that it starts, or that of a task of `srun`."""
     environment = os.environ
     if "RANK" in environment:
         return int(environment["RANK"])

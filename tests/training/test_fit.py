@@ -2,8 +2,11 @@
 
 import csv
 import importlib.util
+import json
 import math
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -13,16 +16,37 @@ from typing import Any
 import pytest
 import torch
 
-from pseudolabel.training.fit import FitConfig, fit, learning_rate_factor
+from pseudolabel.errors import MachineError
+from pseudolabel.training.fit import FitConfig, fit
 from pseudolabel.training.guard import NonFiniteLossError, named
+from pseudolabel.training.log import TrainingLog
+from pseudolabel.training.schedule import learning_rate_factor
+from pseudolabel.training.stop import STOP_SIGNALS, StopRequest
 
 _TOY = Path(__file__).with_name("toy.py")
 
 
-def _program(*arguments: object) -> subprocess.CompletedProcess[str]:
+KILL, STOP, BREAK = (f"{int(number)}" for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
+STORIES = {
+    "undisturbed": [[]],
+    "killed": [[KILL, "17"], []],
+    "killed late": [[KILL, "27"], []],
+    "stopped": [[STOP, "17"], []],
+    "broken off": [[BREAK, "17"], []],
+    "without TMPDIR": [[KILL, "17"], []],
+}
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[tuple[int, list[str]]]]]:
+    """How each attempt at each training ended and what it printed; all of them in forks of one program."""
+    folder = tmp_path_factory.mktemp("stories")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(_TOY), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    command = [sys.executable, str(_TOY.with_name("attempts.py")), str(folder)]
+    done = subprocess.run(command, input=json.dumps(STORIES), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    return folder, {name: [(code, text.split()) for code, text in attempts] for name, attempts in told.items()}
 
 
 def _toy() -> Any:
@@ -34,39 +58,83 @@ def _toy() -> Any:
     return module
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    done = _program(tmp_path_factory.mktemp("undisturbed"))
-    assert done.returncode == 0, done.stderr
-    first, weights = done.stdout.split()
-    assert first == "0"
-    return weights
-
-
 @pytest.mark.parametrize(
-    ("number", "returncode", "resumed_at"),
+    ("story", "code", "resumed_at"),
     [
-        pytest.param(signal.SIGKILL, -signal.SIGKILL, "14", id="kill -9: from the last regular checkpoint"),
-        pytest.param(signal.SIGTERM, 75, "18", id="SIGTERM: from the step that it interrupted"),
+        pytest.param("killed", -signal.SIGKILL, "14", id="kill -9: from the last regular checkpoint"),
+        pytest.param("stopped", 75, "18", id="SIGTERM: from the step that it interrupted"),
+        pytest.param("broken off", 130, "18", id="Ctrl-C: from the step that it interrupted"),
+        # Lightning's own writer went by way of TMPDIR, and a kill on the way from there lost the checkpoint
+        pytest.param("without TMPDIR", -signal.SIGKILL, "14", id="a folder for temporaries that does not exist"),
     ],
 )
-def test_a_killed_training_goes_on_to_the_same_weights(
-    tmp_path: Path, undisturbed: str, number: int, returncode: int, resumed_at: str
-) -> None:
-    killed = _program(tmp_path, int(number), 17)
-    assert killed.returncode == returncode, killed.stderr
-    assert killed.stdout == ""
-    again = _program(tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.split() == [resumed_at, undisturbed]
+def test_a_killed_training_goes_on_to_the_same_weights(stories: Any, story: str, code: int, resumed_at: str) -> None:
+    (ended, (first, weights)) = stories[1]["undisturbed"][0]
+    assert (ended, first) == (0, "0")
+    assert stories[1][story] == [(code, []), (0, [resumed_at, weights])]
+
+
+def test_a_resumed_training_adds_to_the_log_of_the_killed_one(stories: Any) -> None:
+    folder, told = stories
+    assert told["killed late"][1][1][0] == "21"
+    rows = list(csv.DictReader((folder / "killed late" / "metrics.csv").open()))
+    assert [row["step"] for row in rows] == ["9", "19", "29"]
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_training_that_ended_is_only_read_again(tmp_path: Path) -> None:
+    toy = _toy()
+    data = toy.points()
+    config = FitConfig(steps=9, checkpoint_every=4)
+    methods = [toy.Toy(), toy.Toy()]
+    begun = [fit(method, lambda places: data[list(places)], len(data), tmp_path, config) for method in methods]
+    assert begun == [0, 9]
+    assert torch.equal(methods[0].line.weight, methods[1].line.weight)
+
+
+def test_columns_that_come_late_are_added_to_the_log(tmp_path: Path) -> None:
+    with TrainingLog(tmp_path, 0) as log:
+        log.add(0, {"a": 1.0})
+        log.add(1, {"a": 2.0, "b": 0.5})
+        log.add(2, {"b": 0.25})
+    with TrainingLog(tmp_path, 2) as log:
+        log.add(2, {"b": 0.75})
+    assert (tmp_path / "metrics.csv").read_text().split() == ["step,a,b", "0,1.0,", "1,2.0,0.5", "2,,0.75"]
+
+
+def test_where_nobody_looks_the_first_step_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy = _toy()
+    data = toy.points()
+    fit(toy.Toy(), lambda places: data[list(places)], len(data), tmp_path, FitConfig(steps=9), name="train-toy")
+    line = r"train-toy: step 1/9, loss \d[\d.e+-]*, [\d.]+ steps/s, \d+ s left\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
+
+
+def test_a_full_disk_ends_a_training_with_the_folder_named(tmp_path: Path) -> None:
+    toy = _toy()
+    data = toy.points()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
+    try:
+        with pytest.raises(MachineError, match=str(tmp_path)):
+            fit(toy.Toy(), lambda places: data[list(places)], len(data), tmp_path, FitConfig(steps=9))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_after_a_training_signals_are_handled_as_before(tmp_path: Path) -> None:
     toy = _toy()
     data = toy.points()
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
     fit(toy.Toy(), lambda places: data[list(places)], len(data), tmp_path, FitConfig(steps=2))
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
 def test_a_loss_that_is_no_number_names_the_images_of_its_batch(tmp_path: Path) -> None:
