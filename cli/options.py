@@ -19,11 +19,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def config_options(config_class: type[Config]) -> Callable[[F], F]:
-    """One `--option` per field of the config, with its help and default."""
+def config_options(*config_classes: type[Config]) -> Callable[[F], F]:
+    """One `--option` per field of the configs, with the help and default that the first that has it gives it."""
+    fields: dict[str, Any] = {}
+    for config_class in config_classes:
+        fields = {**config_class.model_fields, **fields}
 
     def decorate(function: F) -> F:
-        for name, field in reversed(config_class.model_fields.items()):
+        for name, field in reversed(fields.items()):
             function = _option(name, field)(function)
         return function
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import yaml
 
-from pseudolabel.cli.options import config_from, config_options
+from pseudolabel.cli.options import config_options, values_from
 from pseudolabel.cli.stages import (
     config_file_option,
     json_option,
@@ -16,7 +16,8 @@ from pseudolabel.cli.stages import (
     run_argument,
     summary_line,
 )
-from pseudolabel.pipelines.graph import TRAINERS, load_attribute
+from pseudolabel.config import parse_config
+from pseudolabel.pipelines.graph import TRAINERS
 from pseudolabel.pipelines.run.paths import RunPaths
 
 _TEXTS = {
@@ -28,11 +29,12 @@ _TEXTS = {
 
 def training_command(name: str, text: str) -> Any:
     """The click command of a trainer, with an option for each field of its config."""
-    config_class = load_attribute(TRAINERS[name].config)
+    trainer = TRAINERS[name]
+    classes = [trainer.config_class({trainer.choice: choice}) for choice in trainer.choices or ("",)]
 
     @click.command(name, help=text)
     @run_argument
-    @config_options(config_class)
+    @config_options(*classes)
     @config_file_option
     @overwrite_option
     @print_config_option
@@ -43,7 +45,8 @@ def training_command(name: str, text: str) -> Any:
         from pseudolabel.pipelines.trainers.base import run_training
         from pseudolabel.training.processes import is_first_process
 
-        config = config_from(config_class, name, given, config_file)
+        values = values_from(name, given, config_file)
+        config = parse_config(trainer.config_class(values), values, where=name)
         if print_config:
             click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)
             return

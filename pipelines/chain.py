@@ -9,7 +9,7 @@ from typing import Any
 
 from pseudolabel.config import Config, parse_config, split_values
 from pseudolabel.errors import ConfigError, PseudolabelError
-from pseudolabel.pipelines.graph import ORDER, STAGES, TRAINERS, load_attribute, load_stage
+from pseudolabel.pipelines.graph import ORDER, STAGES, TRAINERS, load_stage
 from pseudolabel.pipelines.rounds import (
     REPEATED,
     begin_round,
@@ -27,6 +27,7 @@ from pseudolabel.pipelines.tools.evaluate import EvaluateConfig, run_evaluation
 from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.work.job import make_job
 from pseudolabel.registry import did_you_mean
+from pseudolabel.training.config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def run_chain(chain: Chain, options: RunOptions) -> Iterator[dict[str, Any]]:
 def _steps_of_round(chain: Chain, before: RunPaths) -> tuple[Step, ...]:
     """What a further round does, the student of the round before being a teacher."""
     known = {step.name: step.config for step in chain.steps}
-    known.setdefault("infer-teacher", parse_config(_config_class("infer-teacher"), {}, where="infer-teacher"))
+    known.setdefault("infer-teacher", parse_config(_config_class("infer-teacher", {}), {}, where="infer-teacher"))
     return tuple(Step(name, round_config(name, known[name], before)) for name in REPEATED if name in known)
 
 
@@ -106,6 +107,7 @@ def _run_steps(run: RunPaths, steps: tuple[Step, ...], options: RunOptions) -> I
             assert isinstance(step.config, EvaluateConfig)
             yield {"stage": step.name, "figures": run_evaluation(run, step.config)}
         elif step.name in TRAINERS:
+            assert isinstance(step.config, TrainConfig)
             yield run_training(run, step.name, step.config, overwrite=options.overwrite).as_dict()
         else:
             assert isinstance(step.config, StageConfig)
@@ -131,15 +133,14 @@ def _parse_step(name: str, values: Any) -> Step:
         plan, stage = split_values(values, PlanConfig, load_stage(name).config_class, where=name)
         config = parse_config(load_stage(name).config_class, stage, where=name)
         return Step(name, config, parse_config(PlanConfig, plan, where=name))
-    return Step(name, parse_config(_config_class(name), values, where=name))
+    return Step(name, parse_config(_config_class(name, values), values, where=name))
 
 
-def _config_class(name: str) -> type[Config]:
+def _config_class(name: str, values: Mapping[str, Any]) -> type[Config]:
     if name == "evaluate":
         return EvaluateConfig
     if name in TRAINERS:
-        config_class: type[Config] = load_attribute(TRAINERS[name].config)
-        return config_class
+        return TRAINERS[name].config_class(values)
     assert name in STAGES, f"{name} is in ORDER and nowhere else"
     stage_config: type[Config] = load_stage(name).config_class
     return stage_config

@@ -1,11 +1,14 @@
 """The stages by name, and the order in which a run goes through them."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pseudolabel.pipelines.stage import Stage
 from pseudolabel.registry import Registry
+from pseudolabel.teachers.table import TRAINED
+from pseudolabel.training.config import TrainConfig
 
 STAGES = Registry(
     "stage",
@@ -37,27 +40,44 @@ def load_stage(name: str) -> type[Stage]:
 class Trainer:
     """A training command: one model of the run, made from tables of the run."""
 
-    config: str  # module:class of its config
-    function: str  # module:function (run, config) -> path of the weights
+    config: str  # module:class of its config; with `variants`, of what nobody chose
+    function: str  # module:function (run, config, folder of logs and checkpoints) -> path of the weights
     model: str  # the name below models/
     version: int  # raise it whenever the same input and config give other weights
+    variants: str = ""  # module:function (values) -> config class, where an option chooses among several
+    choice: str = ""  # that option
+    choices: tuple[str, ...] = ()  # and its values
+
+    def config_class(self, values: Mapping[str, Any]) -> type[TrainConfig]:
+        """The class of the config that these values are meant for.
+
+        Raises:
+            ConfigError: an unknown choice; the message names the nearest.
+        """
+        found: type[TrainConfig] = (
+            load_attribute(self.variants)(values) if self.variants else load_attribute(self.config)
+        )
+        return found
 
 
 TRAINERS: dict[str, Trainer] = {
     "train-siseg": Trainer(
-        config="pseudolabel.pipelines.trainers.siseg:TrainSisegConfig",
+        config="pseudolabel.pipelines.trainers.siseg_options:TrainSisegConfig",
         function="pseudolabel.pipelines.trainers.siseg:train_siseg",
         model="siseg",
         version=2,
     ),
     "train-teacher": Trainer(
-        config="pseudolabel.pipelines.trainers.teacher:TrainTeacherConfig",
+        config="pseudolabel.teachers.mal.config:MalConfig",
         function="pseudolabel.pipelines.trainers.teacher:train_teacher",
         model="teacher",
         version=7,
+        variants="pseudolabel.pipelines.trainers.teacher:config_class",
+        choice="method",
+        choices=TRAINED,
     ),
     "train-student": Trainer(
-        config="pseudolabel.pipelines.trainers.student:TrainStudentConfig",
+        config="pseudolabel.pipelines.trainers.student_options:TrainStudentConfig",
         function="pseudolabel.pipelines.trainers.student:train_student",
         model="student",
         version=1,

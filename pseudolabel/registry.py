@@ -14,6 +14,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def load_target(target: str) -> Any:
+    """What `module:attribute` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 class Registry:
     """Names to `module:attribute`, imported on first use, so that listing names costs nothing."""
 
@@ -37,5 +43,4 @@ class Registry:
         if target is None:
             known = ", ".join(self._targets)
             raise ConfigError(f"no {self.kind} called {name!r}{did_you_mean(name, self)} (known: {known})")
-        module, _, attribute = target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return load_target(target)

@@ -13,6 +13,7 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import TABLE_NAME, Resources, Shard, StageConfig
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
+from pseudolabel.registry import load_target
 
 if TYPE_CHECKING:
     from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
@@ -75,7 +76,7 @@ class InferTeacherStage:
         """
         import torch
 
-        from pseudolabel.teachers.base import TEACHERS
+        from pseudolabel.teachers.table import find_teacher
         from pseudolabel.training.checkpoint import read_config
 
         if self._config.threads:
@@ -84,9 +85,9 @@ class InferTeacherStage:
         config = read_config(weights)
         if "method" not in config:
             raise InputError(f"{weights}: its config names no method; this is no teacher that train-teacher wrote")
-        load = TEACHERS.load(config["method"])
+        load = load_target(find_teacher(config["method"]).load)
         self._teacher = load(weights, config, device=device, candidates=self._config.candidates)
-        self._heard = _heard(config.get("trained") or {})
+        self._heard = _heard(config.get("model") or {})
         plan = read_plan(self._run)
         self._has_boxes = plan.n_objects > 0
         self._category_ids = category_ids(config.get("categories") or [], plan.categories)

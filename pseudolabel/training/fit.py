@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as lightning
 import torch
@@ -25,8 +25,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pseudolabel.config import Config, option
 from pseudolabel.errors import SignalStopError
+from pseudolabel.training.config import FitConfig
 from pseudolabel.training.denormals import without_denormals
 from pseudolabel.training.guard import check_gradients, check_losses
 from pseudolabel.training.method import Method
@@ -34,27 +34,6 @@ from pseudolabel.training.order import BatchOrder, StepBatches, step_loader
 from pseudolabel.training.processes import check_processes, largest_of_all, mean_of_all, requeue_slurm_job
 
 _STOPS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-class FitConfig(Config):
-    """How long and on what a method is trained."""
-
-    steps: int = option(..., "optimiser steps", ge=1)
-    batch_size: int = option(32, "samples per step and process", ge=1)
-    seed: int = option(0, "of the order of samples and of all random numbers", ge=0)
-    precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the forward pass")
-    device: str = option("cpu", "cpu, cuda or cuda:N", pattern=r"^(cpu|cuda(:\d+)?)$")
-    devices: int = option(1, "processes, one per GPU; torchrun and Slurm are recognised", ge=1)
-    nodes: int = option(1, "machines", ge=1)
-    warmup: float = option(0.1, "share of the steps over which the learning rate rises", ge=0, lt=1)
-    schedule: Literal["cosine", "step"] = option(
-        "cosine", "how the learning rate falls: half a cosine, or in two steps"
-    )
-    weight_decay: float = option(0.01, "of AdamW", ge=0)
-    clip_norm: float = option(5.0, "largest gradient norm", gt=0)
-    checkpoint_every: int = option(200, "steps between two checkpoints to go on from", ge=1)
-    log_every: int = option(20, "steps between two lines of the log", ge=1)
-    workers: int = option(0, "processes that load samples", ge=0)
 
 
 def fit(method: Method, load: Callable[[Sequence[int]], Any], samples: int, folder: Path, config: FitConfig) -> int:
@@ -141,7 +120,7 @@ class _Module(lightning.LightningModule):
         config, trainer = self.fit_config, self.trainer
         self.first_step = int(trainer.global_step)
         order = BatchOrder(self._samples, config.batch_size, config.seed, trainer.world_size, trainer.global_rank)
-        return step_loader(StepBatches(order, self._load), self.first_step, config.steps, workers=config.workers)
+        return step_loader(StepBatches(order, self._load), self.first_step, config.steps, workers=config.loader_workers)
 
     def on_train_batch_start(self, batch: _Batch, batch_idx: int) -> None:
         del batch_idx

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from pseudolabel.training.fit import FitConfig, fit, learning_rate_factor
+from pseudolabel.training.config import FitConfig
+from pseudolabel.training.fit import fit, learning_rate_factor
 from pseudolabel.training.guard import NonFiniteLossError, named
 
 _TOY = Path(__file__).with_name("toy.py")
