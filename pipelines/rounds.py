@@ -33,8 +33,10 @@ def parse_rounds(value: Any, sections: Mapping[str, Any], *, where: str) -> int:
     missing = [name for name in NEEDED if name not in sections]
     if value > 1 and missing:
         raise ConfigError(f"{where}: rounds: {value} needs the section {' and '.join(missing)}: who should teach?")
-    if value > 1 and (sections["train-student"] or {}).get("labels"):
-        raise ConfigError(f"{where}: rounds: {value} and train-student.labels: every round would learn the same labels")
+    if value > 1 and (sections["train-student"] or {}).get("learn_from"):
+        raise ConfigError(
+            f"{where}: rounds: {value} and train-student.learn_from: every round would learn the same labels"
+        )
     return value
 
 

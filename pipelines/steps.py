@@ -32,6 +32,7 @@ from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage, shard_states
 from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.work.job import make_job
+from pseudolabel.training.config import TrainConfig
 
 Summary = dict[str, Any]
 
@@ -127,6 +128,7 @@ class TrainingStep(Step):
     """A model of the run."""
 
     def run(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
+        assert isinstance(self.config, TrainConfig), f"the config of {self.name} is no TrainConfig"
         yield run_training(run, self.name, self.config, overwrite=options.overwrite).as_dict()
 
     def outlook(self, run: RunPaths) -> str:

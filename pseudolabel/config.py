@@ -1,6 +1,7 @@
 """Configs: frozen, checked as a whole, and strict about names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,8 +28,24 @@ class Config(BaseModel):
                 raise PydanticCustomError("no_effect", f"{name} does nothing without {missing}")
         return self
 
+    @classmethod
+    def unknown_option(cls, key: str) -> str:
+        """What to say about an option that there is not."""
+        return f"unknown key {key!r}{did_you_mean(key, cls.model_fields)}"
+
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The values of an option that a condition holds for, and the condition in words."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+    def __contains__(self, value: Any) -> bool:
+        return self.holds(value)
 
 
 def option(
@@ -37,7 +54,7 @@ def option(
     *,
     changes_result: bool = True,
     group: Group = "more",
-    needs: Mapping[str, tuple[Any, ...]] | None = None,
+    needs: Mapping[str, Container[Any]] | None = None,
     **constraints: Any,
 ) -> Any:
     """A config field that is also a command line option.
@@ -48,9 +65,9 @@ def option(
         changes_result: False for workers, log level and the like, which leave the fingerprint alone.
         group: where `--help` lists it: among the few that matter (`main`), the rest (`more`), variants of the papers
             (`paper`) or where it runs (`machine`). `--help` shows `main` alone.
-        needs: other options and the values of them beside which this one has an effect, an empty tuple for any value
-            that is true. Without them the option is refused, unless it has its default, and is no part of the
-            fingerprint.
+        needs: other options and the values of them beside which this one has an effect: a tuple of values, an empty one
+            for any value that is true, or `Values`. Without them the option is refused, unless it has its default, and
+            is no part of the fingerprint. An option that a config does not have asks for nothing.
         constraints: pydantic's `ge`, `le`, `gt`, `lt`, `pattern`.
     """
     extra: dict[str, Any] = {"changes_result": changes_result, "group": group, "needs": dict(needs or {})}
@@ -60,10 +77,19 @@ def option(
 def unmet_needs(config: Config, name: str) -> str:
     """What an option lacks to have an effect, as a user would say it; empty where it has one."""
     for other, values in _extra(type(config).model_fields[name], "needs", {}).items():
-        value = getattr(config, other)
-        if value not in values if values else not value:
-            return f"{other} {' or '.join(map(str, values))}".strip()
+        if other in type(config).model_fields and not _is_met(getattr(config, other), values):
+            return needed_text(other, values)
     return ""
+
+
+def needed_text(other: str, values: Container[Any]) -> str:
+    """An option and its values beside which another one has an effect, in words."""
+    said = [values.text] if isinstance(values, Values) else values
+    return f"{other} {' or '.join(map(str, said))}".strip() if isinstance(said, Iterable) else other
+
+
+def _is_met(value: Any, values: Container[Any]) -> bool:
+    return bool(value) if values == () else value in values
 
 
 def parse_config(config_class: type[ConfigT], values: Mapping[str, Any], *, where: str) -> ConfigT:
@@ -77,6 +103,12 @@ def parse_config(config_class: type[ConfigT], values: Mapping[str, Any], *, wher
     except ValidationError as error:
         lines = [_problem(config_class, problem) for problem in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def narrowed(config: Config, config_class: type[ConfigT], **changes: Any) -> ConfigT:
+    """The options of another class that a config has as well, with `changes`; its defaults for the rest."""
+    known = type(config).model_fields.keys() & config_class.model_fields.keys()
+    return config_class.model_validate({name: getattr(config, name) for name in known} | changes)
 
 
 def result_relevant(config: Config) -> dict[str, Any]:
@@ -97,9 +129,9 @@ def _extra(field: Any, key: str, default: Any) -> Any:
 def _problem(config_class: type[Config], problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{did_you_mean(key, config_class.model_fields)}"
+        return config_class.unknown_option(key)
     if problem["type"] == "missing":
         return f"{key} is required"
-    if problem["type"] == "no_effect":
+    if not key:  # of several options together
         return str(problem["msg"])
     return hide_credentials(f"{key}: {problem['msg']} (got {problem.get('input')!r})")

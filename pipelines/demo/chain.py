@@ -37,7 +37,7 @@ STUDENT: dict[str, Any] = {
     "model": "condinst", "backbone": ENCODER, "width": 64, "convs": 2, "finest_px": 25.6,
     "image_px": 256, "predict_px": 320, "smallest_scale": 0.7, "largest_scale": 1.4, "views": "weak",
     "epochs": 24, "batch_size": 4, "learning_rate": 2e-3, "encoder_learning_rate": 1e-3, "ema": 0.98,
-    "validate_every": 0, "threads": 1, "device": "cpu",
+    "threads": 1, "device": "cpu",
 }  # fmt: skip
 # so few images that starting worker processes would take longer than the work
 _OPTIONS = RunOptions(EngineOptions(name="inline"))
@@ -167,10 +167,11 @@ def _student_sections(data: DemoData, models: Path, name: str) -> dict[str, Any]
         "backbone_weights": str((models / "encoder.safetensors").absolute()),
         "validation": str((data.test / "instances.json").absolute()),
         "validation_images": str((data.test / "images").absolute()),
+        "validate_every": 0,
     }
     if name == "pseudo":
         return {"train-student": options}
-    labels = {"labels": str((data.scenes / "instances.json").absolute()), "weights": "none"}
+    labels = {"learn_from": str((data.scenes / "instances.json").absolute()), "mask_weight": "none"}
     return {"shard": _shard(data.scenes.absolute()), "train-student": {**options, **labels}}
 
 

@@ -15,7 +15,8 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
-from pseudolabel.teachers.base import TEACHERS, Teacher, TeacherCandidate, TeacherInput
+from pseudolabel.registry import load_target
+from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
 
 _IMAGES_AT_ONCE = 32
 
@@ -60,6 +61,7 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
         """
         import torch
 
+        from pseudolabel.teachers.table import find_teacher
         from pseudolabel.training.checkpoint import read_config
 
         if self.config.threads:
@@ -68,9 +70,9 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
         config = read_config(weights)
         if "method" not in config:
             raise InputError(f"{weights}: its config names no method; this is no teacher that train-teacher wrote")
-        load = TEACHERS.load(config["method"])
+        load = load_target(find_teacher(config["method"]).load)
         self._teacher = load(weights, config, device=device, candidates=self.config.per_box)
-        self._heard = _heard(config.get("trained") or {})
+        self._heard = _heard(config.get("model") or {})
         plan = read_plan(self.run_paths)
         self._has_boxes = plan.n_objects > 0
         self._category_ids = category_ids(config.get("categories") or [], plan.categories)

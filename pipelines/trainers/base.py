@@ -5,15 +5,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.config import Config, result_relevant
+from pseudolabel.config import result_relevant
 from pseudolabel.encoders.resolve import resolve_backbone_weights
 from pseudolabel.errors import IncompleteError, StaleOutputError
 from pseudolabel.files import write_text_atomically
-from pseudolabel.pipelines.graph import TRAINERS, Trainer, load_target
+from pseudolabel.pipelines.graph import TRAINERS
 from pseudolabel.pipelines.run.commit import DamagedPartError, read_footer
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
+from pseudolabel.registry import load_target
+from pseudolabel.training.config import TrainConfig
+
+_FOLDER_CHARS = 12  # of a fingerprint, in the name of the folder of logs and checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +33,18 @@ class TrainingSummary:
         return asdict(self)
 
 
-def run_training(run: RunPaths, name: str, config: Config, *, overwrite: bool = False) -> TrainingSummary:
+def run_training(run: RunPaths, name: str, config: TrainConfig, *, overwrite: bool = False) -> TrainingSummary:
     """The model of a training command, trained now unless the same training is done already.
 
     torchrun and srun call this in every process; the first one writes, and the others have no `sha256` to tell.
 
     Raises:
-        StaleOutputError: a model of another config or other data is there and `overwrite` is off.
+        StaleOutputError: a model of another config, other data or another version is there and `overwrite` is off.
         IncompleteError: a table that it reads is not complete.
     """
     trainer = TRAINERS[name]
     weights = run.model(trainer.model)
-    wanted = _wanted(run, name, trainer, config)
+    wanted = training_identity(run, name, config)
     found = _provenance(weights)
     if weights.exists() and found.get("wanted") == wanted and found.get("sha256") == file_sha256(weights):
         return TrainingSummary(name, str(weights), found["sha256"], trained=False)
@@ -48,7 +52,8 @@ def run_training(run: RunPaths, name: str, config: Config, *, overwrite: bool = 
         raise StaleOutputError(f"{weights} was trained otherwise: {_difference(found, wanted)}: use --overwrite")
     from pseudolabel.training.processes import is_first_process, part, wait_for_all
 
-    load_target(trainer.function)(run, _with_resolved_backbone(config))
+    folder = run.logs(name) / wanted["fingerprint"][:_FOLDER_CHARS]
+    load_target(trainer.function)(run, _with_resolved_backbone(config), folder)
     digest = ""
     if is_first_process():
         digest = file_sha256(weights)
@@ -58,24 +63,30 @@ def run_training(run: RunPaths, name: str, config: Config, *, overwrite: bool = 
     return TrainingSummary(name, str(weights), digest, trained=True)
 
 
-def _with_resolved_backbone(config: Config) -> Config:
+def _with_resolved_backbone(config: TrainConfig) -> TrainConfig:
     """The config with a backbone that can be built anywhere, after a look that its weights are here."""
-    backbone, weights = (getattr(config, name, None) for name in ("backbone", "backbone_weights"))
-    if backbone is None or weights is None:
-        return config
-    found = resolve_backbone_weights(backbone, weights)
+    found = resolve_backbone_weights(config.backbone, config.backbone_weights)
     return config.model_copy(update={"backbone": found.name, "backbone_weights": found.weights})
 
 
-def _wanted(run: RunPaths, name: str, trainer: Trainer, config: Config) -> dict[str, Any]:
-    weights = {key: file_sha256(path) for key, path in getattr(config, "weight_files", dict)().items()}
-    tables = {table: _table_fingerprint(run, table) for table in getattr(config, "tables", lambda: ("manifest",))()}
-    values = result_relevant(config)
+def training_identity(run: RunPaths, name: str, config: TrainConfig) -> dict[str, Any]:
+    """All that decides the weights of a training, and its hash, `fingerprint`.
+
+    The hash names the folder of checkpoints too, so that one is only ever continued by the training that wrote it.
+
+    Raises:
+        IncompleteError: a table that it reads is not complete.
+        InputError: a file of weights is not there.
+    """
+    values, version = result_relevant(config), TRAINERS[name].version
+    weights = {key: file_sha256(path) for key, path in config.weight_files().items()}
+    tables = {table: _table_fingerprint(run, table) for table in config.tables()}
     return {
+        "version": version,
         "config": values,
         "weights": weights,
         "tables": tables,
-        "fingerprint": fingerprint(name, trainer.version, values, weights, tables),
+        "fingerprint": fingerprint(name, version, values, weights, tables),
     }
 
 
@@ -105,13 +116,14 @@ def _provenance(weights: Path) -> dict[str, Any]:
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    before = found.get("wanted") or {}
-    changes = []
-    for part in ("config", "weights", "tables"):
-        old, new = before.get(part, {}), wanted[part]
-        for key in sorted({**old, **new}):
-            if old.get(key) != new.get(key):
-                changes.append(
-                    f"{key} {old.get(key)} -> {new.get(key)}" if part == "config" else f"{part} {key} changed"
-                )
-    return "; ".join(changes) or "nobody wrote down how"
+    before = found.get("wanted")
+    if not before:
+        return "nobody wrote down how"
+    parts = [(part, before.get(part, {}), wanted[part]) for part in ("config", "weights", "tables")]
+    parts.insert(0, ("config", {"version": before.get("version")}, {"version": wanted["version"]}))
+    return "; ".join(
+        f"{key} {old.get(key)} -> {new.get(key)}" if part == "config" else f"{part} {key} changed"
+        for part, old, new in parts
+        for key in sorted({**old, **new})
+        if old.get(key) != new.get(key)
+    )

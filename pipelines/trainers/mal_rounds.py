@@ -6,20 +6,23 @@ its score goes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
 
 from pseudolabel.files import atomic_path
+from pseudolabel.fusion.candidates import Candidate, Target, candidate_from_row, rows_by_image
+from pseudolabel.fusion.labels import LabelSettings, settled_labels
+from pseudolabel.masks import Grid, resample
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan
+from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
+from pseudolabel.pipelines.trainers.images import BoxedImage, load_pixels
 from pseudolabel.progress import Progress
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from pseudolabel.fusion.candidates import Candidate, Target
-    from pseudolabel.fusion.labels import LabelSettings
-    from pseudolabel.teachers.base import Teacher
+from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
+from pseudolabel.teachers.mal.crops import canvas_extent
 
 TARGET_CELLS = 96  # side of a target over its canvas
 VIEWS = 6
@@ -27,37 +30,18 @@ _IMAGES_AT_ONCE = 16  # their objects fill the batches
 
 
 @dataclass(frozen=True, slots=True)
-class BoxedImage:
-    """An image of the run with the boxes that are fit to learn from."""
-
-    key: str
-    shard: int
-    file_name: str
-    size_wh: tuple[int, int]
-    objects: "tuple[Target, ...]"
-
-    @property
-    def boxes_xyxy(self) -> list[list[float]]:
-        return [list(one.box_xyxy) for one in self.objects]
-
-    @property
-    def category_ids(self) -> list[int]:
-        return [one.category_id for one in self.objects]
-
-
-@dataclass(frozen=True, slots=True)
 class Targets:
     """Soft masks over the canvases of all objects, and how much each is believed."""
 
-    masks: "np.ndarray"  # uint8 (n, TARGET_CELLS, TARGET_CELLS), 255 = certain
-    scores: "np.ndarray"  # float32 (n,), 0 where no source had a mask
+    masks: np.ndarray  # uint8 (n, TARGET_CELLS, TARGET_CELLS), 255 = certain
+    scores: np.ndarray  # float32 (n,), 0 where no source had a mask
 
 
 def fused_targets(
     run: RunPaths,
     plan: Plan,
     images: Sequence[BoxedImage],
-    teacher: "Teacher | None",
+    teacher: Teacher | None,
     guides: Sequence[str],
     path: Path,
 ) -> Targets:
@@ -68,8 +52,6 @@ def fused_targets(
         guides: candidate tables beside the teacher, such as `semantic`.
         path: an .npy file; the scores lie beside it.
     """
-    import numpy as np
-
     scores = path.with_suffix(".scores.npy")
     if not (path.exists() and scores.exists()):
         count = sum(len(image.objects) for image in images)
@@ -88,14 +70,9 @@ def _labels(
     run: RunPaths,
     plan: Plan,
     images: Sequence[BoxedImage],
-    teacher: "Teacher | None",
+    teacher: Teacher | None,
     guides: Sequence[str],
-) -> "Iterator[tuple[np.ndarray, float]]":
-    import numpy as np
-
-    from pseudolabel.pipelines.trainers.mal import load_pixels
-    from pseudolabel.teachers.base import TeacherInput
-
+) -> Iterator[tuple[np.ndarray, float]]:
     others = _Guides(run, plan, guides)
     settings = _settings(len(guides) + (teacher is not None))
     with Progress("train-teacher: labels of the next round", len(images), unit="image") as progress:
@@ -117,14 +94,9 @@ def _labels(
 
 
 def _image_labels(
-    image: BoxedImage, pixels: "np.ndarray", candidates: "Sequence[Candidate]", settings: "LabelSettings"
-) -> "Iterator[tuple[np.ndarray, float]]":
+    image: BoxedImage, pixels: np.ndarray, candidates: Sequence[Candidate], settings: LabelSettings
+) -> Iterator[tuple[np.ndarray, float]]:
     """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them."""
-    import numpy as np
-
-    from pseudolabel.fusion.labels import settled_labels
-    from pseudolabel.masks import resample
-
     labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, pixels)
     for label, target in zip(labels, image.objects, strict=True):
         if label.fused is None or label.verdict is not None:
@@ -134,31 +106,23 @@ def _image_labels(
         yield np.rint(soft * 255).astype(np.uint8), label.score
 
 
-def _settings(num_sources: int) -> "LabelSettings":
+def _settings(num_sources: int) -> LabelSettings:
     """How so many sources are fused between two rounds.
 
     Other than beside the last teacher, guides keep their full weight here in every round: the next network begins from
     the start again, so that what it hears of them is not yet in it.
     """
-    from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
-
     return label_settings(FuseConfig(score="expected"), has_boxes=True, weights=[1.0] * num_sources)
 
 
-def _canvas_grid(target: "Target") -> Any:
-    import torch
-
-    from pseudolabel.masks import Grid
-    from pseudolabel.teachers.mal.crops import canvas_extent
-
+def _canvas_grid(target: Target) -> Grid:
     left, top, right, bottom = canvas_extent(torch.tensor([target.box_xyxy]))[0].tolist()
     return Grid(left, top, (right - left) / TARGET_CELLS, (bottom - top) / TARGET_CELLS, TARGET_CELLS, TARGET_CELLS)
 
 
-def _bound(one: Any, image: BoxedImage) -> "Candidate":
+def _bound(one: TeacherCandidate, image: BoxedImage) -> Candidate:
     """A mask of the teacher as the fusion takes it."""
-    from pseudolabel.fusion.candidates import Candidate
-
+    assert one.given is not None, "the teacher was asked about given boxes"
     target = image.objects[one.given]
     return Candidate(
         "teacher", target.annotation_id, target.category_id, one.box_xyxy, one.box_score, one.box_iou, one.mask
@@ -173,9 +137,7 @@ class _Guides:
         self._shard = -1
         self._rows: dict[str, list[dict[str, Any]]] = {}
 
-    def of(self, image: BoxedImage) -> "list[Candidate]":
-        from pseudolabel.fusion.candidates import candidate_from_row, rows_by_image
-
+    def of(self, image: BoxedImage) -> list[Candidate]:
         if image.shard != self._shard and self._names:
             parts = [self._run.part(f"candidates/{name}", image.shard, self._plan.num_shards) for name in self._names]
             self._shard, self._rows = image.shard, rows_by_image([read_part(part) for part in parts])

@@ -1,36 +1,17 @@
 """CondInst: the detector, the mask branch and the dynamic head in one module."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pseudolabel.condinst.config import CondInstConfig
 from pseudolabel.condinst.fcos import Dense, FcosHead
 from pseudolabel.condinst.mask_branch import MaskBranch
 from pseudolabel.condinst.mask_head import HeadShape, dynamic_masks, upsample_masks
 from pseudolabel.condinst.pyramid import Pyramid
-from pseudolabel.config import Config, option
 from pseudolabel.encoders.build import build_encoder
-
-
-class CondInstConfig(Config):
-    """The network's shape; saved beside its weights."""
-
-    backbone: str = option("resnet50", "tiny, mobilenet_v2, resnet50, resnet101, swin_tiny, or any timm name")
-    backbone_weights: str = option("hub", "a file, hub, or none to start from chance")
-    channels: int = option(256, "width of the pyramid and of the detector's towers", ge=8)
-    convs: int = option(4, "convolutions per tower", ge=1)
-    mask_branch_channels: int = option(128, "width of the mask branch", ge=8)
-    mask_branch_norm: Literal["batch", "group"] = option("batch", "normalisation of the mask branch")
-    mask_features: int = option(16, "channels that the mask branch gives (CondInst's paper: 8)", ge=1)
-    mask_head_channels: int = option(8, "width of the dynamic head", ge=1)
-
-    @property
-    def head_shape(self) -> HeadShape:
-        """The dynamic head's widths: 169, 233 or 593 parameters for (8, 8), (16, 8), (16, 16)."""
-        return HeadShape(self.mask_features, self.mask_head_channels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +35,8 @@ class CondInst(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.pyramid = Pyramid(build_encoder(config.backbone, config.backbone_weights), config.channels)
-        self.head = FcosHead(config.channels, num_classes, config.head_shape.parameters, convs=config.convs)
+        self.head_shape = HeadShape(config.mask_features, config.mask_head_channels)
+        self.head = FcosHead(config.channels, num_classes, self.head_shape.parameters, convs=config.convs)
         self.mask_branch = MaskBranch(
             config.channels, config.mask_branch_channels, config.mask_features, norm=config.mask_branch_norm
         )
@@ -82,6 +64,6 @@ class CondInst(nn.Module):
                 image_index,
                 locations.xy[location_index],
                 locations.size_of_interest[location_index],
-                self.config.head_shape,
+                self.head_shape,
             )
             return upsample_masks(coarse)

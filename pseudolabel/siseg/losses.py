@@ -1,6 +1,5 @@
 """What trains the two heads: differences of displacements, and a class-balanced cross-entropy of affinities."""
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -12,29 +11,12 @@ from pseudolabel.siseg.pairs import PairSets, pair_offsets, pair_sets, partners,
 EPSILON = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
-class TermWeights:
-    """How much each term counts; the paper's sum is 1, 1, 1."""
-
-    object_displacement: float = 1.0
-    background_displacement: float = 1.0
-    boundary: float = 1.0
-
-
 class SisegLosses(NamedTuple):
     """The three terms of a batch."""
 
     object_displacement: Float[Tensor, ""]
     background_displacement: Float[Tensor, ""]
     boundary: Float[Tensor, ""]
-
-    def total(self, weights: TermWeights) -> Float[Tensor, ""]:
-        """The weighted sum."""
-        return (
-            weights.object_displacement * self.object_displacement
-            + weights.background_displacement * self.background_displacement
-            + weights.boundary * self.boundary
-        )
 
 
 def siseg_losses(

@@ -7,23 +7,16 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from pseudolabel.config import Config, option, parse_config
+from pseudolabel.config import parse_config
 from pseudolabel.encoders.build import build_dense_encoder
 from pseudolabel.encoders.resolve import NONE, resolve_backbone_weights
 from pseudolabel.errors import ConfigError
+from pseudolabel.siseg.config import SisegCard
 from pseudolabel.siseg.instances import FieldMaps
 from pseudolabel.siseg.network import SisegNetwork
 from pseudolabel.siseg.views import resize_image, view_size
 from pseudolabel.training.checkpoint import read_config, save_model
 from pseudolabel.weights import load_weights_file
-
-
-class SisegCard(Config):
-    """What stands beside the weights: how to build the network and how to feed it."""
-
-    backbone: str = option(..., "name of the encoder")
-    head_width: int = option(256, "channels of the displacement head")
-    scale: float = option(1.0, "images are resized by this factor", gt=0)
 
 
 def new_network(card: SisegCard, backbone_weights: str) -> tuple[SisegNetwork, SisegCard]:

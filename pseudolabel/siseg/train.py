@@ -1,14 +1,14 @@
 """Training of the heads: crops of cached features, the three losses, and the mean displacement afterwards."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pseudolabel.siseg.losses import TermWeights, siseg_losses
+from pseudolabel.siseg.config import SisegRecipe
+from pseudolabel.siseg.losses import siseg_losses
 from pseudolabel.siseg.network import STRIDE, SisegNetwork
 from pseudolabel.siseg.pairs import IGNORE
 from pseudolabel.siseg.views import View
@@ -26,16 +26,6 @@ class Sample(NamedTuple):
     labels: Tensor  # uint8 (h, w) at stride 4
 
 
-@dataclass(frozen=True, slots=True)
-class SisegTraining:
-    """The recipe; lengths in pixels, the pairs' radius in cells."""
-
-    learning_rate: float = 1e-3
-    crop: int = 512
-    radius: int = 10
-    weights: TermWeights = field(default_factory=TermWeights)
-
-
 class SisegMethod(Method):
     """A network with SISeg's losses on random crops.
 
@@ -43,29 +33,28 @@ class SisegMethod(Method):
     the same proportion.
     """
 
-    def __init__(self, network: SisegNetwork, training: SisegTraining) -> None:
+    def __init__(self, network: SisegNetwork, recipe: SisegRecipe) -> None:
         super().__init__()
-        self.network, self.training_recipe = network, training
+        self.network, self.recipe = network, recipe
 
     def losses(self, batch: Sequence[Sample], *, progress: float) -> Mapping[str, Tensor]:
         del progress
-        recipe = self.training_recipe
+        recipe = self.recipe
         crops = [crop_sample(sample, recipe.crop) for sample in batch]
         device = self.network.mean_displacement.device
         planes = [torch.stack(level).to(device).float() for level in zip(*(c.planes for c in crops), strict=True)]
         labels = torch.stack([crop.labels for crop in crops]).to(device).long()
         fields = self.network.heads(planes) if self.network.backbone.frozen else self.network(planes[0])
         terms = siseg_losses(fields.displacement, fields.boundary_logits, labels, radius=recipe.radius)
-        weights = recipe.weights
         return {
-            "object_displacement": weights.object_displacement * terms.object_displacement,
-            "background_displacement": weights.background_displacement * terms.background_displacement,
-            "boundary": weights.boundary * terms.boundary,
+            "object_displacement": recipe.weight_object * terms.object_displacement,
+            "background_displacement": recipe.weight_background * terms.background_displacement,
+            "boundary": recipe.weight_boundary * terms.boundary,
         }
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The field's head learns ten times as fast as the boundary's and a backbone that learns."""
-        rate = self.training_recipe.learning_rate
+        rate = self.recipe.learning_rate
         fast = list(self.network.displacement_head.parameters())
         slow = list(self.network.boundary_head.parameters())
         slow += [p for p in self.network.backbone.parameters() if p.requires_grad]

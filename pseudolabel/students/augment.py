@@ -4,26 +4,14 @@ They run where the sample lies, GPU or CPU, and draw from torch's generator, whi
 """
 
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
-from pseudolabel.config import Config, option
+from pseudolabel.students.config import AugmentConfig
 from pseudolabel.students.data import Sample
 from pseudolabel.training.views import boxes_in_window, mirrored_boxes, strong_colours
-
-
-class AugmentConfig(Config):
-    """What is done to an image before the student sees it."""
-
-    image_px: int = option(512, "side of the square the student trains on, a multiple of 32", ge=32, multiple_of=32)
-    smallest_scale: float = option(0.5, "least size of an image relative to that side", gt=0)
-    largest_scale: float = option(1.5, "largest size of an image relative to that side", gt=0)
-    views: Literal["plain", "weak", "strong", "strong_blur"] = option(
-        "strong", "plain: resized alone; weak: scale, crop, flip; strong: colours too; strong_blur: and blur"
-    )
 
 
 class Augment:

@@ -13,26 +13,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pseudolabel.config import Config, option
 from pseudolabel.encoders.encoder import BATCH_NORMS
 from pseudolabel.errors import ConfigError
 from pseudolabel.students.augment import fitting_scale, resize_image, scaled_size
+from pseudolabel.students.config import StudentConfig
 from pseudolabel.students.data import StudentBatch
 from pseudolabel.students.names import STUDENTS
 
 _LEAST_SURE = 1e-3  # share of a cell; what is less is rounding
-
-
-class StudentConfig(Config):
-    """A student's shape; saved beside its weights."""
-
-    model: str = option("condinst", "which student: " + ", ".join(STUDENTS))
-    backbone: str = option("resnet50", "encoder by name: tiny, mobilenet_v2, resnet50, swin_tiny, any timm name")
-    width: int = option(256, "channels of the pyramid and of the heads", ge=40, multiple_of=8)
-    convs: int = option(4, "convolutions in each tower of the heads", ge=1)
-    finest_px: float = option(64.0, "condinst: half-size of objects up to which the finest level learns them", gt=0)
-    detections: int = option(100, "most objects of an image", ge=1)
-    least_score: float = option(0.05, "objects with a lower score are not reported", ge=0, le=1)
 
 
 @dataclass(frozen=True, slots=True)

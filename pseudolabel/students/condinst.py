@@ -13,10 +13,11 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from pseudolabel.condinst.assignment import top_positives
 from pseudolabel.condinst.batch import STRIDE, Targets
+from pseudolabel.condinst.config import CondInstConfig
 from pseudolabel.condinst.fcos import Dense
 from pseudolabel.condinst.fcos_losses import Assigned, assign_batch, detection_losses
 from pseudolabel.condinst.mask_head import aligned_upsample
-from pseudolabel.condinst.network import CondInst, CondInstConfig, Features
+from pseudolabel.condinst.network import CondInst, Features
 from pseudolabel.losses.boxes import box_cells, dice_loss, projection_loss
 from pseudolabel.students.base import Instances, Student, StudentConfig, sure_share
 from pseudolabel.students.data import StudentBatch
@@ -39,7 +40,6 @@ class CondInstStudent(Student):
             channels=config.width,
             convs=config.convs,
             mask_branch_channels=max(config.width // 2, 16),
-            mask_branch_norm="group",
         )
         self.network = CondInst(shape, num_classes)
 

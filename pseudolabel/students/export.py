@@ -77,7 +77,7 @@ class CondInstGraph(nn.Module):
         self, features: Float[Tensor, "m h w"], parameters: Float[Tensor, "n p"], location: Int[Tensor, "n"]
     ) -> Float[Tensor, "n H W"]:
         """The dynamic head as its paper writes it: features and relative coordinates through three layers."""
-        shape, (channels, h, w) = self.network.config.head_shape, features.shape
+        shape, (channels, h, w) = self.network.head_shape, features.shape
         step = torch.arange(h * w, device=features.device)
         cells = torch.stack([step % w, torch.div(step, w, rounding_mode="floor")]) * FEATURE_STRIDE
         relative = (self.xy[location][..., None] - (cells + FEATURE_STRIDE // 2)) / self.size_of_interest[location][

@@ -14,26 +14,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pseudolabel import rle
-from pseudolabel.config import Config, option
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.masks import PixelMask, pixel_window
 from pseudolabel.metrics.objects import read_json
 from pseudolabel.progress import tracked
+from pseudolabel.students.config import LabelConfig
 
 Role = Literal["mask", "box", "ignored"]
 Row = Mapping[str, Any]
 
 _ROLES: dict[str, Role] = {"keep": "mask", "box_only": "box", "review": "box", "ignore": "ignored"}
 _LEAST_SIDE_PX = 1.0
-
-
-class LabelConfig(Config):
-    """How pseudo labels become something to learn from."""
-
-    weights: Literal["score", "none"] = option("score", "weight of a mask's loss: its score, or 1")
-    threshold: float = option(0.0, "masks with a lower score train their box alone", ge=0, le=1)
-    masks: Literal["given", "box"] = option("given", "the labels' masks, or each box filled (a baseline)")
-    unsure: Literal["left_out", "learned"] = option("left_out", "pixels of a mask that `fuse` was not sure of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +151,15 @@ def _from_pseudo(
     mask = _checked_rle(row, "segmentation", size_hw, name)
     role: Role = "ignored" if row["iscrowd"] else _ROLES[row["decision"] or "keep"]
     score = row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"]
-    if role == "mask" and config.masks == "box":
+    if role == "mask" and not config.given_masks:
         mask = _filled(box, size_hw)
-    if role == "mask" and (mask is None or score is None or score < config.threshold):
+    if role == "mask" and (mask is None or score is None or score < config.mask_threshold):
         role = "box"
-    weight = float(score) if config.weights == "score" and role == "mask" else 1.0
+    weight = float(score) if config.mask_weight == "score" and role == "mask" else 1.0
     if not 0 <= weight <= 1:
         raise InputError(f"{name}, annotation {row['annotation_id']}: the score is {weight}, not in [0, 1]")
     needed, unsure = _needed(mask, role, crowd=row["iscrowd"]), None
-    if role == "mask" and config.masks == "given" and config.unsure == "left_out":
+    if role == "mask" and config.given_masks and config.unsure == "left_out":
         unsure = _checked_rle(row, "unsure", size_hw, name)
     return LabelledObject(places[row["category_id"]], box, role, weight, needed, unsure)
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pseudolabel.config import Config, option
-from pseudolabel.students.augment import Augment, AugmentConfig
+from pseudolabel.students.augment import Augment
 from pseudolabel.students.base import Student
+from pseudolabel.students.config import AugmentConfig, RecipeConfig
 from pseudolabel.students.copy_paste import paste_peers
 from pseudolabel.students.data import Sample, StudentBatch, collate
 from pseudolabel.students.throughput import StepClock
@@ -22,17 +22,6 @@ from pseudolabel.training.processes import is_first_process
 
 Validate = Callable[[Student], float]
 _SHOWN = 4
-
-
-class RecipeConfig(Config):
-    """How a student learns."""
-
-    learning_rate: float = option(1e-3, "of the new layers", gt=0)
-    encoder_learning_rate: float = option(1e-4, "of the encoder", ge=0)
-    ema: float = option(0.998, "momentum of the moving average that becomes the model; 0 = none", ge=0, lt=1)
-    copy_paste: float = option(0.0, "probability per image to paste a good object over a peer of its class", ge=0, le=1)
-    validate_every: int = option(0, "steps between validations, 0 = never", ge=0)
-    patience: int = option(0, "stop after so many validations without a better AP, 0 = never", ge=0)
 
 
 class StudentMethod(Method):
@@ -68,7 +57,7 @@ class StudentMethod(Method):
         del progress
         if not self._shown:
             self._shown = list(batch[:_SHOWN])
-        pasted = paste_peers([self._augment.shaped(sample) for sample in batch], probability=self.recipe.copy_paste)
+        pasted = paste_peers([self._augment.shaped(sample) for sample in batch], probability=self.recipe.paste)
         self.last_batch = collate([self._augment.coloured(one) for one in pasted], side_hw=(self.image_px,) * 2)
         return self.student.losses(self.last_batch)
 

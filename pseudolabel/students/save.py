@@ -94,8 +94,9 @@ def model_card(
         "## Data",
         *(f"- {key}: {value}" for key, value in rows.items()),
         "## Labels",
-        f"- masks: {options['masks']}; weight of a mask's loss: {options['weights']}",
-        f"- masks with a score below {options['threshold']} train their box alone",
+        f"- masks: {'given' if options['given_masks'] else 'each box filled'}; "
+        f"weight of a mask's loss: {options['mask_weight']}",
+        f"- masks with a score below {options['mask_threshold']} train their box alone",
         f"- pixels that the labels are not sure of: {str(options['unsure']).replace('_', ' ')}",
         "## Figures",
         *([f"- {key}: {value}" for key, value in figures.items()] or ["- none were measured during training"]),

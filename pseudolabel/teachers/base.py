@@ -1,4 +1,4 @@
-"""What a trained teacher is asked and what it answers, and the table of teachers by name."""
+"""What a trained teacher is asked and what it answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,19 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from pseudolabel.masks import SoftMask
-from pseudolabel.registry import Registry
-
-# name -> function (weights, config, *, device, candidates) -> Teacher; `method` in the config is the name
-TEACHERS = Registry(
-    "teacher",
-    {
-        "mal": "pseudolabel.teachers.mal.infer:load_mal",
-        "boxinst": "pseudolabel.teachers.condinst.infer:load_condinst",
-        "boxteacher": "pseudolabel.teachers.condinst.infer:load_condinst",
-        "boxseg": "pseudolabel.teachers.condinst.infer:load_condinst",
-        "student": "pseudolabel.students.teacher:load_student_teacher",
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)

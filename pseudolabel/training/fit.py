@@ -55,7 +55,7 @@ def fit(
         training = Training(method, folder, config)
         first = training.restore()
         last = first if method.finished() else config.steps
-        loader = step_loader(StepBatches(training.order(samples), load), first, last, workers=config.workers)
+        loader = step_loader(StepBatches(training.order(samples), load), first, last, workers=config.loader_workers)
         alone = training.is_first_process
         progress = Progress(name, last, unit="step", done=first, shown=alone, at_once=True)
         with StopRequest() as stop, TrainingLog(folder, first, writes=alone) as log, progress:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class Checkpoints:
             raise NonFiniteLossError(f"step {step - 1}: NaN or infinite values in {', '.join(bad)}")
         with atomic_file(path) as file:
             hashed = _HashedFile(file)
-            torch.save(content, hashed)
+            torch.save(content, cast(IO[bytes], hashed))  # of a file, torch asks for no more than this
             with atomic_file(_digest_path(path)) as beside:
                 beside.write(f"{hashed.digest.hexdigest()}  {path.name}\n".encode())
         for old in self._steps()[KEPT:]:

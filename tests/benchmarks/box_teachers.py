@@ -27,6 +27,7 @@ from harness import report, script_parser, shared_folder
 
 from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, resized_masks
 from pseudolabel.condinst.network import CondInst
+from pseudolabel.config import Config, unmet_needs
 from pseudolabel.images import load_image
 from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
@@ -36,11 +37,13 @@ from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.rle import decode, encode_crop
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
-from pseudolabel.teachers.condinst.boxinst import BoxInst, BoxInstConfig
-from pseudolabel.teachers.condinst.boxseg import BoxSeg, BoxSegConfig
-from pseudolabel.teachers.condinst.boxteacher import BoxTeacher, BoxTeacherConfig
+from pseudolabel.teachers.condinst.boxinst import BoxInst
+from pseudolabel.teachers.condinst.boxseg import BoxSeg
+from pseudolabel.teachers.condinst.boxteacher import BoxTeacher
+from pseudolabel.teachers.condinst.config import BoxInstConfig, BoxSegConfig, BoxTeacherConfig
 from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize, resize_image
-from pseudolabel.training.fit import FitConfig, fit
+from pseudolabel.training.config import FitConfig
+from pseudolabel.training.fit import fit
 
 # each row of BoxSeg's ablation as what it changes
 NO_QAM = {"ranking": "bpma", "copy_paste": False}
@@ -60,13 +63,13 @@ CPU = {
     "convs": 2,
     "mask_branch_channels": 64,
     "mask_branch_norm": "group",
-    "lr": 2e-3,
-    "encoder_lr": 1e-3,
+    "learning_rate": 2e-3,
+    "encoder_learning_rate": 1e-3,
     "ema": 0.98,
 }
-GPU = {"channels": 256, "convs": 4, "mask_branch_channels": 128, "ema": 0.999}
+GPU = {"channels": 256, "convs": 4, "mask_branch_channels": 128, "mask_branch_norm": "batch", "ema": 0.999}
 MAIN_ROWS = "box,projection,boxinst,boxteacher,boxseg,full"
-COMMON = {"bottom_px": 0, "warmup": 0.5, "teacher_from": 0.5, "teacher_warmup": 0.2}
+COMMON = {"bottom_px": 0, "pairwise_warmup": 0.5, "teacher_from": 0.5, "teacher_warmup": 0.2}
 OF_SET = {
     "nuclei": {"finest_px": 32, "window_px": 256, "detections": 300, "min_tutor_px": 80},
     "drawn": {"min_tutor_px": 150},
@@ -155,15 +158,21 @@ class Loader:
         return resized.image.to(torch.uint8), targets
 
 
+def _of_use(config_class: type[Config], values: dict[str, Any]) -> dict[str, Any]:
+    """The options that the method has and that do something beside the others."""
+    known = {key: value for key, value in values.items() if key in config_class.model_fields}
+    draft = config_class.model_construct(**known)
+    return {key: value for key, value in known.items() if not unmet_needs(draft, key)}
+
+
 def trained(
     setting: str, seed: int, arguments: argparse.Namespace, data: Data, size: InputSize
 ) -> tuple[CondInstTeacher, float]:
     method_class, config_class, changes = SETTINGS[setting]
     weights = str(shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors")
     shape = (GPU if arguments.gpu else CPU) | COMMON | OF_SET[arguments.set]
-    values = {key: value for key, value in shape.items() if key in config_class.model_fields}
-    tried = {key: value for key, value in json.loads(arguments.change).items() if key in config_class.model_fields}
-    config = config_class(backbone="mobilenet_v2", backbone_weights=weights, **(values | changes | tried))
+    values = shape | changes | json.loads(arguments.change) | {"backbone_weights": weights}
+    config = config_class(**_of_use(config_class, values))
     torch.manual_seed(seed)
     method = method_class(CondInst(config, len(data.category_ids)), config)
     loader = Loader(data, size, with_masks=setting == "full")

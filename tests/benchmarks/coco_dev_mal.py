@@ -32,9 +32,9 @@ from pseudolabel.pipelines.stages.fuse import FuseConfig
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.steps import parse_step
 from pseudolabel.pipelines.trainers.base import run_training
-from pseudolabel.pipelines.trainers.teacher import TrainTeacherConfig
 from pseudolabel.records import soft_mask_from_struct
 from pseudolabel.rle import decode, encode, from_segmentation
+from pseudolabel.teachers.mal.config import MalConfig
 
 # fmt: off
 VOC = frozenset([
@@ -49,14 +49,12 @@ VIEWS = (1, 2, 6)
 
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("--epochs", type=float, default=TrainTeacherConfig.model_fields["epochs"].default)
-    parser.add_argument("--batch-size", type=int, default=TrainTeacherConfig.model_fields["batch_size"].default)
-    parser.add_argument("--crop-px", type=int, default=TrainTeacherConfig.model_fields["crop_px"].default)
+    parser.add_argument("--epochs", type=float, default=MalConfig.model_fields["epochs"].default)
+    parser.add_argument("--batch-size", type=int, default=MalConfig.model_fields["batch_size"].default)
+    parser.add_argument("--crop-px", type=int, default=MalConfig.model_fields["crop_px"].default)
     parser.add_argument("--last-crop-px", type=int, help="with --rounds of 2 or more")
-    parser.add_argument("--teacher-from", type=float, default=TrainTeacherConfig.model_fields["teacher_from"].default)
-    parser.add_argument(
-        "--pairwise-weight", type=float, default=TrainTeacherConfig.model_fields["pairwise_weight"].default
-    )
+    parser.add_argument("--teacher-from", type=float, default=MalConfig.model_fields["teacher_from"].default)
+    parser.add_argument("--pairwise-weight", type=float, default=MalConfig.model_fields["pairwise_weight"].default)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of training and inference")
     parser.add_argument("--rounds", type=int, default=1)
@@ -81,7 +79,7 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
     run_stage(run, "shard", StageConfig(workers=1))
     if options.guided:
         _semantic_masks(run)
-    config = TrainTeacherConfig(
+    config = MalConfig(
         backbone_weights=str(shared / "weights" / (SEGMENTER if options.segmenter or options.guided else IMAGENET)),
         epochs=options.epochs,
         batch_size=options.batch_size,

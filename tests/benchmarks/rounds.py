@@ -36,6 +36,7 @@ def sections(folder: Path, models: Path, arguments: argparse.Namespace, seed: in
         "epochs": arguments.steps * STUDENT["batch_size"] / arguments.scenes,
         "validation": str(test / "instances.json"),
         "validation_images": str(test / "images"),
+        "validate_every": 0,
         "seed": seed,
     }
     labelled = label_sections(data, models / "segmenter")

@@ -35,13 +35,15 @@ from pseudolabel.rle import decode, encode, encode_crop, from_segmentation
 from pseudolabel.segmenters.base import Photo, SegmenterOptions, open_segmenter
 from pseudolabel.segmenters.class_map import match_classes
 from pseudolabel.siseg.cells import semantic_cells
+from pseudolabel.siseg.config import SisegCard, SisegRecipe
 from pseudolabel.siseg.instances import FieldMaps, ReadOut, find_instances
-from pseudolabel.siseg.model import SisegCard, new_network, predict_fields, save_siseg
+from pseudolabel.siseg.model import new_network, predict_fields, save_siseg
 from pseudolabel.siseg.network import SisegNetwork
 from pseudolabel.siseg.pieces import Instance
-from pseudolabel.siseg.train import Samples, SisegMethod, SisegTraining, set_mean_displacement
+from pseudolabel.siseg.train import Samples, SisegMethod, set_mean_displacement
 from pseudolabel.siseg.views import make_view
-from pseudolabel.training.fit import FitConfig, fit
+from pseudolabel.training.config import FitConfig
+from pseudolabel.training.fit import fit
 
 SEED = 0
 STEPS = {
@@ -249,7 +251,7 @@ def trained(case: Case, seed: int = SEED) -> tuple[SisegNetwork, float]:
     start = time.process_time()
     samples = Samples(network, view, device="cpu", cache_bytes=3 << 30)
     folder = Path(tempfile.mkdtemp())
-    method = SisegMethod(network, SisegTraining(learning_rate=case.learning_rate, crop=case.crop))
+    method = SisegMethod(network, SisegRecipe(learning_rate=case.learning_rate, crop=case.crop))
     settings = FitConfig(
         steps=case.steps, batch_size=4, seed=seed, device="cpu", weight_decay=1e-4, checkpoint_every=case.steps
     )

@@ -29,13 +29,14 @@ from pseudolabel.pipelines.demo.chain import label_sections
 from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pipelines.demo.segmenter import ENCODER, make_demo_data, train_demo_segmenter
 from pseudolabel.pipelines.runner import RunOptions
-from pseudolabel.students.augment import AugmentConfig
-from pseudolabel.students.base import StudentConfig, make_student
+from pseudolabel.students.base import make_student
+from pseudolabel.students.config import AugmentConfig, LabelConfig, RecipeConfig, StudentConfig
 from pseudolabel.students.data import SampleLoader
 from pseudolabel.students.evaluation import evaluate_student
-from pseudolabel.students.labels import LabelConfig, labels_from_coco
-from pseudolabel.students.method import RecipeConfig, StudentMethod
-from pseudolabel.training.fit import FitConfig, fit
+from pseudolabel.students.labels import labels_from_coco
+from pseudolabel.students.method import StudentMethod
+from pseudolabel.training.config import FitConfig
+from pseudolabel.training.fit import fit
 
 CPU = {"width": 64, "convs": 2, "finest_px": 25.6}
 CPU_BACKBONES = {"drawn": ENCODER, "nuclei": "mobilenet_v2"}
@@ -63,11 +64,11 @@ class Case:
 def settings(thresholds: list[float]) -> dict[str, LabelConfig]:
     """The labels' rules by setting; `full` and `box` read the true file, the boxes of which are the given ones."""
     return {
-        "full": LabelConfig(weights="none"),
+        "full": LabelConfig(mask_weight="none"),
         "pseudo": LabelConfig(),
-        "pseudo-unweighted": LabelConfig(weights="none"),
-        **{f"pseudo-threshold-{one:g}": LabelConfig(weights="none", threshold=one) for one in thresholds},
-        "box": LabelConfig(weights="none", masks="box"),
+        "pseudo-unweighted": LabelConfig(mask_weight="none"),
+        **{f"pseudo-threshold-{one:g}": LabelConfig(mask_weight="none", mask_threshold=one) for one in thresholds},
+        "box": LabelConfig(mask_weight="none", given_masks=False),
     }
 
 
@@ -127,7 +128,7 @@ def train(case: Case, labels: Path, rule: LabelConfig, arguments: argparse.Names
         device="cuda" if arguments.gpu else "cpu",
         precision="bf16" if arguments.gpu else "fp32",
         checkpoint_every=arguments.steps,
-        workers=8 if arguments.gpu else 0,
+        loader_workers=8 if arguments.gpu else 0,
     )
     with tempfile.TemporaryDirectory() as folder:
         loader = SampleLoader(known.images, case.images)

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from pseudolabel.condinst.batch import Targets, check_targets, collate, masks_to_grid, resized_masks
-from pseudolabel.condinst.network import CondInst, CondInstConfig
+from pseudolabel.condinst.config import CondInstConfig
+from pseudolabel.condinst.network import CondInst
 from pseudolabel.encoders.build import build_encoder
 from pseudolabel.encoders.encoder import freeze_early
 from pseudolabel.errors import ConfigError, InputError

@@ -19,10 +19,11 @@ from pseudolabel.pipelines.runner import run_stage
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.stages.shard import ShardStage
 from pseudolabel.pipelines.trainers.base import run_training
-from pseudolabel.pipelines.trainers.mal import boxed_images, mal_configs
+from pseudolabel.pipelines.trainers.images import boxed_images
+from pseudolabel.pipelines.trainers.mal import is_learned
 from pseudolabel.pipelines.trainers.mal_rounds import TARGET_CELLS, fused_targets
-from pseudolabel.pipelines.trainers.teacher import TrainTeacherConfig
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
+from pseudolabel.teachers.mal.config import MalConfig
 
 QUICK = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
 TWO_ROUNDS = {"rounds": 2, "last_crop_px": 32}
@@ -63,7 +64,7 @@ def _ellipse(place: int, box: tuple[float, ...]) -> TeacherCandidate:
 
 def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp_path: Path) -> None:
     plan = read_plan(run)
-    images = list(boxed_images(run, plan))
+    images = boxed_images(run, plan, is_learned)
     targets = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")
     assert targets.masks.shape == (sum(len(one.objects) for one in images), TARGET_CELLS, TARGET_CELLS)
     large = [max(side := one.bbox_xywh[2:]) > 30 and min(side) > 30 for image in images for one in image.objects]
@@ -78,7 +79,7 @@ def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp
 
 def test_targets_of_a_stopped_call_are_read_again(run: RunPaths, tmp_path: Path) -> None:
     plan = read_plan(run)
-    images = list(boxed_images(run, plan))
+    images = boxed_images(run, plan, is_learned)
     first = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")
     again = fused_targets(run, plan, images, _Silent(), [], tmp_path / "targets.npy")
     np.testing.assert_array_equal(first.masks, again.masks)
@@ -88,7 +89,7 @@ def test_targets_of_a_stopped_call_are_read_again(run: RunPaths, tmp_path: Path)
 def test_a_guides_masks_are_fused_with_the_networks(run: RunPaths, tmp_path: Path) -> None:
     """A guide that calls every box full fills what an ellipse alone leaves empty."""
     plan = read_plan(run)
-    images = list(boxed_images(run, plan))
+    images = boxed_images(run, plan, is_learned)
     alone = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "alone.npy")
     _write_full_boxes(run)
     guided = fused_targets(run, plan, images, _Ellipses(), ["full"], tmp_path / "guided.npy")
@@ -98,7 +99,7 @@ def test_a_guides_masks_are_fused_with_the_networks(run: RunPaths, tmp_path: Pat
 def _write_full_boxes(run: RunPaths) -> None:
     """A table `candidates/full` that calls every box full."""
     plan = read_plan(run)
-    images = list(boxed_images(run, plan))
+    images = boxed_images(run, plan, is_learned)
     for shard in range(plan.num_shards):
         rows = [_full(image.key, one) for image in images if image.shard == shard for one in image.objects]
         footer = read_footer(run.part("manifest", shard, plan.num_shards))
@@ -117,26 +118,26 @@ def _full(key: str, target: Target) -> dict[str, object]:
 
 
 def test_a_second_round_gives_another_teacher_and_the_same_one_every_time(run: RunPaths) -> None:
-    one = run_training(run, "train-teacher", TrainTeacherConfig(**QUICK)).sha256
-    two = run_training(run, "train-teacher", TrainTeacherConfig(**QUICK, **TWO_ROUNDS), overwrite=True).sha256
+    one = run_training(run, "train-teacher", MalConfig(**QUICK)).sha256
+    two = run_training(run, "train-teacher", MalConfig(**QUICK, **TWO_ROUNDS), overwrite=True).sha256
     assert one != two
     _write_full_boxes(run)
-    guided = TrainTeacherConfig(**QUICK, **TWO_ROUNDS, guides=["full"])
+    guided = MalConfig(**QUICK, **TWO_ROUNDS, guides=["full"])
     three = run_training(run, "train-teacher", guided, overwrite=True).sha256
     assert three not in (one, two)
-    assert run_training(run, "train-teacher", TrainTeacherConfig(**QUICK, **TWO_ROUNDS), overwrite=True).sha256 == two
+    assert run_training(run, "train-teacher", MalConfig(**QUICK, **TWO_ROUNDS), overwrite=True).sha256 == two
 
 
 def test_guides_may_speak_before_there_is_a_teacher(run: RunPaths) -> None:
-    alone = run_training(run, "train-teacher", TrainTeacherConfig(**QUICK)).sha256
+    alone = run_training(run, "train-teacher", MalConfig(**QUICK)).sha256
     _write_full_boxes(run)
-    guided = TrainTeacherConfig(**QUICK, guides=["full"], guided_from=1)
+    guided = MalConfig(**QUICK, guides=["full"], guided_from=1)
     assert run_training(run, "train-teacher", guided, overwrite=True).sha256 != alone
 
 
 def test_guides_that_never_speak_are_refused() -> None:
     with pytest.raises(ValidationError, match="guides speak from round 2 on: raise rounds, or lower guided_from"):
-        TrainTeacherConfig(guides=["semantic"])
+        MalConfig(guides=["semantic"])
 
 
 @pytest.mark.parametrize(
@@ -150,14 +151,14 @@ def test_guides_that_never_speak_are_refused() -> None:
     ],
 )
 def test_crops_grow_from_round_to_round(options: dict[str, int], sides: list[int]) -> None:
-    models = mal_configs(TrainTeacherConfig.model_validate(options))
+    models = MalConfig.model_validate(options).by_round()
     assert [model.crop_px for model in models] == sides
     assert {model.canvas_px for model in models} == {max(sides) * 3 // 2}
 
 
 def test_candidates_say_which_guides_their_teacher_has_heard(run: RunPaths) -> None:
     _write_full_boxes(run)
-    config = TrainTeacherConfig(**QUICK, rounds=3, last_crop_px=32, guides=["full"])
+    config = MalConfig(**QUICK, rounds=3, last_crop_px=32, guides=["full"])
     run_training(run, "train-teacher", config)
     run_stage(run, "infer-teacher", InferTeacherConfig(workers=1, device="cpu"))
     assert read_footer(run.part("candidates/teacher", 0, 2)).learned_from == {"full": 2}
@@ -169,7 +170,7 @@ def test_candidates_say_which_guides_their_teacher_has_heard(run: RunPaths) -> N
 @pytest.mark.parametrize(("name", "wanted"), [("guided_from", "guides"), ("last_crop_px", "rounds of 2 or more")])
 def test_options_of_rounds_that_would_do_nothing_are_refused(name: str, wanted: str) -> None:
     with pytest.raises(ValidationError, match=f"{name} does nothing without {wanted}"):
-        TrainTeacherConfig.model_validate({name: 64})
+        MalConfig.model_validate({name: 64})
 
 
 def test_a_soft_target_on_a_canvas_grid_keeps_its_place() -> None:

@@ -123,7 +123,9 @@ def test_a_round_follows_inputs_that_were_made_again(tmp_path: Path) -> None:
         pytest.param({"rounds": 0}, "from 1 on", id="none"),
         pytest.param({"rounds": True}, "from 1 on", id="a truth value"),
         pytest.param({"rounds": "two"}, "'two'", id="a word"),
-        pytest.param({"rounds": 2, "train-student": {"labels": "other.json"}}, "same labels", id="labels of elsewhere"),
+        pytest.param(
+            {"rounds": 2, "train-student": {"learn_from": "other.json"}}, "same labels", id="labels elsewhere"
+        ),
     ],
 )
 def test_rounds_that_make_no_sense_are_refused(folder: Path, changes: dict[str, Any], message: str) -> None:

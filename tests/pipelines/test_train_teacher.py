@@ -1,5 +1,6 @@
 """Options of `train-teacher` by method, the boxes and masks of a run, and small trainings of the CondInst teachers."""
 
+import inspect
 import json
 import math
 from pathlib import Path
@@ -8,25 +9,27 @@ from typing import Any
 import pytest
 import torch
 
-from pseudolabel.config import parse_config
+from pseudolabel.config import parse_config, result_relevant
 from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.fusion.candidates import Target
 from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.runner import run_stage
+from pseudolabel.pipelines.runner import RunOptions, run_stage
+from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.stages.shard import ShardStage
-from pseudolabel.pipelines.trainers.boxed_images import BoxedImage, boxed_images, check_boxes
-from pseudolabel.pipelines.trainers.boxes import Images, masked_objects, model_values, true_masks
-from pseudolabel.pipelines.trainers.teacher import OWN_DEFAULTS, TrainTeacherConfig, methods_of, train_teacher
+from pseudolabel.pipelines.trainers.base import TrainingSummary, run_training
+from pseudolabel.pipelines.trainers.boxes import Images, masked_objects, true_masks
+from pseudolabel.pipelines.trainers.images import BoxedImage, boxed_images, check_boxes
+from pseudolabel.pipelines.trainers.teacher import config_class
+from pseudolabel.registry import load_target
 from pseudolabel.rle import encode
-from pseudolabel.teachers.condinst.boxinst import BoxInstConfig
-from pseudolabel.teachers.condinst.boxseg import BoxSegConfig
-from pseudolabel.teachers.condinst.boxteacher import BoxTeacherConfig
 from pseudolabel.teachers.condinst.infer import InputSize
+from pseudolabel.teachers.table import TRAINED, find_teacher, options_of
 from pseudolabel.training.checkpoint import read_config
 
-CONFIGS = {"boxinst": BoxInstConfig, "boxteacher": BoxTeacherConfig, "boxseg": BoxSegConfig}
 SMALL = {
     "backbone": "tiny",
     "backbone_weights": "none",
@@ -40,97 +43,165 @@ SMALL = {
 }
 
 
-def parsed(**values: Any) -> TrainTeacherConfig:
-    return parse_config(TrainTeacherConfig, values, where="train-teacher")
+INLINE = RunOptions(EngineOptions(name="inline"))
+OWN_METHOD = """
+from pseudolabel.teachers.condinst.boxinst import BoxInst
+
+
+class MyMethod(BoxInst):
+    def losses(self, batch, *, progress):
+        losses = super().losses(batch, progress=progress)
+        return losses | {"projection": self.config.my_weight * losses["projection"]}
+"""
+
+
+def parsed(**values: Any) -> Any:
+    return parse_config(config_class(values), values, where="train-teacher")
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_not_said_takes_the_methods_own_default() -> None:
-    assert (parsed().tau, parsed().ema, parsed().learning_rate) == (0.1, 0.995, 2e-3)
-    seg = parsed(method="boxseg")
-    assert (seg.tau, seg.ema, seg.learning_rate, seg.copy_paste, seg.classification) == (
-        *(0.3, 0.999, 1e-3, True),
-        "varifocal",
+    assert (parsed().method, parsed().least_similarity, parsed().ema, parsed().learning_rate) == (
+        "mal",
+        0.1,
+        0.995,
+        2e-3,
     )
-    assert parsed(method="boxseg", tau=0.1, copy_paste=False).tau == 0.1
+    seg = parsed(method="boxseg")
+    assert (seg.least_similarity, seg.ema, seg.learning_rate) == (0.3, 0.999, 1e-3)
+    assert (seg.copy_paste, seg.classification) == (True, "varifocal")
     assert not parsed(method="boxseg", copy_paste=False).copy_paste
 
 
 @pytest.mark.parametrize(
-    ("method", "option", "value"),
+    ("method", "option", "value", "methods"),
     [
-        ("boxinst", "crop_px", 64),
-        ("boxinst", "teacher_from", 0.2),
-        ("boxinst", "ema", 0.9),
-        ("boxteacher", "fusion", "vote"),
-        ("boxteacher", "max_objects", 5),
-        ("mal", "tau_box", 0.2),
+        ("boxinst", "crop_px", 64, "mal"),
+        ("boxinst", "teacher_from", 0.2, "mal, boxteacher, boxseg"),
+        ("boxteacher", "fusion", "vote", "boxseg"),
+        ("mal", "blur", True, "boxteacher, boxseg"),
+        ("mal", "image_px", 320, "boxinst, boxteacher, boxseg"),
     ],
     ids=lambda value: str(value),
 )
-def test_an_option_that_does_nothing_for_the_method_is_refused(method: str, option: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=f"{option}: does nothing with {method}; an option of"):
+def test_an_option_of_other_methods_is_refused_and_they_are_named(
+    method: str, option: str, value: object, methods: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{option} does nothing with {method}; an option of {methods}$"):
         parsed(method=method, **{option: value})
 
 
-@pytest.mark.parametrize("method", ["mal", "boxinst", "boxteacher", "boxseg"])
+def test_an_option_that_no_method_has_names_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'crop_pix'; did you mean 'crop_px'"):
+        parsed(crop_pix=64)
+
+
+def test_an_unknown_method_names_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match="no method of train-teacher called 'boxsge'; did you mean 'boxseg'"):
+        parsed(method="boxsge")
+
+
+def test_a_methods_config_takes_no_other_methods_name() -> None:
+    with pytest.raises(ConfigError, match="method: "):
+        parse_config(options_of("mal"), {"method": "boxinst"}, where="train-teacher")
+
+
+def test_a_teacher_of_ones_own_is_trained_and_asked_with_its_options(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/adding.md has it, word for word, and a method that halves one loss."""
+    page = (Path(__file__).parents[2] / "docs" / "adding.md").read_text(encoding="utf-8")
+    code = page.split("```python\n# my_teacher.py\n")[1].split("```")[0]
+    (tmp_path / "my_teacher.py").write_text(code, encoding="utf-8")
+    (tmp_path / "my_method.py").write_text(OWN_METHOD, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    run = run_of(scenes, tmp_path / "run", "boxes.json")
+    train(run, method="my_teacher:TEACHER", my_weight=0.25, **SMALL)
+    about = read_config(run.model("teacher"))
+    assert (about["method"], about["model"]["my_weight"]) == ("my_teacher:TEACHER", 0.25)
+    assert run_stage(run, "infer-teacher", InferTeacherConfig(device="cpu"), INLINE).n_rejected == 0
+    with pytest.raises(ConfigError, match="unknown key 'my_weigth'; did you mean 'my_weight'"):
+        parsed(method="my_teacher:TEACHER", my_weigth=1.0)
+
+
+@pytest.mark.parametrize("method", TRAINED)
 def test_a_printed_config_can_be_read_back(method: str) -> None:
     config = parsed(method=method)
     assert parsed(**config.model_dump(mode="json")) == config
 
 
-@pytest.mark.parametrize("method", list(CONFIGS))
-def test_every_option_of_a_method_is_known_to_its_own_config(method: str) -> None:
-    values = model_values(parsed(method=method))
-    assert set(values) <= set(CONFIGS[method].model_fields)
-    own = CONFIGS[method](**values)
-    assert (own.tau, own.lr, own.warmup) == (0.3, 1e-3, 0.5)
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_methods_class_takes_the_config_of_the_command_line(method: str) -> None:
+    """There is no second declaration: what the library's class is made with is what `--method` chooses."""
+    method_class = load_target(find_teacher(method).method)
+    own = inspect.get_annotations(method_class).get("config")  # BoxSeg is made as BoxTeacher is
+    taken = own or inspect.signature(method_class.__init__).parameters["config"].annotation
+    assert taken is options_of(method)
 
 
-def test_boxseg_can_be_trained_in_the_released_codes_variants() -> None:
-    variant = {"fusion": "vote", "score": "code", "candidates": 20, "box_score": "sqrt_iacs_ctr"}
-    own = BoxSegConfig(**model_values(parsed(method="boxseg", varifocal_alpha=0.25, **variant)))
-    assert {name: getattr(own, name) for name in variant} == variant
-    assert own.varifocal_alpha == 0.25
+@pytest.mark.parametrize("method", TRAINED)
+def test_the_options_that_matter_are_few_and_begin_with_the_method(method: str) -> None:
+    fields = options_of(method).model_fields
+    main = [name for name, field in fields.items() if field.json_schema_extra["group"] == "main"]
+    assert main[:3] == ["method", "backbone", "backbone_weights"]
+    assert 6 <= len(main) <= 10
 
 
-def test_copy_paste_alone_is_one_option_away_from_boxinst() -> None:
-    config = parsed(method="boxinst", copy_paste=True, ema=0.99, copy_paste_probability=0.25)
-    own = BoxTeacherConfig(**model_values(config))
-    assert own.copy_paste
-    assert (own.pixel_weight, own.affinity_weight, own.strong, own.result) == (0, 0, False, "student")
-    assert (own.ema, own.copy_paste_probability) == (0.99, 0.25)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"method": "boxinst", "supervision": "masks", "pairwise_weight": 2.0}, "without supervision boxes or mixed"),
+        ({"method": "boxinst", "mask_classes": ["cat"]}, "without supervision mixed"),
+        ({"method": "boxinst", "varifocal_alpha": 0.25}, "without classification varifocal"),
+        ({"method": "boxteacher", "copy_paste_probability": 0.2}, "without copy_paste"),
+        ({"method": "boxteacher", "blur": True, "strong": False}, "without strong"),
+        ({"method": "boxseg", "ranking": "bpma", "fusion": "vote"}, "without ranking bqr"),
+        ({"method": "boxseg", "detections": 50}, "without ranking bpma"),
+        ({"guided_from": 1}, "without guides"),
+        ({"last_crop_px": 64}, "without rounds of 2 or more"),
+        ({"label_weight": 1.0}, "without rounds of 2 or more, or guides"),
+        ({"steps": 10, "epochs": 2.0}, "without steps 0"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_an_option_that_does_nothing_beside_the_others_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"does nothing {message}"):
+        parsed(**values)
+
+
+def test_an_option_that_does_nothing_is_no_part_of_the_fingerprint() -> None:
+    assert "blur" not in result_relevant(parsed(method="boxteacher", strong=False))
+    assert "blur" in result_relevant(parsed(method="boxteacher"))
+    assert "detections" in result_relevant(parsed(method="boxteacher"))  # whose ranking is no option
+
+
+def test_steps_stand_for_the_epochs_where_they_are_given() -> None:
+    assert parsed(steps=7).steps_for(1000) == 7
+    assert parsed(epochs=3, batch_size=8).steps_for(40) == 15
+    assert parsed(epochs=3, batch_size=8, devices=2).steps_for(40) == 8  # 7.5
 
 
 def test_copy_paste_of_mal_is_on_unless_it_is_turned_off() -> None:
-    from pseudolabel.pipelines.trainers.mal import mal_configs
-
-    assert parsed(method="mal").copy_paste
-    assert mal_configs(parsed(method="mal", rounds=2))[1].copy_paste_probability == 0.5
-    assert mal_configs(parsed(method="mal", rounds=2, copy_paste=False))[1].copy_paste_probability == 0
+    assert parsed(rounds=2).paste_probability == 0.5
+    assert parsed(rounds=2, copy_paste=False).paste_probability == 0
 
 
-@pytest.mark.parametrize("others", [{"rounds": 2, "copy_paste": False}, {"rounds": 1}])
+@pytest.mark.parametrize("others", [{"rounds": 2, "copy_paste": False}, {"rounds": 1}], ids=["off", "one round"])
 def test_a_probability_of_pastes_that_never_come_is_refused(others: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="copy_paste_probability does nothing without copy_paste"):
-        parsed(method="mal", copy_paste_probability=0.3, **others)
-    assert parsed(method="mal", copy_paste_probability=0.3, rounds=2).copy_paste_probability == 0.3
-
-
-def test_own_defaults_name_options_that_their_method_looks_at() -> None:
-    for method, values in OWN_DEFAULTS.items():
-        for name in values:
-            looking = methods_of(name)
-            assert not looking or {method, f"{method}+"} & set(looking)
+    with pytest.raises(ConfigError, match="copy_paste_probability does nothing without"):
+        parsed(copy_paste_probability=0.3, **others)
+    assert parsed(copy_paste_probability=0.3, rounds=2).copy_paste_probability == 0.3
 
 
 # --- boxes and masks --------------------------------------------------------------------------------------------------
 
 
 def image(box_xyxy: list[float], segmentation: str | None = None) -> BoxedImage:
-    return BoxedImage("cat.jpg", 50, [box_xyxy], [0], 60, [17], [segmentation])
+    left, top, right, bottom = box_xyxy
+    given = Target(17, 3, (left, top, right - left, bottom - top))
+    return BoxedImage("cat", 0, "cat.jpg", (50, 60), (given,), (segmentation,))
 
 
 @pytest.mark.parametrize(
@@ -180,30 +251,33 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_of(scenes: Path, folder: Path, annotations: str) -> RunPaths:
     run = RunPaths(folder)
     make_plan(run, PlanConfig(images=str(scenes / "images"), annotations=scenes / annotations, shards=1))
-    run_stage(run, "shard", ShardStage.config_class(workers=1))
+    run_stage(run, "shard", ShardStage.config_class(), INLINE)
     return run
+
+
+def train(run: RunPaths, **values: Any) -> TrainingSummary:
+    return run_training(run, "train-teacher", parsed(**values), overwrite=True)
 
 
 def test_a_trained_teacher_says_its_method_and_classes_by_name(scenes: Path, tmp_path: Path) -> None:
     run = run_of(scenes, tmp_path, "boxes.json")
-    weights = train_teacher(run, parsed(method="boxseg", **SMALL))
-    about = read_config(weights)
+    train(run, method="boxseg", **SMALL)
+    about = read_config(run.model("teacher"))
     assert about["method"] == "boxseg"
     assert about["categories"] == [{"id": row["id"], "name": row["name"]} for row in read_plan(run).categories]
-    assert about["model"]["tau"] == 0.3
+    assert about["model"]["least_similarity"] == 0.3
 
 
 def test_mixed_supervision_hands_on_the_masks_of_the_named_classes_alone(scenes: Path, tmp_path: Path) -> None:
     run = run_of(scenes, tmp_path, "instances.json")
     plan = read_plan(run)
-    images = boxed_images(run, plan, [row["id"] for row in plan.categories])
-    chosen = images[0].labels[0]
+    images = boxed_images(run, plan)
+    chosen = [row["id"] for row in plan.categories].index(images[0].category_ids[0])
     config = parsed(method="boxinst", supervision="mixed", mask_classes=[plan.categories[chosen]["name"]])
     loader = Images(
         plan,
         images,
         InputSize(short_px=64, long_px=128),
-        num_classes=len(plan.categories),
         masked=masked_objects(images, plan, config),
     )
     for one in loader.load([0, 1]).targets:
@@ -216,9 +290,9 @@ def test_mixed_supervision_hands_on_the_masks_of_the_named_classes_alone(scenes:
 def test_mixed_supervision_trains_and_refuses_an_unknown_class(scenes: Path, tmp_path: Path) -> None:
     run = run_of(scenes, tmp_path, "instances.json")
     mixed = {"method": "boxteacher", "supervision": "mixed", **SMALL}
-    assert train_teacher(run, parsed(copy_paste=True, **mixed)).exists()
+    assert train(run, copy_paste=True, **mixed).trained
     with pytest.raises(ConfigError, match="no class 'unicorn'"):
-        train_teacher(run, parsed(mask_classes=["unicorn"], **mixed))
+        train(run, mask_classes=["unicorn"], **mixed)
 
 
 @pytest.mark.parametrize("supervision", ["masks", "mixed"])
@@ -227,10 +301,10 @@ def test_masks_are_asked_for_before_training_where_there_are_none(
 ) -> None:
     run = run_of(scenes, tmp_path, "boxes.json")
     with pytest.raises(InputError, match=f"objects have no mask, and --supervision {supervision} needs"):
-        train_teacher(run, parsed(method="boxinst", supervision=supervision, **SMALL))
+        train(run, method="boxinst", supervision=supervision, **SMALL)
 
 
-def test_the_reference_with_masks_has_no_teacher(scenes: Path, tmp_path: Path) -> None:
-    run = run_of(scenes, tmp_path, "instances.json")
-    with pytest.raises(ConfigError, match="--method boxinst alone"):
-        train_teacher(run, parsed(method="boxseg", supervision="masks", **SMALL))
+@pytest.mark.parametrize("method", ["boxteacher", "boxseg"])
+def test_the_reference_with_masks_has_no_teacher(method: str) -> None:
+    with pytest.raises(ConfigError, match=r"supervision: .*'boxes' or 'mixed'"):
+        parsed(method=method, supervision="masks")

@@ -13,7 +13,8 @@ import yaml
 from pseudolabel.encoders.build import build_dense_encoder
 from pseudolabel.encoders.encoder import DENSE_STRIDES
 from pseudolabel.errors import ConfigError, InputError
-from pseudolabel.siseg.model import SisegCard, build_network, load_siseg, new_network, predict_fields, save_siseg
+from pseudolabel.siseg.config import SisegCard
+from pseudolabel.siseg.model import build_network, load_siseg, new_network, predict_fields, save_siseg
 from pseudolabel.siseg.network import DisplacementHead, SisegNetwork
 
 TINY = SisegCard(backbone="tiny", head_width=64)

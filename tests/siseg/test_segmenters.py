@@ -22,7 +22,8 @@ from pseudolabel.pipelines.stages.fuse import FuseConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_siseg import InferSisegConfig
 from pseudolabel.pipelines.stages.shard import ShardConfig
-from pseudolabel.pipelines.trainers.siseg import TrainSisegConfig, train_siseg
+from pseudolabel.pipelines.trainers.base import run_training
+from pseudolabel.pipelines.trainers.siseg_options import TrainSisegConfig
 from pseudolabel.pipelines.work.job import ShardWorker, make_job
 from pseudolabel.rle import area, decode
 
@@ -59,7 +60,7 @@ def bare(pspnet: Path, tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
     _work(run, "shard", ShardConfig())
     _work(run, "infer-semantic", InferSemanticConfig(model=f"smp:{pspnet}"))
     small: dict[str, Any] = {"head_width": 64, "crop": 96, "radius": 5, "steps": 2, "batch_size": 2, "device": "cpu"}
-    train_siseg(run, TrainSisegConfig(backbone="tiny", backbone_weights="none", **small))
+    run_training(run, "train-siseg", TrainSisegConfig(backbone="tiny", backbone_weights="none", **small))
     _work(run, "infer-siseg", InferSisegConfig())
     _work(run, "fuse", FuseConfig())
     return run

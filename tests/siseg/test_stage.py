@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel import records
+from pseudolabel.config import parse_config
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.pipelines.demo.scenes import CLASSES, write_dataset
 from pseudolabel.pipelines.run.commit import read_part
@@ -17,7 +18,9 @@ from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_siseg import InferSisegConfig, categories_by_class
 from pseudolabel.pipelines.stages.shard import ShardConfig
-from pseudolabel.pipelines.trainers.siseg import TrainSisegConfig, labelled_images, train_siseg
+from pseudolabel.pipelines.trainers.base import run_training
+from pseudolabel.pipelines.trainers.siseg import labelled_images
+from pseudolabel.pipelines.trainers.siseg_options import TrainSisegConfig
 from pseudolabel.pipelines.work.job import ShardWorker, make_job
 from pseudolabel.siseg.candidates import mask_box
 
@@ -60,7 +63,7 @@ def make_run(folder: Path, annotations: str | None) -> RunPaths:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
     run = make_run(tmp_path_factory.mktemp("boxed"), "boxes.json")
-    train_siseg(run, TrainSisegConfig(**SMALL))
+    run_training(run, "train-siseg", TrainSisegConfig(**SMALL))
     return run
 
 
@@ -113,7 +116,7 @@ def test_without_boxes_candidates_stand_alone_under_the_segmenters_classes(train
 def test_truth_as_labels_equals_the_label_maps_of_the_same_scenes(tmp_path: Path) -> None:
     run = make_run(tmp_path, "instances.json")
     truth, semantic = (
-        [image.read_labels() for image in labelled_images(run, TrainSisegConfig(**SMALL, labels=kind))]
+        [image.read_labels() for image in labelled_images(run, TrainSisegConfig(**SMALL, label_source=kind))]
         for kind in ("truth", "semantic")
     )
     for first, second in zip(truth, semantic, strict=True):
@@ -121,14 +124,24 @@ def test_truth_as_labels_equals_the_label_maps_of_the_same_scenes(tmp_path: Path
 
 
 def test_truth_is_refused_where_the_boxes_have_no_masks(trained: RunPaths) -> None:
-    (image, *_) = labelled_images(trained, TrainSisegConfig(**SMALL, labels="truth"))
+    (image, *_) = labelled_images(trained, TrainSisegConfig(**SMALL, label_source="truth"))
     with pytest.raises(InputError, match="has no mask"):
         image.read_labels()
 
 
-def test_unknown_source_of_labels_is_refused(trained: RunPaths) -> None:
-    with pytest.raises(ConfigError, match="expected semantic, labels:DIR or truth"):
-        labelled_images(trained, TrainSisegConfig(**SMALL, labels="sematic"))
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"label_source": "sematic"}, "label_source: expected semantic, labels:DIR or truth"),
+        ({"label_format": "voc"}, "label_format does nothing without label_source labels:DIR"),
+        ({"smallest_scale": 2.0}, "smallest_scale must not exceed largest_scale"),
+        ({"crop": 100}, "crop: .* multiple of 16"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_options_that_do_not_go_together_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(TrainSisegConfig, values, where="train-siseg")
 
 
 def test_classes_without_a_category_are_no_objects() -> None:

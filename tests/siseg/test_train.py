@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from pseudolabel.pipelines.demo.scenes import draw_scene
-from pseudolabel.siseg.model import SisegCard, build_network
+from pseudolabel.siseg.config import SisegCard, SisegRecipe
+from pseudolabel.siseg.model import build_network
 from pseudolabel.siseg.network import SisegNetwork
-from pseudolabel.siseg.train import Sample, Samples, SisegMethod, SisegTraining, crop_sample, set_mean_displacement
+from pseudolabel.siseg.train import Sample, Samples, SisegMethod, crop_sample, set_mean_displacement
 from pseudolabel.siseg.views import View, grid_labels, make_view, object_labels, view_size
-from pseudolabel.training.fit import FitConfig, fit
+from pseudolabel.training.config import FitConfig
+from pseudolabel.training.fit import fit
 
 
 def test_view_sides_are_multiples_of_sixteen_and_never_zero() -> None:
@@ -80,7 +82,7 @@ def train(folder: Path, steps: int, *, of: int) -> SisegNetwork:
                 raise KeyboardInterrupt
 
     try:
-        fit(Stopping(net, SisegTraining(crop=96, radius=5)), samples, 8, folder, config)
+        fit(Stopping(net, SisegRecipe(crop=96, radius=5)), samples, 8, folder, config)
     except (KeyboardInterrupt, SystemExit):
         assert steps < of
     return net
@@ -97,7 +99,7 @@ def test_training_that_was_broken_off_ends_at_the_same_weights(tmp_path: Path) -
 def test_losses_go_down_on_drawn_discs() -> None:
     torch.set_num_threads(1)
     net = network()
-    method = SisegMethod(net, SisegTraining(learning_rate=5e-3, crop=96, radius=5))
+    method = SisegMethod(net, SisegRecipe(learning_rate=5e-3, crop=96, radius=5))
     batch = Samples(net, scene_view, device="cpu", cache_bytes=0)(range(4))
     optimiser = torch.optim.AdamW(method.parameter_groups())
     totals = []
@@ -119,6 +121,19 @@ def test_mean_displacement_centres_the_field_of_the_training_images() -> None:
     torch.testing.assert_close(torch.stack(fields).mean(0), torch.zeros(2), atol=1e-5, rtol=0)
 
 
+def test_weights_scale_their_own_term_alone() -> None:
+    net = network()
+    batch = Samples(net, scene_view, device="cpu", cache_bytes=0)(range(2))
+    plain, scaled = (
+        SisegMethod(net, SisegRecipe(crop=192, radius=5, **weights)).losses(batch, progress=0.0)
+        for weights in ({}, {"weight_object": 2.0, "weight_background": 0.0, "weight_boundary": 0.5})
+    )
+    factors = {"object_displacement": 2.0, "background_displacement": 0.0, "boundary": 0.5}
+    for name, factor in factors.items():
+        assert scaled[name].item() == pytest.approx(factor * plain[name].item(), rel=1e-5), name
+    assert min(value.item() for value in plain.values()) > 0
+
+
 def test_field_learns_ten_times_as_fast_as_the_boundary() -> None:
-    groups = SisegMethod(network(), SisegTraining(learning_rate=0.02)).parameter_groups()
+    groups = SisegMethod(network(), SisegRecipe(learning_rate=0.02)).parameter_groups()
     assert [group["lr"] for group in groups] == pytest.approx([0.02, 0.002])

@@ -19,10 +19,11 @@ from pseudolabel.pipelines.runner import run_stage
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage, category_ids
 from pseudolabel.pipelines.stages.shard import ShardStage
-from pseudolabel.pipelines.trainers.teacher import TrainTeacherConfig, train_teacher
+from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.records import soft_mask_from_struct
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
-from pseudolabel.teachers.condinst.boxinst import BoxInstConfig
+from pseudolabel.teachers.condinst.config import BoxInstConfig
+from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.training.checkpoint import read_config, save_model
 
 SETTINGS = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
@@ -36,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
     run = RunPaths(tmp_path_factory.mktemp("run"))
     make_plan(run, PlanConfig(images=folder / "images", annotations=folder / "boxes.json", shards=1))
     run_stage(run, "shard", ShardStage.config_class(workers=1))
-    train_teacher(run, TrainTeacherConfig(**SETTINGS))
+    run_training(run, "train-teacher", MalConfig(**SETTINGS))
     return run
 
 
@@ -115,13 +116,13 @@ def test_training_again_gives_the_same_teacher(run: RunPaths) -> None:
     run.model("teacher").unlink()
     for checkpoint in run.logs("train-teacher").rglob("step-*"):
         checkpoint.unlink()
-    train_teacher(run, TrainTeacherConfig(**SETTINGS))
+    run_training(run, "train-teacher", MalConfig(**SETTINGS))
     assert run.model("teacher").read_bytes() == before
 
 
 def test_where_it_was_trained_is_no_part_of_a_teacher(run: RunPaths) -> None:
     """Candidates of a teacher stay fresh if it is trained again elsewhere, to the same weights."""
-    trained = read_config(run.model("teacher"))["trained"]
+    trained = read_config(run.model("teacher"))["model"]
     assert trained["crop_px"] == 32
     assert not {"device", "threads", "loader_workers"} & trained.keys()
 
@@ -151,7 +152,7 @@ def test_a_run_without_boxes_cannot_train_a_teacher(tmp_path: Path) -> None:
     make_plan(run, PlanConfig(images=tmp_path / "scenes" / "images", shards=1))
     run_stage(run, "shard", ShardStage.config_class(workers=1))
     with pytest.raises(InputError, match="no box to learn from"):
-        train_teacher(run, TrainTeacherConfig(**SETTINGS))
+        run_training(run, "train-teacher", MalConfig(**SETTINGS))
 
 
 def test_a_teachers_classes_are_met_by_name_and_keep_their_ids_where_the_run_names_none() -> None:
@@ -165,7 +166,7 @@ def detector(run: RunPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CondInst teacher of the run that is sure of everything it sees."""
     plan = read_plan(run)
     shape = {"backbone": "tiny", "backbone_weights": "none", "channels": 16, "convs": 1, "mask_branch_channels": 16}
-    model = BoxInstConfig(mask_branch_norm="group", **shape)
+    model = BoxInstConfig(**shape)
     torch.manual_seed(0)
     network = CondInst(model, len(plan.categories))
     with torch.no_grad():

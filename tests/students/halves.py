@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pseudolabel.students.base import Student, StudentConfig, make_student
+from pseudolabel.students.base import Student, make_student
+from pseudolabel.students.config import StudentConfig
 from pseudolabel.students.data import Sample, collate
 from pseudolabel.students.names import STUDENTS
 from pseudolabel.training.processes import mean_of_all

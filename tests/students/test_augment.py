@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pseudolabel.students.augment import Augment, AugmentConfig, cropped, flipped, resized
+from pseudolabel.students.augment import Augment, cropped, flipped, resized
+from pseudolabel.students.config import AugmentConfig
 from pseudolabel.students.data import Sample, collate
 
 from .scenes import sample

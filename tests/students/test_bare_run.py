@@ -13,7 +13,8 @@ from pseudolabel.pipelines.tools.evaluate import EvaluateConfig, run_evaluation
 from pseudolabel.pipelines.tools.export_model import ExportModelConfig, export_model
 from pseudolabel.pipelines.tools.predict import PredictConfig, predict
 from pseudolabel.pipelines.trainers.base import run_training
-from pseudolabel.pipelines.trainers.student import TrainStudentConfig, student_labels
+from pseudolabel.pipelines.trainers.student import student_labels
+from pseudolabel.pipelines.trainers.student_options import TrainStudentConfig
 from pseudolabel.students.save import load_student
 
 from .runs import labelled_run, write_classes

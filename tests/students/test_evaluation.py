@@ -9,7 +9,8 @@ from pseudolabel.errors import InputError
 from pseudolabel.pipelines.demo.scenes import CLASSES, draw_scene, write_dataset
 from pseudolabel.pipelines.tools.predict import PredictConfig, measure, predict
 from pseudolabel.students import evaluation
-from pseudolabel.students.base import Instances, StudentConfig, make_student
+from pseudolabel.students.base import Instances, make_student
+from pseudolabel.students.config import StudentConfig
 from pseudolabel.students.evaluation import ap_on_file
 from pseudolabel.students.pictures import coco_rows, instances_picture
 from pseudolabel.students.save import save_student

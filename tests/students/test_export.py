@@ -9,7 +9,8 @@ from torchvision.ops import batched_nms, box_iou
 
 from pseudolabel.condinst.mask_head import aligned_upsample
 from pseudolabel.errors import ConfigError, InputError
-from pseudolabel.students.base import StudentConfig, make_student
+from pseudolabel.students.base import make_student
+from pseudolabel.students.config import StudentConfig
 from pseudolabel.students.export import OUTPUTS, export_onnx, export_torch, graph_of
 from pseudolabel.students.save import TrainedStudent, load_student, save_student
 from pseudolabel.students.suppression import greedy

@@ -7,8 +7,9 @@ import pytest
 
 from pseudolabel import rle
 from pseudolabel.errors import InputError
+from pseudolabel.students.config import LabelConfig
 from pseudolabel.students.data import make_sample
-from pseudolabel.students.labels import LabelConfig, labels_from_coco, labels_from_rows
+from pseudolabel.students.labels import labels_from_coco, labels_from_rows
 
 SIZE = (8, 10)
 CATEGORIES = [{"id": 7, "name": "cell"}, {"id": 3, "name": "dust"}]
@@ -58,12 +59,12 @@ def test_a_crowd_is_ignored_whatever_its_decision_and_keeps_its_region():
 def test_the_weight_is_the_calibrated_score_where_there_is_one():
     assert only(pseudo()).weight == pytest.approx(0.4)
     assert only(pseudo(calibrated_iou=0.75)).weight == pytest.approx(0.75)
-    assert only(pseudo(), weights="none").weight == 1.0
+    assert only(pseudo(), mask_weight="none").weight == 1.0
 
 
 def test_a_mask_below_the_threshold_trains_its_box_alone():
-    assert only(pseudo(), threshold=0.41).role == "box"
-    assert only(pseudo(), threshold=0.4).role == "mask"
+    assert only(pseudo(), mask_threshold=0.41).role == "box"
+    assert only(pseudo(), mask_threshold=0.4).role == "mask"
 
 
 def test_the_given_box_is_learned_and_not_the_extent_of_the_mask():
@@ -71,7 +72,7 @@ def test_the_given_box_is_learned_and_not_the_extent_of_the_mask():
 
 
 def test_boxes_as_masks_fill_every_pixel_that_the_box_touches():
-    assert rle.area(only(pseudo(source_bbox_xywh=[1.0, 1.0, 3.5, 2.0]), masks="box").mask) == 4 * 2
+    assert rle.area(only(pseudo(source_bbox_xywh=[1.0, 1.0, 3.5, 2.0]), given_masks=False).mask) == 4 * 2
 
 
 def test_classes_are_places_in_the_order_of_their_ids():

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from pseudolabel.errors import ConfigError, MachineError
-from pseudolabel.pipelines.trainers.student import TrainStudentConfig
+from pseudolabel.pipelines.trainers.student_options import TrainStudentConfig
 from pseudolabel.pipelines.work.memory import memory_errors_explained
 from pseudolabel.students import throughput
-from pseudolabel.students.base import StudentConfig, batch_norms, learn_batch_norm, make_student
+from pseudolabel.students.base import batch_norms, learn_batch_norm, make_student
+from pseudolabel.students.config import StudentConfig
 from pseudolabel.students.data import collate
 from pseudolabel.students.throughput import StepClock, Throughput, forward_backward_rate, measured
 

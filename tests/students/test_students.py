@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pseudolabel.errors import ConfigError
-from pseudolabel.students.base import StudentConfig, ignored_share, make_student
+from pseudolabel.students.base import ignored_share, make_student
+from pseudolabel.students.config import StudentConfig
 from pseudolabel.students.data import Sample, StudentBatch, collate
 from pseudolabel.students.names import STUDENTS
 from pseudolabel.students.pictures import as_predictions, coco_rows

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pseudolabel.students.base import Instances, StudentConfig, make_student
+from pseudolabel.registry import load_target
+from pseudolabel.students.base import Instances, make_student
+from pseudolabel.students.config import StudentConfig
 from pseudolabel.students.save import TrainedStudent, save_student
 from pseudolabel.students.teacher import DetectingTeacher, load_student_teacher
-from pseudolabel.teachers.base import TEACHERS, TeacherInput
+from pseudolabel.teachers.base import TeacherInput
+from pseudolabel.teachers.table import find_teacher
 from pseudolabel.training.checkpoint import read_config
 
 from .scenes import sample
@@ -77,7 +80,7 @@ def saved(name: str, path: Path) -> Path:
 def test_a_saved_student_is_found_in_the_table_of_teachers(name: str, tmp_path: Path):
     weights = saved(name, tmp_path / "student.safetensors")
     config = read_config(weights)
-    assert TEACHERS.load(config["method"]) is load_student_teacher
+    assert load_target(find_teacher(config["method"]).load) is load_student_teacher
     teacher = load_student_teacher(weights, config, device="cpu", candidates=2)
     pixels = sample(0).image.numpy().transpose(1, 2, 0)
     boxes = sample(0).boxes.numpy()

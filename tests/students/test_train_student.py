@@ -7,15 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pseudolabel.config import parse_config
 from pseudolabel.errors import ConfigError, SignalStopError
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.tools.predict import PredictConfig, predict
 from pseudolabel.pipelines.trainers.base import run_training
-from pseudolabel.pipelines.trainers.student import TrainStudentConfig, train_student
-from pseudolabel.students.augment import AugmentConfig
-from pseudolabel.students.base import StudentConfig, make_student
-from pseudolabel.students.method import RecipeConfig, StudentMethod
-from pseudolabel.training.fit import FitConfig, fit
+from pseudolabel.pipelines.trainers.student_options import TrainStudentConfig
+from pseudolabel.students.base import make_student
+from pseudolabel.students.config import AugmentConfig, RecipeConfig, StudentConfig
+from pseudolabel.students.method import StudentMethod
+from pseudolabel.training.config import FitConfig
+from pseudolabel.training.fit import fit
 
 from .runs import labelled_run
 from .scenes import sample
@@ -46,9 +48,26 @@ def test_a_student_of_a_run_is_trained_saved_and_predicts(run, tmp_path):
     assert not run_training(run, "train-student", config).trained
 
 
-def test_the_patience_without_a_validation_is_refused(run):
-    with pytest.raises(ConfigError, match="--validation"):
-        train_student(run, TrainStudentConfig(**SMALL, patience=2))
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"patience": 2}, "patience does nothing without validation"),
+        (
+            {"validation": "a.json", "validate_every": 0, "patience": 2},
+            "patience does nothing without validate_every",
+        ),
+        ({"validate_every": 10}, "validate_every does nothing without validation"),
+        ({"validation_images": "images"}, "validation_images does nothing without validation"),
+        ({"model": "query", "finest_px": 20}, "finest_px does nothing without model condinst"),
+        ({"views": "plain", "smallest_scale": 0.2}, "does nothing without views weak or strong or strong_blur"),
+        ({"given_masks": False, "unsure": "learned"}, "unsure does nothing without given_masks"),
+        ({"smallest_scale": 2.0}, "smallest_scale must not exceed largest_scale"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_options_that_do_nothing_or_contradict_each_other_are_refused(values, message):
+    with pytest.raises(ConfigError, match=f"train-student: .*{message}$"):
+        parse_config(TrainStudentConfig, values, where="train-student")
 
 
 def fitted(folder, *, stop_at: int | None = None, **recipe):

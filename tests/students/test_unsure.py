@@ -10,10 +10,11 @@ from pseudolabel import rle
 from pseudolabel.errors import InputError
 from pseudolabel.losses.boxes import dice_loss
 from pseudolabel.students import condinst
-from pseudolabel.students.base import StudentConfig, make_student, mean_entropy, sure_share
+from pseudolabel.students.base import make_student, mean_entropy, sure_share
 from pseudolabel.students.condinst import covered_share
+from pseudolabel.students.config import LabelConfig, StudentConfig
 from pseudolabel.students.data import collate, make_sample
-from pseudolabel.students.labels import LabelConfig, LabelledImage, labels_from_rows
+from pseudolabel.students.labels import LabelledImage, labels_from_rows
 from pseudolabel.students.names import STUDENTS
 
 from .scenes import sample
@@ -52,7 +53,7 @@ def test_unsure_pixels_come_with_the_mask_and_are_painted() -> None:
     ("config", "changes"),
     [
         pytest.param({"unsure": "learned"}, {}, id="learned like all others"),
-        pytest.param({"masks": "box"}, {}, id="the box is the mask"),
+        pytest.param({"given_masks": False}, {}, id="the box is the mask"),
         pytest.param({}, {"decision": "box_only"}, id="no mask to learn"),
         pytest.param({}, {"unsure": None}, id="fuse noted none"),
         pytest.param({}, {"unsure": ...}, id="a part from before there was the column"),

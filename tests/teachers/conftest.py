@@ -58,9 +58,8 @@ TINY = {
     "channels": 32,
     "convs": 1,
     "mask_branch_channels": 32,
-    "mask_branch_norm": "group",
-    "lr": 2e-3,
-    "encoder_lr": 2e-3,
+    "learning_rate": 2e-3,
+    "encoder_learning_rate": 2e-3,
     "bottom_px": 0,
     "flip": False,
 }

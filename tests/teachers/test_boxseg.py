@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from pseudolabel.condinst.network import CondInst
-from pseudolabel.teachers.condinst.boxseg import BoxSeg, BoxSegConfig
+from pseudolabel.teachers.condinst.boxseg import BoxSeg
+from pseudolabel.teachers.condinst.config import BoxSegConfig
 
 
 def test_boxseg_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn, seed):
-    config = BoxSegConfig(warmup=0.5, teacher_from=0.5, teacher_warmup=0.2, strong=False, min_tutor_px=100, **tiny)
+    config = BoxSegConfig(strong=False, min_tutor_px=100, **tiny)
     method, ious = overfitted(BoxSeg, config, steps=160, seed=seed)
     assert ious.mean() > 0.75
     assert method.bank.tutors, "good isolated objects must have become tutors"
@@ -23,8 +24,8 @@ def small_method(tiny, **changes) -> BoxSeg:
 
 
 VARIANTS = [
-    {"ranking": "bpma"},
-    {"fusion": "vote", "score": "code", "candidates": 20},
+    {"ranking": "bpma", "tau_box": 0.1},
+    {"fusion": "vote", "score": "code", "per_box": 20},
     {"fusion": "best", "score": "mcs"},
     {"score": "mcs-paper", "box_score": "sqrt_iacs_ctr"},
     {"classification": "focal", "copy_paste": False},
@@ -33,7 +34,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=lambda changes: "-".join(map(str, changes.values())))
 def test_every_variant_gives_masks_in_their_boxes_with_scores_up_to_one(tiny, drawn, changes):
-    method, batch = small_method(tiny, min_iou=0.0, tau_box=0.0, **changes), drawn()
+    method, batch = small_method(tiny, **({"min_iou": 0.0, "tau_box": 0.0} | changes)), drawn()
     with torch.no_grad():  # a network that is sure of everything, so that there are masks to look at
         method.teacher.head.classes.bias.fill_(2.0)
         method.teacher.head.box.bias.fill_(2.0)
@@ -56,7 +57,7 @@ def test_a_candidate_below_the_box_threshold_makes_no_pseudo_mask(tiny, drawn):
 
 
 def test_a_checkpoint_carries_the_memory_bank(overfitted, tiny):
-    config = BoxSegConfig(warmup=0.5, teacher_warmup=0.5, ema=0.9, strong=False, min_tutor_px=100, **tiny)
+    config = BoxSegConfig(teacher_from=0.0, teacher_warmup=0.5, ema=0.9, strong=False, min_tutor_px=100, **tiny)
     method = BoxSeg(CondInst(config, 2), config)
     from pseudolabel.teachers.condinst.copy_paste import BankedTutor
 

@@ -3,11 +3,12 @@
 import torch
 
 from pseudolabel.condinst.network import CondInst
-from pseudolabel.teachers.condinst.boxteacher import BoxTeacher, BoxTeacherConfig
+from pseudolabel.teachers.condinst.boxteacher import BoxTeacher
+from pseudolabel.teachers.condinst.config import BoxTeacherConfig
 
 
 def test_boxteacher_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn, seed):
-    config = BoxTeacherConfig(warmup=0.5, teacher_from=0.5, teacher_warmup=0.2, strong=False, **tiny)
+    config = BoxTeacherConfig(strong=False, **tiny)
     method, ious = overfitted(BoxTeacher, config, steps=160, seed=seed)
     assert ious.mean() > 0.75
     pseudo = method.pseudo_masks_of(drawn())

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from pseudolabel.condinst.network import CondInst, CondInstConfig
+from pseudolabel.condinst.config import CondInstConfig
+from pseudolabel.condinst.network import CondInst
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.masks import pixel_window, resample
-from pseudolabel.teachers.base import TEACHERS, TeacherInput
-from pseudolabel.teachers.condinst.boxseg import BoxSegConfig
+from pseudolabel.registry import load_target
+from pseudolabel.teachers.base import TeacherInput
+from pseudolabel.teachers.condinst.config import BoxSegConfig
 from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize, cut_mask, resize_image
+from pseudolabel.teachers.table import find_teacher
 from pseudolabel.training.checkpoint import save_model
 
 
@@ -116,12 +119,13 @@ def test_a_saved_teacher_comes_back_and_says_the_same(tiny, tmp_path):
     }
     path = tmp_path / "teacher.safetensors"
     save_model(path, network.state_dict(), about)
-    loaded = TEACHERS.load("boxseg")(path, about, device="cpu", candidates=3)
+    loaded = load_target(find_teacher("boxseg").load)(path, about, device="cpu", candidates=3)
     given = TeacherInput(np.full((64, 64, 3), 90, dtype=np.uint8), np.array([[8, 8, 40, 50]], dtype=np.float32))
     before = CondInstTeacher(network, size, device="cpu", candidates=3).predict([given])[0]
     after = loaded.predict([given])[0]
     assert [one.box_xyxy for one in before] == [one.box_xyxy for one in after]
+    load = load_target(find_teacher("boxseg").load)
     with pytest.raises(ConfigError, match="channels"):
-        TEACHERS.load("boxseg")(path, about | {"model": {"channels": "many"}}, device="cpu", candidates=3)
+        load(path, about | {"model": {"channels": "many"}}, device="cpu", candidates=3)
     with pytest.raises(InputError, match="another network"):
-        TEACHERS.load("boxseg")(path, about | {"categories": [{"id": 3, "name": "disc"}]}, device="cpu", candidates=3)
+        load(path, about | {"categories": [{"id": 3, "name": "disc"}]}, device="cpu", candidates=3)

@@ -14,6 +14,7 @@ from pseudolabel.losses.boxes import projection_loss
 from pseudolabel.masks import pixel_window, resample
 from pseudolabel.pipelines.demo.scenes import Scene, draw_scene
 from pseudolabel.teachers.base import TeacherInput
+from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.teachers.mal.crops import (
     CropBatch,
     canvas_extent,
@@ -23,7 +24,7 @@ from pseudolabel.teachers.mal.crops import (
     take,
 )
 from pseudolabel.teachers.mal.infer import MOST_VIEWS, MalTeacher, object_batch
-from pseudolabel.teachers.mal.method import Mal, MalConfig, mask_quality, outside_loss, start_loss
+from pseudolabel.teachers.mal.method import Mal, mask_quality, outside_loss, start_loss
 from pseudolabel.teachers.mal.network import build_network, fold_batch_norm, freeze_early
 
 BOX = torch.tensor([[40.0, 20.0, 72.0, 60.0]])
@@ -201,7 +202,7 @@ def test_the_moving_average_starts_from_the_network_and_follows_it() -> None:
 
 
 def _config(**changes: object) -> MalConfig:
-    small = {"backbone": "tiny", "width": 32, "crop_px": 64, "canvas_px": 128, "lr": 4e-3, "encoder_lr": 4e-3}
+    small = {"backbone": "tiny", "width": 32, "crop_px": 64, "learning_rate": 4e-3, "encoder_learning_rate": 4e-3}
     return MalConfig.model_validate(small | {"freeze": False, "ema": 0.97} | changes)
 
 

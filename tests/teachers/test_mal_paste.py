@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.teachers.mal.crops import Views
-from pseudolabel.teachers.mal.method import MalConfig, _Target
+from pseudolabel.teachers.mal.method import _Target
 from pseudolabel.teachers.mal.paste import _laid, with_pastes
 
 SIDE, CELLS = 128, 32

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from pseudolabel.errors import MachineError
-from pseudolabel.training.fit import FitConfig, fit
+from pseudolabel.training.config import FitConfig
+from pseudolabel.training.fit import fit
 from pseudolabel.training.guard import NonFiniteLossError, named
 from pseudolabel.training.log import TrainingLog
 from pseudolabel.training.schedule import learning_rate_factor

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pseudolabel.errors import PseudolabelError
-from pseudolabel.training.fit import FitConfig, fit
+from pseudolabel.training.config import FitConfig
+from pseudolabel.training.fit import fit
 from pseudolabel.training.method import Method
 from pseudolabel.training.processes import is_first_process, part
 

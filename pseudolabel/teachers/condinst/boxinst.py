@@ -5,7 +5,7 @@ Source: Tian et al., BoxInst (arXiv 2012.02310); Tian et al., CondInst (arXiv 20
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from pseudolabel.condinst.assignment import top_positives
 from pseudolabel.condinst.batch import STRIDE, Batch, Targets
 from pseudolabel.condinst.fcos_losses import Assigned, assign_batch, detection_losses
-from pseudolabel.condinst.network import CondInst, CondInstConfig, Features
-from pseudolabel.config import option
+from pseudolabel.condinst.network import CondInst, Features
 from pseudolabel.encoders.encoder import freeze_early
 from pseudolabel.errors import InputError
 from pseudolabel.losses.boxes import (
@@ -31,42 +30,9 @@ from pseudolabel.losses.boxes import (
     projection_loss,
     valid_cells,
 )
+from pseudolabel.teachers.condinst.config import BoxInstConfig
 from pseudolabel.teachers.condinst.views import flipped, random_windows
 from pseudolabel.training.method import Method
-
-
-class BoxInstConfig(CondInstConfig):
-    """How BoxInst is built and trained."""
-
-    supervision: Literal["boxes", "masks", "mixed"] = option(
-        "boxes", "boxes alone; true masks (the reference); or masks where there are some and boxes elsewhere"
-    )
-    classification: Literal["focal", "varifocal"] = option("focal", "loss of the class scores")
-    varifocal_alpha: float = option(0.75, "weight of negatives in the varifocal loss (the released code: 0.25)", ge=0)
-    positives: int = option(64, "locations per image that train the mask head", ge=1)
-    tau: float = option(0.3, "least colour similarity of neighbours that should agree (the paper: 0.1)", ge=0, le=1)
-    theta: float = option(2.0, "scale of colour distances", gt=0)
-    size: int = option(3, "side of the neighbourhood, in cells", ge=3)
-    dilation: int = option(2, "distance of the neighbours, in cells", ge=1)
-    bottom_px: int = option(
-        10, "rows at the image's bottom whose colours are not trusted (COCO's boxes end there)", ge=0
-    )
-    projection_weight: float = option(1.0, "of the projection loss", ge=0)
-    pairwise_weight: float = option(1.0, "of the colour loss", ge=0)
-    warmup: float = option(0.11, "share of the training over which the colour loss rises", ge=0, le=1)
-    finest_px: float = option(
-        64.0, "half-size of objects, in pixels of the network's input, up to which the finest level learns them", gt=0
-    )
-    window_px: int = option(
-        0,
-        "side of the random part of every image that a step sees, a multiple of 32; 0: whole images",
-        ge=0,
-        multiple_of=32,
-    )
-    freeze: bool = option(True, "keep the encoder's layers up to stride 4 as pretrained")
-    flip: bool = option(True, "mirror half of the images")
-    lr: float = option(1e-3, "peak learning rate of the new layers", gt=0)
-    encoder_lr: float = option(1e-4, "peak learning rate of the encoder", ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,20 +118,20 @@ class BoxInst(Method):
         edges = color_edges(
             lab_cells(batch.images, stride=STRIDE),
             self._valid(batch),
-            tau=config.tau,
+            tau=config.least_similarity,
             theta=config.theta,
-            size=config.size,
+            size=config.neighbourhood,
             dilation=config.dilation,
         )
         pairwise = pairwise_loss(instances.logits, self._windows(instances, batch), edges)
-        rise = risen(progress, config.warmup)
+        rise = risen(progress, config.pairwise_warmup)
         return {
             "projection": config.projection_weight * projection,
             "pairwise": config.pairwise_weight * rise * pairwise,
         }
 
     def _windows(self, instances: Instances, batch: Batch) -> Windows:
-        size, dilation = self.config.size, self.config.dilation
+        size, dilation = self.config.neighbourhood, self.config.dilation
         return box_windows(instances.cells, instances.image, batch.grid_hw, size=size, dilation=dilation)
 
     def _valid(self, batch: Batch) -> Tensor:
@@ -176,7 +142,10 @@ class BoxInst(Method):
         encoder = [one for one in self.network.pyramid.encoder.parameters() if one.requires_grad]
         known = {id(one) for one in encoder}
         rest = [one for one in self.network.parameters() if one.requires_grad and id(one) not in known]
-        return [{"params": encoder, "lr": self.config.encoder_lr}, {"params": rest, "lr": self.config.lr}]
+        return [
+            {"params": encoder, "lr": self.config.encoder_learning_rate},
+            {"params": rest, "lr": self.config.learning_rate},
+        ]
 
     def image_names(self, batch: Batch) -> Sequence[str]:
         return batch.names

@@ -5,33 +5,17 @@ The fusion is the one that the stage `fuse` uses, `pseudolabel.fusion`.
 Source: BoxSeg (arXiv 2504.05137).
 """
 
-from typing import Literal
-
 import torch
 
 from pseudolabel.condinst.batch import STRIDE, Batch
 from pseudolabel.condinst.inference import ScoreKind, candidates_for_boxes
 from pseudolabel.condinst.network import Features
 from pseudolabel.condinst.ranking import adaptive_k
-from pseudolabel.config import option
 from pseudolabel.fusion.quality_aware import FusionRule, quality_aware_fusion
 from pseudolabel.losses.boxes import box_cells, box_masks
-from pseudolabel.teachers.condinst.boxteacher import BoxTeacher, BoxTeacherConfig
+from pseudolabel.teachers.condinst.boxteacher import BoxTeacher
+from pseudolabel.teachers.condinst.config import BoxSegConfig
 from pseudolabel.teachers.condinst.copy_paste import PseudoMasks
-
-
-class BoxSegConfig(BoxTeacherConfig):
-    """BoxTeacher's options and those of the Quality-Aware Module."""
-
-    classification: Literal["focal", "varifocal"] = option("varifocal", "loss of the class scores")
-    copy_paste: bool = option(True, "paste objects with good pseudo masks over their peers")
-    ranking: Literal["bqr", "bpma"] = option("bqr", "candidates by box quality without NMS, or BoxTeacher's one")
-    candidates: int = option(0, "candidates per box; 0 = 2 to 10 by the box's area", ge=0)
-    fusion: Literal["qmf", "vote", "best"] = option("qmf", "how candidates become one mask (vote: the released code)")
-    score: Literal["mqs", "mcs", "mcs-paper", "code"] = option("mqs", "how a fused mask is scored")
-    tau_box: float = option(0.1, "a candidate's box score is above this", ge=0, lt=1)
-    tau_pixel: float = option(0.5, "a pixel's probability is above this", ge=0, lt=1)
-    box_score: Literal["iacs", "sqrt_iacs_ctr"] = option("iacs", "what a candidate's box score is")
 
 
 class BoxSeg(BoxTeacher):
@@ -51,7 +35,7 @@ class BoxSeg(BoxTeacher):
             index,
             targets.boxes,
             size_hw,
-            k=config.candidates or adaptive_k(_area(targets.boxes)),
+            k=config.per_box or adaptive_k(_area(targets.boxes)),
             labels=targets.labels,
             kind=kind,
             min_iou=config.min_iou,

@@ -4,7 +4,7 @@ Source: Cheng et al., BoxTeacher (arXiv 2210.05174).
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,36 +14,13 @@ from pseudolabel.condinst.batch import STRIDE, Batch
 from pseudolabel.condinst.inference import detect
 from pseudolabel.condinst.network import CondInst, Features
 from pseudolabel.condinst.ranking import bpma
-from pseudolabel.config import option
 from pseudolabel.fusion.scoring import detection_rank, mask_confidence_code, mask_confidence_paper
 from pseudolabel.losses.boxes import affinity_loss, box_cells, box_masks, dice_loss
-from pseudolabel.teachers.condinst.boxinst import BoxInst, BoxInstConfig, Instances, risen
+from pseudolabel.teachers.condinst.boxinst import BoxInst, Instances, risen
+from pseudolabel.teachers.condinst.config import BoxTeacherConfig
 from pseudolabel.teachers.condinst.copy_paste import CopyPasteConfig, MemoryBank, PseudoMasks, paste_batch
 from pseudolabel.teachers.condinst.views import strong_view
 from pseudolabel.training.ema import average_of, momentum_at, update_average
-
-
-class BoxTeacherConfig(BoxInstConfig):
-    """BoxInst's options and those of the moving average and its pseudo masks."""
-
-    pixel_weight: float = option(0.5, "of the dice with pseudo masks", ge=0)
-    affinity_weight: float = option(0.1, "of the noise-reduced affinity loss", ge=0)
-    teacher_from: float = option(0.0, "share of the training before the moving average teaches", ge=0, le=1)
-    teacher_warmup: float = option(0.11, "share of the training over which the pseudo masks' losses rise", ge=0, le=1)
-    ema: float = option(0.999, "largest momentum of the moving average", ge=0, lt=1)
-    ema_ramp: float = option(
-        10.0, "until its momentum is reached, the average goes back over one part in so many of all steps", ge=1
-    )
-    ema_buffers: bool = option(True, "average BatchNorm's statistics too (the released code does not)")
-    mcs: Literal["code", "paper"] = option("code", "which confidence weighs a pseudo mask")
-    min_iou: float = option(0.5, "a candidate's box overlaps the given one by this IoU", ge=0, le=1)
-    detections: int = option(100, "detections of the teacher per image", ge=1)
-    strong: bool = option(True, "the student sees other colours than the teacher")
-    blur: bool = option(False, "the student's view is blurred half of the time (the long schedules)")
-    result: Literal["average", "student"] = option("average", "which network the training gives")
-    copy_paste: bool = option(False, "paste objects with good pseudo masks over their peers")
-    copy_paste_probability: float = option(0.5, "of a paste per image", ge=0, le=1)
-    min_tutor_px: int = option(300, "least area of a pasted object", ge=1)
 
 
 class BoxTeacher(BoxInst):

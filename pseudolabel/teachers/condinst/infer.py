@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pseudolabel.condinst.batch import STRIDE, collate
+from pseudolabel.condinst.config import CondInstConfig
 from pseudolabel.condinst.inference import ScoreKind, candidates_for_boxes, detect
-from pseudolabel.condinst.network import CondInst, CondInstConfig, Features
+from pseudolabel.condinst.network import CondInst, Features
 from pseudolabel.config import Config, option, parse_config
 from pseudolabel.masks import Grid, SoftMask
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput

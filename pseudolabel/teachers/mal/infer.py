@@ -15,8 +15,9 @@ from torchvision.ops import box_iou
 from pseudolabel.config import parse_config
 from pseudolabel.masks import Grid, SoftMask
 from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
+from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.teachers.mal.crops import CropBatch, cut_canvases, neighbour_boxes, sample_views, take, widened
-from pseudolabel.teachers.mal.method import LEAST_ROOM_PX, MalConfig, mask_quality
+from pseudolabel.teachers.mal.method import LEAST_ROOM_PX, mask_quality
 from pseudolabel.teachers.mal.network import MalNetwork, build_network
 from pseudolabel.weights import load_weights_file
 

@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from pseudolabel.config import Config, option
 from pseudolabel.losses.boxes import (
     affinity_loss,
     box_cells,
@@ -32,6 +31,7 @@ from pseudolabel.losses.boxes import (
     sum_by_instance,
     weighted_pair_loss,
 )
+from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.teachers.mal.crops import CropBatch, Views, sample_views, take, widened
 from pseudolabel.teachers.mal.field import mean_field
 from pseudolabel.teachers.mal.network import MalNetwork, freeze_early
@@ -41,41 +41,6 @@ from pseudolabel.training.method import Method
 
 LEAST_ROOM_PX = 2.0
 START_SHARE = 2 / 3  # sides of the ellipse that a training starts from, in sides of the box
-
-
-class MalConfig(Config):
-    """How the box-conditioned teacher is built and trained."""
-
-    backbone: str = option("mobilenet_v2", "encoder by name")
-    width: int = option(64, "channels of the pyramid and the head", ge=8, multiple_of=8)
-    crop_px: int = option(128, "side of a crop; the mask has a quarter of it", ge=32, multiple_of=32)
-    canvas_px: int = option(256, "side of the stored picture that crops are cut from", ge=64)
-    room: float = option(0.2, "context on every side of the box, in box sides", ge=0.05, le=0.45)
-    jitter: float = option(0.05, "how far crops move, in box sides", ge=0, le=0.2)
-    room_jitter: float = option(0.1, "how much the context varies", ge=0, le=0.2)
-    color_jitter: float = option(0.4, "how much brightness, contrast and saturation vary", ge=0, lt=1)
-    freeze: bool = option(True, "keep the encoder's layers up to stride 4 as pretrained")
-    lr: float = option(2e-3, "learning rate of the new layers", gt=0)
-    encoder_lr: float = option(4e-4, "learning rate of the encoder", ge=0)
-    tau: float = option(0.1, "least colour similarity of a pair that should agree", ge=0, le=1)
-    theta: float = option(2.0, "scale of colour distances", gt=0)
-    dilation: int = option(2, "distance of the neighbours, in cells", ge=1)
-    pairwise_weight: float = option(1.0, "of the pairwise loss", ge=0)
-    outside_weight: float = option(1.0, "of the background loss outside the box", ge=0)
-    pairwise_warmup: float = option(
-        0.15, "share of the training over which the pairwise loss rises and the ellipse of the start fades", ge=0, lt=1
-    )
-    teacher_from: float = option(0.4, "share of the training after which the moving average teaches", ge=0, le=1)
-    teacher_ramp: float = option(0.1, "share of the training over which its losses rise", gt=0, le=1)
-    pixel_weight: float = option(0.5, "of the quality-weighted dice with the teacher's mask", ge=0)
-    affinity_weight: float = option(0.1, "of the affinity loss with the teacher's mask", ge=0)
-    label_weight: float = option(2.0, "of the loss with an earlier round's masks", ge=0)
-    labelled_pairwise: float = option(0.3, "share of the pairwise loss that stays for objects with such masks", ge=0)
-    field_weight: float = option(1.0, "of like-coloured neighbours in the mean field over the teacher's mask", ge=0)
-    copy_paste_probability: float = option(
-        0.5, "of an object of another crop over a crop, from the second round on", ge=0, le=1
-    )
-    ema: float = option(0.995, "momentum of the moving average", ge=0, lt=1)
 
 
 class Mal(Method):
@@ -106,7 +71,7 @@ class Mal(Method):
         if views.masks is not None and batch.scores is not None:
             known = labelled_loss(logits, views.masks, target.box * views.valid, batch.scores)
             losses["labels"] = config.label_weight * known
-        share = _rise(progress, config.teacher_from, config.teacher_ramp)
+        share = _rise(progress, config.teacher_from, config.teacher_warmup)
         if share > 0:
             losses |= {name: share * value for name, value in self._taught(logits, views, target).items()}
         if self._shown is None:
@@ -122,7 +87,7 @@ class Mal(Method):
         shift = config.jitter * _uniform(count, 2, device=device) * side
         flip = torch.rand(count, device=device) < 0.5
         views = sample_views(batch, rect + torch.cat([shift, shift], dim=1), flip, config.crop_px)
-        return with_pastes(views, batch.scores, probability=config.copy_paste_probability)
+        return with_pastes(views, batch.scores, probability=config.paste_probability)
 
     def _taught(self, logits: Tensor, views: Views, target: "_Target") -> dict[str, Tensor]:
         with torch.no_grad():
@@ -140,8 +105,8 @@ class Mal(Method):
         encoder = {id(parameter) for parameter in self.network.encoder.parameters()}
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         return [
-            {"params": [one for one in trained if id(one) in encoder], "lr": self.config.encoder_lr},
-            {"params": [one for one in trained if id(one) not in encoder], "lr": self.config.lr},
+            {"params": [one for one in trained if id(one) in encoder], "lr": self.config.encoder_learning_rate},
+            {"params": [one for one in trained if id(one) not in encoder], "lr": self.config.learning_rate},
         ]
 
     def image_names(self, batch: CropBatch) -> Sequence[str]:
@@ -183,7 +148,9 @@ class _Target:
         index = torch.arange(count, device=self.cells.device)
         self.windows = box_windows(self.cells, index, (size[0], size[1]), dilation=config.dilation)
         self.lab: Float[Tensor, "b 3 h w"] = lab_cells(views.rgb)
-        edges = color_edges(self.lab, views.valid, tau=config.tau, theta=config.theta, dilation=config.dilation)
+        edges = color_edges(
+            self.lab, views.valid, tau=config.least_similarity, theta=config.theta, dilation=config.dilation
+        )
         weights = image_edge_weights(edges, self.windows)
         share = 1 / sum_by_instance(weights, self.windows).clamp(min=1) / count
         if scores is not None:

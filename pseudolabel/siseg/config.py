@@ -1,0 +1,34 @@
+"""Options of SISeg: network and recipe; imports no torch. Lengths are pixels of the resized image, a cell has four."""
+
+from pseudolabel.config import option
+from pseudolabel.encoders.config import EncoderConfig
+from pseudolabel.encoders.resolve import BACKBONE_HELP
+from pseudolabel.training.config import ScaleConfig, TrainConfig
+
+
+class SisegCard(EncoderConfig):
+    """How the network is built and fed: what stands beside the weights."""
+
+    backbone: str = option("resnet50", BACKBONE_HELP + "; all but tiny stay as pretrained", group="main")
+    head_width: int = option(256, "channels of the displacement head, a multiple of 64", ge=64)
+    scale: float = option(
+        1.0, "resize images by this; objects want to be 10 to 100 cells of 4 px wide", group="main", gt=0, le=8
+    )
+
+
+class SisegRecipe(ScaleConfig, TrainConfig, SisegCard):
+    """How the heads are trained."""
+
+    steps: int = option(600, "optimiser steps", group="main", ge=1)
+    batch_size: int = option(4, "crops per step and process", group="main", ge=1)
+    learning_rate: float = option(2e-3, "of the displacement head; the boundary head's is a tenth", group="main", gt=0)
+    weight_decay: float = option(1e-4, "of AdamW", ge=0)
+    crop: int = option(512, "side of a training crop, a multiple of 16", ge=96, multiple_of=16)
+    radius: int = option(10, "of the pairs, in cells", ge=2, le=20)
+    weight_object: float = option(1.0, "of the displacement term on objects", ge=0)
+    weight_background: float = option(1.0, "of the displacement term on background", ge=0)
+    weight_boundary: float = option(1.0, "of the boundary term", ge=0)
+    checkpoint_every: int = option(100, "steps between checkpoints", changes_result=False, group="machine", ge=1)
+    cache_gib: float = option(
+        4.0, "memory for features of a frozen backbone", changes_result=False, group="machine", ge=0
+    )

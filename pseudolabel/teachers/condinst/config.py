@@ -1,0 +1,148 @@
+"""Options of the CondInst teachers: network, losses and training; imports no torch.
+
+Defaults are those that work on small data; where a paper or its released code has others, the help says which.
+"""
+
+from typing import Literal
+
+from pseudolabel.condinst.config import CondInstConfig
+from pseudolabel.config import option
+from pseudolabel.teachers.config import MethodConfig, method_option
+from pseudolabel.training.config import FinetuneConfig
+
+_BOXES = ("boxes", "mixed")  # kinds of supervision that look at boxes
+
+
+class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
+    """How BoxInst is built and trained."""
+
+    method: str = method_option("boxinst")
+    batch_size: int = option(2, "images per step and process", group="main", ge=1)
+    image_px: int = option(
+        640, "short side of the images that are seen, the long one twice that at most", group="main", ge=32
+    )
+    window_px: int = option(
+        0,
+        "side of the random part of every image that a step sees, a multiple of 32; 0: all of it",
+        ge=0,
+        multiple_of=32,
+    )
+    finest_px: float = option(
+        64.0,
+        "half-size of objects, in pixels of what the network sees, up to which its finest level learns them; less "
+        "where objects are small",
+        group="main",
+        gt=0,
+    )
+    freeze: bool = option(True, "keep the layers of a pretrained encoder up to stride 4 as they are")
+    flip: bool = option(True, "mirror half of the images")
+    supervision: Literal["boxes", "masks", "mixed"] = option(
+        "boxes", "boxes alone; true masks, as a reference; mixed: masks where there are some, boxes elsewhere"
+    )
+    mask_classes: list[str] = option(
+        [], "use the masks of these classes alone; repeat for more", needs={"supervision": ("mixed",)}
+    )
+    classification: Literal["focal", "varifocal"] = option("focal", "class loss", group="paper")
+    varifocal_alpha: float = option(
+        0.75,
+        "weight of negatives in the varifocal loss (BoxSeg's code: 0.25)",
+        group="paper",
+        needs={"classification": ("varifocal",)},
+        ge=0,
+    )
+    positives: int = option(64, "locations per image that train the mask head", ge=1)
+    least_similarity: float = option(
+        0.3,
+        "least colour similarity of neighbours that should agree (BoxInst's paper: 0.1)",
+        needs={"supervision": _BOXES},
+        ge=0,
+        le=1,
+    )
+    theta: float = option(2.0, "scale of colour distances", group="paper", needs={"supervision": _BOXES}, gt=0)
+    neighbourhood: int = option(
+        3, "side of the neighbourhood, in cells of 4 px", group="paper", needs={"supervision": _BOXES}, ge=3
+    )
+    dilation: int = option(
+        2, "distance of the neighbours, in cells of 4 px", group="paper", needs={"supervision": _BOXES}, ge=1
+    )
+    bottom_px: int = option(
+        10,
+        "rows at an image's bottom whose colours are not trusted, as COCO's boxes end there",
+        needs={"supervision": _BOXES},
+        ge=0,
+    )
+    projection_weight: float = option(1.0, "of the projection loss", needs={"supervision": _BOXES}, ge=0)
+    pairwise_weight: float = option(1.0, "of the colour loss", needs={"supervision": _BOXES}, ge=0)
+    pairwise_warmup: float = option(
+        0.5, "share of the training over which the colour loss rises", needs={"supervision": _BOXES}, ge=0, le=1
+    )
+
+
+class BoxTeacherConfig(BoxInstConfig):
+    """BoxInst's options and those of the moving average and its pseudo masks."""
+
+    method: str = method_option("boxteacher")
+    supervision: Literal["boxes", "mixed"] = option(
+        "boxes", "boxes alone; mixed: true masks where there are some, boxes elsewhere"
+    )
+    teacher_from: float = option(0.5, "share of the training before the moving average teaches", ge=0, le=1)
+    teacher_warmup: float = option(
+        0.2, "share of the training over which the losses with the average's masks rise", ge=0, le=1
+    )
+    pixel_weight: float = option(0.5, "of the dice with the moving average's masks", ge=0)
+    affinity_weight: float = option(0.1, "of the affinity loss with the moving average's masks", ge=0)
+    ema: float = option(0.999, "largest momentum of the moving average", ge=0, lt=1)
+    ema_ramp: float = option(
+        10.0, "before ema is reached, the average goes back over one part in so many of the steps", ge=1
+    )
+    ema_buffers: bool = option(True, "average BatchNorm's statistics too (BoxTeacher's code does not)", group="paper")
+    min_iou: float = option(0.5, "a candidate's box overlaps the given one by this IoU", ge=0, le=1)
+    # BoxSeg finds its candidates without these two, unless its ranking is BoxTeacher's
+    detections: int = option(100, "detections of the average per image", needs={"ranking": ("bpma",)}, ge=1)
+    mcs: Literal["code", "paper"] = option(
+        "code", "confidence that weighs a detection's mask", group="paper", needs={"ranking": ("bpma",)}
+    )
+    strong: bool = option(True, "the student sees other colours than the average")
+    blur: bool = option(
+        False, "and a blurred image half of the time, as on long schedules", group="paper", needs={"strong": ()}
+    )
+    copy_paste: bool = option(False, "paste objects with good masks over their peers in other images")
+    copy_paste_probability: float = option(0.5, "of a paste per image", needs={"copy_paste": ()}, ge=0, le=1)
+    min_tutor_px: int = option(
+        300,
+        "least area of a pasted object, in pixels of the network's input",
+        needs={"copy_paste": ()},
+        ge=1,
+    )
+    result: Literal["average", "student"] = option("average", "which network the training gives", group="paper")
+
+
+class BoxSegConfig(BoxTeacherConfig):
+    """BoxTeacher's options and those of the Quality-Aware Module."""
+
+    method: str = method_option("boxseg")
+    classification: Literal["focal", "varifocal"] = option("varifocal", "class loss", group="paper")
+    copy_paste: bool = option(True, "paste objects with good masks over their peers in other images")
+    ranking: Literal["bqr", "bpma"] = option("bqr", "by box quality without NMS, or as boxteacher does", group="paper")
+    per_box: int = option(
+        0,
+        "candidates per box; 0: 2 to 10 by the box's area; BoxSeg's code: 20",
+        group="paper",
+        needs={"ranking": ("bqr",)},
+        ge=0,
+    )
+    fusion: Literal["qmf", "vote", "best"] = option(
+        "qmf", "candidates to one mask; vote: BoxSeg's code", group="paper", needs={"ranking": ("bqr",)}
+    )
+    score: Literal["mqs", "mcs", "mcs-paper", "code"] = option(
+        "mqs", "how a fused mask is scored", group="paper", needs={"ranking": ("bqr",)}
+    )
+    tau_box: float = option(
+        0.1, "a candidate's box score is above this", group="paper", needs={"ranking": ("bqr",)}, ge=0, lt=1
+    )
+    tau_pixel: float = option(
+        0.5, "a pixel's probability is above this", group="paper", needs={"ranking": ("bqr",)}, ge=0, lt=1
+    )
+    box_score: Literal["iacs", "sqrt_iacs_ctr"] = option(
+        "iacs", "box score; sqrt_iacs_ctr: BoxSeg's code", group="paper", needs={"ranking": ("bqr",)}
+    )
