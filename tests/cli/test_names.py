@@ -20,6 +20,7 @@ OTHER_VALUES = {
     "scale": "of images; fuse: of box scores",
     "copy-paste": "whether; train-student: how often",
     "candidates": "how many; fuse: or adaptive",
+    "channels": "which ones of a TIFF; train-teacher: how many of the pyramid",
 }
 # options of one name whose words differ, and why
 OTHER_WORDS = OTHER_VALUES | {"batch-size": "what a batch is made of"}

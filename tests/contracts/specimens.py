@@ -112,6 +112,29 @@ def _yolo(folder: Path) -> Path | None:
     return folder / "data.yaml"
 
 
+def _labelme(folder: Path) -> Path | None:
+    shape = {"label": "disc", "points": [[4, 6], [24, 16]], "shape_type": "rectangle"}
+    content = {"imagePath": "a.png", "imageHeight": 40, "imageWidth": 56, "shapes": [shape]}
+    (folder / "labelme").mkdir()
+    return written(folder / "labelme" / "a.json", json.dumps(content))
+
+
+def _cvat(folder: Path) -> Path | None:
+    box = '<box label="disc" occluded="0" xtl="4" ytl="6" xbr="24" ybr="16" z_order="0"/>'
+    image = f'<image id="0" name="a.png" width="56" height="40">{box}</image>'
+    return written(folder / "cvat.xml", f"<annotations><version>1.1</version>{image}</annotations>")
+
+
+def _label_studio(folder: Path) -> Path | None:
+    value = {"x": 400 / 56, "y": 15, "width": 2000 / 56, "height": 25, "rotation": 0, "rectanglelabels": ["disc"]}
+    result = {
+        "id": "r", "type": "rectanglelabels", "from_name": "label", "to_name": "image", "original_width": 56,
+        "original_height": 40, "image_rotation": 0, "value": value,
+    }  # fmt: skip
+    task = {"id": 1, "data": {"image": "a.png"}, "annotations": [{"id": 2, "result": [result]}]}
+    return written(folder / "tasks.json", json.dumps([task]))
+
+
 def _folder(folder: Path) -> Path | None:
     return None  # images alone
 
@@ -119,6 +142,9 @@ def _folder(folder: Path) -> Path | None:
 # annotations of `images/a.png`, a picture of 40 rows and 56 columns; a box of class disc at (4, 6), 20 wide and 10 high
 READERS: dict[str, Callable[[Path], Path | None]] = {
     "coco": _coco,
+    "cvat": _cvat,
+    "label-studio": _label_studio,
+    "labelme": _labelme,
     "voc": _voc,
     "yolo": _yolo,
     "folder": _folder,
