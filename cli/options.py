@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 
 from pseudolabel.cli.help import GroupedOption
-from pseudolabel.config import Config
+from pseudolabel.config import Config, Values
 from pseudolabel.errors import ConfigError, InputError
 
 _WIDEST_CHOICES = 24  # characters; more of them stand behind the text
@@ -91,7 +91,11 @@ def _value_text(kind: Any) -> tuple[str, list[str]]:
 def _needs_text(extra: Mapping[str, Any]) -> list[str]:
     """The options without which this one would be refused."""
     needs: Mapping[str, Any] = extra.get("needs", {})
-    return [f"with --{name.replace('_', '-')} {'|'.join(map(str, values))}".rstrip() for name, values in needs.items()]
+    return [f"with --{name.replace('_', '-')} {_values_text(values)}".rstrip() for name, values in needs.items()]
+
+
+def _values_text(values: Any) -> str:
+    return values.text if isinstance(values, Values) else "|".join(map(str, values))
 
 
 def _default_text(field: Any) -> list[str]:

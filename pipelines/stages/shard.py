@@ -13,7 +13,6 @@ from pseudolabel.errors import RejectError
 from pseudolabel.images import ImageHeader, check_decodes, read_file, read_header
 from pseudolabel.pipelines.options.shard import ShardConfig
 from pseudolabel.pipelines.stage import Shard, Stage
-from pseudolabel.rle import from_segmentation
 
 Row = dict[str, Any]
 
@@ -87,6 +86,8 @@ def _checked_object(cell: Row, size_hw: tuple[int, int]) -> Row:
 
 def _paintable(segmentation: str | None, size_hw: tuple[int, int]) -> str | None:
     """A mask that can be painted on the image; else none, because labelling reads the box alone."""
+    from pseudolabel.rle import from_segmentation  # numba, which takes seconds
+
     try:
         if segmentation is not None:
             from_segmentation(json.loads(segmentation), size_hw)

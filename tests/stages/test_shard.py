@@ -163,7 +163,7 @@ def test_a_fault_of_the_machine_fails_the_shard_instead_of_the_image(
     def fails(*_: Any, **__: Any) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("pseudolabel.images.read_file", fails)
+    monkeypatch.setattr("pseudolabel.pipelines.stages.shard.read_file", fails)
     with pytest.raises(OSError, match="Input/output error"):
         run(tmp_path, planned("a.png"))
 
