@@ -31,4 +31,6 @@ class AddCandidatesConfig(Config):
     knows_class: bool = option(
         False, "the masks' probabilities are of the object's class against all others, as a semantic segmenter's are"
     )
-    overwrite: bool = option(False, "replace the masks that stand there under this name", changes_result=False)
+    overwrite: bool = option(
+        False, "make outputs of another config again: replace the masks of this name", changes_result=False
+    )

@@ -52,7 +52,7 @@ class InferPromptedConfig(StageConfig):
         None, f"candidates below this score are left out; default: {CROP_GATE} for crop, else 0", ge=0, le=1
     )
     precision: Literal["fp32", "bf16"] = option("fp32", "sam: of the computation; bf16 is made for GPUs")
-    threads: int = option(1, "CPU threads of one worker's forward pass", changes_result=False, ge=1, group="machine")
+    threads: int = option(1, "CPU threads: of one worker's forward pass", changes_result=False, ge=1, group="machine")
 
     @model_validator(mode="after")
     def _every_option_suits_the_model(self) -> "InferPromptedConfig":

@@ -20,10 +20,20 @@ OTHER_VALUES = {
     "scale": "of images; fuse: of box scores",
     "copy-paste": "whether; train-student: how often",
     "candidates": "how many; fuse: or adaptive",
+    "room": "infer-prompted: several crops of a box, each with its room; train-teacher: one",
+    "views": "infer-prompted: how many per box; train-student: which kind",
     "channels": "which ones of a TIFF; train-teacher: how many of the pyramid",
 }
 # options of one name whose words differ, and why
-OTHER_WORDS = OTHER_VALUES | {"batch-size": "what a batch is made of"}
+OTHER_WORDS = OTHER_VALUES | {
+    "batch-size": "what a batch is made of",
+    "annotations": "what each command reads",
+    "card": "of which model",
+    "exif": "shard fixes the rule of a run; predict has its own",
+    "least-score": "what is left out below it",
+    "min-iou": "of a brought mask, or of a candidate, with the box",
+    "model": "which kinds of model a command takes",
+}
 
 
 def _uses(*, trainers: bool) -> dict[str, dict[str, click.Option]]:
