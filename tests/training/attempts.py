@@ -2,8 +2,9 @@
 
     python attempts.py FOLDER < STORIES
 
-Stories are JSON: by name a list of attempts, each a list of toy.py's arguments after its folder, which is FOLDER/NAME
-for all attempts of a story. Prints JSON: by name a list of [exit code or minus signal, what was printed].
+Stories are JSON: by name a list of attempts, each toy.py's arguments after its folder, which is FOLDER/NAME for all
+attempts of a story, and what is in its environment beside the rest. Prints JSON: by name a list of [exit code or minus
+signal, what was printed].
 """
 
 import json
@@ -15,18 +16,18 @@ from pathlib import Path
 import toy
 
 
-def attempt(folder: Path, arguments: list[str], printed: Path) -> tuple[int, str]:
+def attempt(folder: Path, arguments: list[str], environment: dict[str, str], printed: Path) -> tuple[int, str]:
     """How a fork ends that trains in this folder, and what it prints."""
     child = os.fork()
     if child == 0:
+        os.setpgid(0, 0)
+        os.environ.update(environment)
         os._exit(_child(folder, arguments, printed))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return code, printed.read_text()
 
 
 def _child(folder: Path, arguments: list[str], printed: Path) -> int:
-    if folder.name == "without TMPDIR" and arguments:
-        os.environ["TMPDIR"] = str(folder / "gone")
     sys.argv, sys.stdout = ["toy.py", str(folder), *arguments], printed.open("w")
     try:
         toy.main()
@@ -42,9 +43,9 @@ def _child(folder: Path, arguments: list[str], printed: Path) -> int:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    stories: dict[str, list[list[str]]] = json.load(sys.stdin)
+    stories: dict[str, list[tuple[list[str], dict[str, str]]]] = json.load(sys.stdin)
     told = {
-        name: [attempt(folder / name, arguments, folder / "printed") for arguments in attempts]
+        name: [attempt(folder / name, *one, folder / "printed") for one in attempts]
         for name, attempts in stories.items()
     }
     print(json.dumps(told))

@@ -28,13 +28,15 @@ _TOY = Path(__file__).with_name("toy.py")
 
 
 KILL, STOP, BREAK = (f"{int(number)}" for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
+_AGAIN: tuple[list[str], dict[str, str]] = ([], {})
 STORIES = {
-    "undisturbed": [[]],
-    "killed": [[KILL, "17"], []],
-    "killed late": [[KILL, "27"], []],
-    "stopped": [[STOP, "17"], []],
-    "broken off": [[BREAK, "17"], []],
-    "without TMPDIR": [[KILL, "17"], []],
+    "undisturbed": [_AGAIN],
+    "killed": [([KILL, "17"], {}), _AGAIN],
+    "killed late": [([KILL, "27"], {}), _AGAIN],
+    "stopped": [([STOP, "17"], {}), _AGAIN],
+    "stopped with all": [([STOP, "17"], {"TOY_WORKERS": "2"}), _AGAIN],
+    "broken off": [([BREAK, "17"], {"TOY_WORKERS": "2"}), _AGAIN],
+    "without TMPDIR": [([KILL, "17"], {"TMPDIR": "/nowhere/at/all"}), _AGAIN],
 }
 
 
@@ -64,6 +66,7 @@ def _toy() -> Any:
     [
         pytest.param("killed", -signal.SIGKILL, "14", id="kill -9: from the last regular checkpoint"),
         pytest.param("stopped", 75, "18", id="SIGTERM: from the step that it interrupted"),
+        pytest.param("stopped with all", 75, "18", id="SIGTERM also to the processes that load samples"),
         pytest.param("broken off", 130, "18", id="Ctrl-C: from the step that it interrupted"),
         # Lightning's own writer went by way of TMPDIR, and a kill on the way from there lost the checkpoint
         pytest.param("without TMPDIR", -signal.SIGKILL, "14", id="a folder for temporaries that does not exist"),

@@ -1,7 +1,8 @@
 """A small training as a program: `python toy.py FOLDER [SIGNAL STEP [RANK]]` prints the first step and the weights.
 
 `TOY_DEVICES`, `TOY_BATCH` and `TOY_NOISE` say how many processes there are, how many samples each has per step, and how
-noisy they are; the signal is sent in the first attempt alone.
+noisy they are; the signal is sent in the first attempt alone. With `TOY_WORKERS` so many processes load samples,
+and the signal comes to all of the group, as from a terminal or from Slurm.
 """
 
 import os
@@ -35,7 +36,7 @@ class Toy(Method):
 
     def losses(self, batch: Tensor, *, progress: float) -> Mapping[str, Tensor]:
         if self._signal is not None and round(progress * STEPS) == self._at:
-            os.kill(os.getpid(), self._signal)
+            os.kill(0 if "TOY_WORKERS" in os.environ else os.getpid(), self._signal)
         noisy = batch + float(os.environ.get("TOY_NOISE", "0.1")) * torch.randn_like(batch)
         return {"square": (self.line(noisy) - batch.sum(dim=1, keepdim=True)).square().mean()}
 
@@ -74,7 +75,10 @@ def main() -> None:
     signals.signal(signals.SIGTERM, _stop)  # as the command line has it
     toy, data = Toy(signal, at), points()
     devices, batch_size = int(os.environ.get("TOY_DEVICES", "1")), int(os.environ.get("TOY_BATCH", "4"))
-    config = FitConfig(steps=STEPS, batch_size=batch_size, checkpoint_every=7, log_every=10, devices=devices)
+    workers = int(os.environ.get("TOY_WORKERS", "0"))
+    config = FitConfig(
+        steps=STEPS, batch_size=batch_size, checkpoint_every=7, log_every=10, devices=devices, workers=workers
+    )
     try:
         first = fit(toy, lambda places: data[list(places)], len(data), Path(folder), config)
     except PseudolabelError as error:
