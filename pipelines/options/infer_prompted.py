@@ -21,8 +21,8 @@ class InferPromptedConfig(StageConfig):
 
     model: str = option(
         ...,
-        "which model: sam:DIR (a folder of transformers), sam-onnx:DIR (an encoder and a decoder) or crop:FILE (a model "
-        "of salience or matting, on the box's crop)",
+        "which model: sam:DIR (a folder of transformers), sam-onnx:DIR (an encoder and a decoder) or crop:FILE (a "
+        "model of salience or matting, on the box's crop)",
         group="main",
     )
     name: str = option("prompted", "the table below candidates/ that is written", pattern=TABLE_NAME, group="main")
