@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 
 from pseudolabel.cli.help import GroupedOption
-from pseudolabel.config import Config, Values
+from pseudolabel.config import Config, needed_text
 from pseudolabel.errors import ConfigError, InputError
 
 _WIDEST_CHOICES = 24  # characters; more of them stand behind the text
@@ -22,7 +22,7 @@ _WORDS: dict[Any, str] = {click.INT: "INT", click.FLOAT: "FLOAT", click.STRING: 
 
 def options_of(config_class: type[Config]) -> list[click.Parameter]:
     """One `--option` per field of the config, with its help, range and default."""
-    return [_option(name, field) for name, field in config_class.model_fields.items()]
+    return [_option(config_class, name, field) for name, field in config_class.model_fields.items()]
 
 
 def values_from(section: str, given: Mapping[str, Any], config_file: Path | None) -> dict[str, Any]:
@@ -61,13 +61,13 @@ def load_run_file(path: Path) -> dict[str, Any]:
     return {str(key).replace("_", "-") if key != "run" else "run": value for key, value in content.items()}
 
 
-def _option(name: str, field: Any) -> click.Option:
+def _option(config_class: type[Config], name: str, field: Any) -> click.Option:
     kind, many, flag = _click_type(field.annotation)
     typed = name.replace("_", "-")
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     value, choices = ("", []) if flag else _value_text(kind)
     repeated = ["may be repeated"] if many else []
-    limits = [*choices, *_needs_text(extra), *_range_text(field), *_default_text(field), *repeated]
+    limits = [*choices, *_needs_text(config_class, extra), *_range_text(field), *_default_text(field), *repeated]
     return GroupedOption(
         [f"--{typed}/--no-{typed}" if flag else f"--{typed}", name],
         type=None if flag else kind,
@@ -88,14 +88,11 @@ def _value_text(kind: Any) -> tuple[str, list[str]]:
     return _WORDS.get(kind, "PATH"), []
 
 
-def _needs_text(extra: Mapping[str, Any]) -> list[str]:
+def _needs_text(config_class: type[Config], extra: Mapping[str, Any]) -> list[str]:
     """The options without which this one would be refused."""
     needs: Mapping[str, Any] = extra.get("needs", {})
-    return [f"with --{name.replace('_', '-')} {_values_text(values)}".rstrip() for name, values in needs.items()]
-
-
-def _values_text(values: Any) -> str:
-    return values.text if isinstance(values, Values) else "|".join(map(str, values))
+    known = {name: values for name, values in needs.items() if name in config_class.model_fields}
+    return [f"with --{needed_text(name.replace('_', '-'), values)}" for name, values in known.items()]
 
 
 def _default_text(field: Any) -> list[str]:

@@ -31,7 +31,7 @@ def json_option(group: str = "machine") -> click.Option:
 
 
 def overwrite_option() -> click.Option:
-    return GroupedOption(["--overwrite"], is_flag=True, help="make outputs of another config again")
+    return GroupedOption(["--overwrite"], is_flag=True, help="replace what stands there: outputs of another config")
 
 
 def config_options() -> list[click.Parameter]:

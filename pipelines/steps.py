@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.config import Config, parse_config
+from pseudolabel.config import Config, narrowed, parse_config
 from pseudolabel.errors import PseudolabelError
 from pseudolabel.pipelines.graph import (
     Configured,
@@ -102,22 +102,19 @@ class StageStep(Step):
         command = configured(self.name)
         if isinstance(command, StageCommand) and command.then and read_plan(run).n_objects:
             behind = load_target(configured(command.then).config)
-            shared = {key: getattr(self.config, key) for key in behind.model_fields}
-            yield command.then, parse_config(behind, shared, where=self.name)
+            yield command.then, narrowed(self.config, behind)
 
 
 class PlanStep(StageStep):
     """`shard`: the plan, and the stage that opens every image of it."""
 
     def prepare(self, run: RunPaths) -> None:
-        assert isinstance(self.config, ShardOptions)
-        for note in make_plan(run, self.config.part(PlanConfig)).notes:
+        for note in make_plan(run, narrowed(self.config, PlanConfig)).notes:
             print(f"note: {note}", file=sys.stderr)
 
     @property
     def stage_config(self) -> StageConfig:
-        assert isinstance(self.config, ShardOptions)
-        return self.config.part(ShardConfig)
+        return narrowed(self.config, ShardConfig)
 
     def outlook(self, run: RunPaths) -> str:
         assert isinstance(self.config, ShardOptions)

@@ -23,7 +23,7 @@ class AddCandidatesConfig(Config):
     )  # fmt: skip
     min_iou: float = option(
         0.5,
-        "by box: a mask whose extent overlaps a box by less is not its mask",
+        "least IoU of boxes: by box, a mask whose extent overlaps it less is not its mask",
         gt=0,
         le=1,
         needs={"match": ("auto", "box")},
@@ -31,6 +31,4 @@ class AddCandidatesConfig(Config):
     knows_class: bool = option(
         False, "the masks' probabilities are of the object's class against all others, as a semantic segmenter's are"
     )
-    overwrite: bool = option(
-        False, "make outputs of another config again: replace the masks of this name", changes_result=False
-    )
+    overwrite: bool = option(False, "replace what stands there: the masks of this name", changes_result=False)

@@ -19,7 +19,11 @@ class FuseConfig(StageConfig):
     candidates: str = option("10", "candidates per object and source: a number, or adaptive (2 to 10 by box area)",
                              pattern=r"^(adaptive|[1-9]\d{0,3})$", group="paper")  # fmt: skip
     min_iou: float = option(
-        0.5, "candidates whose box overlaps the object's less are not chosen", ge=0, le=1, group="paper"
+        0.5,
+        "least IoU of boxes: candidates whose box overlaps the object's less are not chosen",
+        ge=0,
+        le=1,
+        group="paper",
     )
     scale: Literal["raw", "support"] = option(
         "raw", "box scores as given, or times agreement with other sources", group="paper"
@@ -33,10 +37,11 @@ class FuseConfig(StageConfig):
         group="paper",
     )
     fusion: Literal["qmf", "vote", "best"] = option(
-        "qmf", "Quality-aware Masks Fusion, majority vote, or the best one", group="paper"
+        "qmf", "candidates to one mask: Quality-aware Masks Fusion, majority vote, or the best one", group="paper"
     )
     score: Literal["auto", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
-        "auto", "the IoU that the mask, its sources and their consistency let expect (expected: the mask's alone), "
+        "auto", "how a fused mask is scored: the IoU that the mask, its sources and their consistency let expect "
+        "(expected: the mask's alone), "
         "BoxSeg's, BoxTeacher's or the released score; "
         "auto: consensus of several tables, expected of one; mqs where objects have to be found", group="paper",
     )  # fmt: skip

@@ -25,7 +25,7 @@ class SemanticCandidatesConfig(StageConfig):
 class InferSemanticConfig(StageConfig):
     """Options of `infer-semantic`."""
 
-    model: str = option(..., "onnx:FILE, smp:DIR-or-hub-id, torchvision:NAME or labels:DIR", group="main")
+    model: str = option(..., "which model: onnx:FILE, smp:DIR-or-hub-id, torchvision:NAME or labels:DIR", group="main")
     card: Path | None = option(None, "model card; default: the YAML of the same stem beside the weights", group="main")
     classes: list[str] | None = option(None, "class names in order, where no card says them")
     mean: str | None = option(None, "mean of values in [0, 1], as 0.485,0.456,0.406, where no card says it")

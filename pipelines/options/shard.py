@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from pseudolabel.config import Config, ConfigT, option
+from pseudolabel.config import Config, option
 from pseudolabel.pipelines.options.base import StageConfig
 from pseudolabel.pixel_rule import ExifRule, Stretch
 from pseudolabel.sources.place import check_url, is_url
@@ -20,10 +20,11 @@ class PlanConfig(Config):
         ..., "folder, s3://bucket/prefix, tar shards {000..099}.tar, or *.parquet with the images", group="main"
     )
     annotations: Path | None = option(
-        None, "boxes: COCO, YOLO, VOC, labelme, CVAT or Label Studio, file or folder; none = bare images", group="main"
-    )
-    source: Literal["coco", "cvat", "folder", "label-studio", "labelme", "voc", "yolo"] | None = option(
-        None, "format of the annotations; by default from what stands in them"
+        None, "what is known of the images: COCO, YOLO, VOC, labelme, CVAT or Label Studio, file or folder; none = "
+        "bare images", group="main",
+    )  # fmt: skip
+    source: str | None = option(
+        None, "format of the annotations, such as coco, yolo or label-studio; by default from what stands in them"
     )
     images_json: Path | None = option(None, "COCO file with images and categories of a bare list of boxes")
     strip_prefix: str = option("", "what file names begin with in the annotations and not below the images")
@@ -33,8 +34,8 @@ class PlanConfig(Config):
         8, "number of shards; a shard is the unit of work and of resuming", group="main", ge=1, le=100_000
     )
     exif: ExifRule = option(
-        "auto", "turn pictures as a viewer shows them (transpose: and boxes are drawn on those), or take stored pixels",
-        group="main",
+        "auto", "a rotation in the file: turn pictures as a viewer shows them (transpose: boxes are drawn on those), "
+        "or take stored pixels", group="main",
     )  # fmt: skip
     stretch: Stretch = option(
         "auto",
@@ -72,7 +73,3 @@ class ShardConfig(StageConfig):
 
 class ShardOptions(ShardConfig, PlanConfig):
     """All options of `shard`; each part reads its own."""
-
-    def part(self, config_class: type[ConfigT]) -> ConfigT:
-        """The options of one part."""
-        return config_class.model_validate({name: getattr(self, name) for name in config_class.model_fields})

@@ -32,7 +32,7 @@ class CalibrateConfig(Config):
         None, "choose the score from which this share of masks is good", group="main", gt=0, le=1
     )
     at_iou: float = option(0.75, "what a good mask is", group="main", needs={"target_precision": ()}, gt=0, le=1)
-    seed: int = option(0, "random seed, of the bootstrap", ge=0)
+    seed: int = option(0, "random seed: of the bootstrap", ge=0)
 
 
 class PictureConfig(Config):
@@ -57,7 +57,7 @@ class PredictConfig(Config):
     long_side: int | None = option(
         None, "longer side in px at which images enter, shape kept; default: as in training", ge=16, le=8192
     )
-    least_score: float = option(0.05, "lower scores are left out of results.json", group="main", ge=0, le=1)
+    least_score: float = option(0.05, "lower scores are left out: of results.json", group="main", ge=0, le=1)
     pictures: int = option(8, "how many pictures: of images with what was found", group="main", ge=0)
     exif: Literal["transpose", "ignore"] = option(
         "transpose", "a rotation in the file: turn pictures as a viewer shows them, or take the stored pixels"

@@ -134,9 +134,9 @@ def prompted_options(config: InferPromptedConfig, device: str) -> "PromptedOptio
 
     return PromptedOptions(
         card=config.card,
-        views=config.views,
-        masks=config.masks,
-        rooms=tuple(config.room),
+        views=config.box_views,
+        masks=config.mask_levels,
+        rooms=tuple(config.crop_room),
         closer_px=config.closer_px,
         boxes_at_once=config.boxes_at_once,
         least_score=config.gate,

@@ -10,7 +10,7 @@ class CondInstConfig(PretrainedConfig):
     """The network's shape; saved beside its weights."""
 
     channels: int = option(256, "width of the pyramid and of the detector's towers", ge=8)
-    convs: int = option(4, "convolutions per tower", ge=1)
+    convs: int = option(4, "convolutions in each tower of the heads", ge=1)
     mask_branch_channels: int = option(128, "width of the mask branch", ge=8)
     mask_branch_norm: Literal["batch", "group"] = option(
         "group", "normalisation of the mask branch; batch, as published, wants large batches", group="paper"

@@ -21,14 +21,18 @@ class SisegRecipe(ScaleConfig, TrainConfig, SisegCard):
 
     steps: int = option(600, "optimiser steps", group="main", ge=1)
     batch_size: int = option(4, "crops per step and process", group="main", ge=1)
-    learning_rate: float = option(2e-3, "of the displacement head; the boundary head's is a tenth", group="main", gt=0)
+    learning_rate: float = option(
+        2e-3, "of the new layers: the displacement head; the boundary head's is a tenth", group="main", gt=0
+    )
     weight_decay: float = option(1e-4, "of AdamW", ge=0)
     crop: int = option(512, "side of a training crop, a multiple of 16", ge=96, multiple_of=16)
     radius: int = option(10, "of the pairs, in cells", ge=2, le=20)
     weight_object: float = option(1.0, "of the displacement term on objects", ge=0)
     weight_background: float = option(1.0, "of the displacement term on background", ge=0)
     weight_boundary: float = option(1.0, "of the boundary term", ge=0)
-    checkpoint_every: int = option(100, "steps between checkpoints", changes_result=False, group="machine", ge=1)
+    checkpoint_every: int = option(
+        100, "steps between two checkpoints to go on from", changes_result=False, group="machine", ge=1
+    )
     cache_gib: float = option(
         4.0, "memory for features of a frozen backbone", changes_result=False, group="machine", ge=0
     )

@@ -12,7 +12,7 @@ from pseudolabel.training.config import FinetuneConfig, ScaleConfig
 class StudentConfig(EncoderConfig):
     """A student's shape; saved beside its weights."""
 
-    model: str = option("condinst", "which student: " + ", ".join(STUDENTS), group="main")
+    model: str = option("condinst", "which model: " + ", ".join(STUDENTS), group="main")
     backbone: str = option("resnet50", BACKBONE_HELP, group="main")
     width: int = option(256, "channels of the pyramid and of the heads", ge=40, multiple_of=8)
     convs: int = option(4, "convolutions in each tower of the heads", ge=1)
@@ -23,7 +23,7 @@ class StudentConfig(EncoderConfig):
         gt=0,
     )
     detections: int = option(100, "most objects of an image", ge=1)
-    least_score: float = option(0.05, "objects with a lower score are not reported", ge=0, le=1)
+    least_score: float = option(0.05, "lower scores are left out: of what the student reports", ge=0, le=1)
 
 
 class LabelConfig(Config):
@@ -40,9 +40,7 @@ class LabelConfig(Config):
 class AugmentConfig(ScaleConfig):
     """What is done to an image before the student sees it."""
 
-    image_px: int = option(
-        512, "side of the square the student trains on, a multiple of 32", group="main", ge=32, multiple_of=32
-    )
+    image_px: int = option(512, "side of the square input, a multiple of 32", group="main", ge=32, multiple_of=32)
     views: Literal["plain", "weak", "strong", "strong_blur"] = option(
         "strong", "plain: resized alone; weak: scale, crop, flip; strong: colours too; strong_blur: and blur"
     )
@@ -52,7 +50,9 @@ class RecipeConfig(FinetuneConfig):
     """How a student learns."""
 
     batch_size: int = option(4, "images per step and process", group="main", ge=1)
-    ema: float = option(0.998, "momentum of the moving average that becomes the model; 0 = none", ge=0, lt=1)
+    ema: float = option(
+        0.998, "momentum of the moving average: of the one that becomes the model; 0 = none", ge=0, lt=1
+    )
     paste: float = option(0.0, "probability per image to paste a good object over a peer of its class", ge=0, le=1)
     validate_every: int = option(
         500, "steps between validations; 0 = after the last one alone", needs={"validation": ()}, ge=0

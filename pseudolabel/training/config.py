@@ -16,7 +16,7 @@ class LoopConfig(Config):
 
     steps: int = option(..., "optimiser steps", ge=1)
     batch_size: int = option(32, "samples per step and process", group="main", ge=1)
-    seed: int = option(0, "of weights, order and augmentation", ge=0)
+    seed: int = option(0, "random seed: of weights, order and augmentation", ge=0)
     warmup: float = option(0.1, "share of the steps over which the learning rate rises", ge=0, lt=1)
     schedule: Literal["cosine", "step"] = option(
         "cosine", "how the learning rate falls: half a cosine, or in two steps"

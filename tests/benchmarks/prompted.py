@@ -98,7 +98,7 @@ def with_candidates(run: RunPaths, model: Path, rooms: list[float], shards: tupl
     """The run with a table of ungated answers for each room; seconds that it took."""
     start = time.monotonic()
     for room in rooms:
-        options = {"model": f"crop:{model}", "name": table_of(room), "room": [room], "least_score": 0.0}
+        options = {"model": f"crop:{model}", "name": table_of(room), "crop_room": [room], "least_score": 0.0}
         config = InferPromptedConfig(**options, workers=workers, device="cpu")
         run_stage(run, "infer-prompted", config, RunOptions(shards=shards))
     return time.monotonic() - start

@@ -79,7 +79,7 @@ def test_the_overview_lists_the_commands_in_groups_and_hides_what_people_do_not_
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_imports_nothing_heavy(name: str) -> None:
-    heavy = HEAVY - {"numpy", "pyarrow", "PIL"} if isinstance(COMMANDS[name], Trainer) else HEAVY
+    heavy = HEAVY
     code = (
         f"import sys; sys.argv = ['pseudolabel', {name!r}, '--help-all']\n"
         "from pseudolabel.cli.main import entry\n"

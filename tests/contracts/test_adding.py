@@ -22,12 +22,14 @@ PARTS = {
     "A reader": "csv",
     "A segmenter": "dark",
     "A stage": "infer-boxes",
+    "A teacher": "inside",
     "An engine": "backwards",
     "A student": "regions",
 }
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 # the commands need no worker processes to be followed
-_INLINE = {f"PSEUDOLABEL_{name}_ENGINE": "inline" for name in ("SHARD", "INFER_SEMANTIC", "INFER_BOXES")}
+_STAGES = ("SHARD", "INFER_SEMANTIC", "INFER_BOXES", "INFER_TEACHER")
+_INLINE = {f"PSEUDOLABEL_{name}_ENGINE": "inline" for name in _STAGES}
 
 
 def _blocks(kind: str, text: str = PAGE) -> list[str]:
@@ -114,7 +116,7 @@ def test_the_added_parts_do_what_they_are_for(
     sources = {source for one in labels for source in one["attributes"]["source"].split("+")}
     assert len(labels) == len(boxes)
     assert "boxes" in sources
-    assert {path.name for path in (place / "runs/mine/candidates").iterdir()} == {"semantic", "boxes"}
+    assert {path.name for path in (place / "runs/mine/candidates").iterdir()} == {"semantic", "boxes", "inside"}
     assert json.loads((place / "found/images.json").read_text())["images"]
 
 

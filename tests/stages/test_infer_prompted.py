@@ -272,8 +272,8 @@ def test_an_image_without_objects_costs_no_forward_pass(run: RunPaths, model_fil
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("crop:a.onnx", {"views": 3}, "views does nothing for a crop: model"),
-        ("sam:a", {"room": [0.5]}, "room does nothing for a sam: model"),
+        ("crop:a.onnx", {"box_views": 3}, "box_views does nothing for a crop: model"),
+        ("sam:a", {"crop_room": [0.5]}, "crop_room does nothing for a sam: model"),
         ("sam-onnx:a", {"precision": "bf16"}, "precision does nothing for a sam-onnx: model"),
     ],
 )
@@ -291,7 +291,7 @@ def test_the_gate_is_for_crop_models_unless_it_is_said() -> None:
 def test_where_it_runs_is_no_part_of_the_result() -> None:
     relevant = result_relevant(InferPromptedConfig(model="sam:a"))
     assert not {"threads", "device", "workers"} & relevant.keys()
-    assert {"model", "views", "boxes_at_once", "precision", "closer_px"} <= relevant.keys()
+    assert {"model", "box_views", "boxes_at_once", "precision", "closer_px"} <= relevant.keys()
 
 
 @pytest.mark.parametrize("kind", ["sam", "sam2"])
@@ -304,7 +304,7 @@ def test_a_folder_of_transformers_is_run_from_the_command_on(
 
     folder: Callable[..., Path] = save_tiny
     run = _planned(scenes, tmp_path / "run", shards=1)
-    config = InferPromptedConfig(model=f"sam:{folder(kind, tmp_path / kind)}", workers=1, device="cpu", views=2)
+    config = InferPromptedConfig(model=f"sam:{folder(kind, tmp_path / kind)}", workers=1, device="cpu", box_views=2)
     _run_stage(run, "infer-prompted", config)
     footer = read_footer(run.part("candidates/prompted", 0, 1))
     assert set(footer.weights) == {"config.json", "preprocessor_config.json", "model.safetensors", "transformers"}

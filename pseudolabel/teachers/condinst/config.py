@@ -29,12 +29,12 @@ class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
     )
     finest_px: float = option(
         64.0,
-        "half-size of objects, in pixels of what the network sees, up to which its finest level learns them; less "
-        "where objects are small",
+        "half-size of objects up to which the finest level learns them, in pixels of what the network sees; less where "
+        "objects are small",
         group="main",
         gt=0,
     )
-    freeze: bool = option(True, "keep the layers of a pretrained encoder up to stride 4 as they are")
+    freeze: bool = option(True, "keep the encoder's layers up to stride 4 as they are, if it is pretrained")
     flip: bool = option(True, "mirror half of the images")
     supervision: Literal["boxes", "masks", "mixed"] = option(
         "boxes", "boxes alone; true masks, as a reference; mixed: masks where there are some, boxes elsewhere"
@@ -91,14 +91,16 @@ class BoxTeacherConfig(BoxInstConfig):
     )
     pixel_weight: float = option(0.5, "of the dice with the moving average's masks", ge=0)
     affinity_weight: float = option(0.1, "of the affinity loss with the moving average's masks", ge=0)
-    ema: float = option(0.999, "largest momentum of the moving average", ge=0, lt=1)
+    ema: float = option(0.999, "momentum of the moving average: the largest", ge=0, lt=1)
     ema_ramp: float = option(
         10.0, "before ema is reached, the average goes back over one part in so many of the steps", ge=1
     )
     ema_buffers: bool = option(True, "average BatchNorm's statistics too (BoxTeacher's code does not)", group="paper")
-    min_iou: float = option(0.5, "a candidate's box overlaps the given one by this IoU", ge=0, le=1)
+    min_iou: float = option(0.5, "least IoU of boxes: of a candidate's with the given one", ge=0, le=1)
     # BoxSeg finds its candidates without these two, unless its ranking is BoxTeacher's
-    detections: int = option(100, "detections of the average per image", needs={"ranking": ("bpma",)}, ge=1)
+    detections: int = option(
+        100, "most objects of an image: detections of the average", needs={"ranking": ("bpma",)}, ge=1
+    )
     mcs: Literal["code", "paper"] = option(
         "code", "confidence that weighs a detection's mask", group="paper", needs={"ranking": ("bpma",)}
     )
@@ -106,8 +108,10 @@ class BoxTeacherConfig(BoxInstConfig):
     blur: bool = option(
         False, "and a blurred image half of the time, as on long schedules", group="paper", needs={"strong": ()}
     )
-    copy_paste: bool = option(False, "paste objects with good masks over their peers in other images")
-    copy_paste_probability: float = option(0.5, "of a paste per image", needs={"copy_paste": ()}, ge=0, le=1)
+    copy_paste: bool = option(False, "paste objects with good masks over others, their peers in other images")
+    copy_paste_probability: float = option(
+        0.5, "probability of a paste: per image", needs={"copy_paste": ()}, ge=0, le=1
+    )
     min_tutor_px: int = option(
         300,
         "least area of a pasted object, in pixels of the network's input",
@@ -122,11 +126,13 @@ class BoxSegConfig(BoxTeacherConfig):
 
     method: str = method_option("boxseg")
     classification: Literal["focal", "varifocal"] = option("varifocal", "class loss", group="paper")
-    copy_paste: bool = option(True, "paste objects with good masks over their peers in other images")
-    ranking: Literal["bqr", "bpma"] = option("bqr", "by box quality without NMS, or as boxteacher does", group="paper")
+    copy_paste: bool = option(True, "paste objects with good masks over others, their peers in other images")
+    ranking: Literal["bqr", "bpma"] = option(
+        "bqr", "which candidates: by box quality without NMS, or as boxteacher does", group="paper"
+    )
     per_box: int = option(
         0,
-        "candidates per box; 0: 2 to 10 by the box's area; BoxSeg's code: 20",
+        "masks per given box: candidates; 0: 2 to 10 by the box's area; BoxSeg's code: 20",
         group="paper",
         needs={"ranking": ("bqr",)},
         ge=0,
@@ -138,10 +144,10 @@ class BoxSegConfig(BoxTeacherConfig):
         "mqs", "how a fused mask is scored", group="paper", needs={"ranking": ("bqr",)}
     )
     tau_box: float = option(
-        0.1, "a candidate's box score is above this", group="paper", needs={"ranking": ("bqr",)}, ge=0, lt=1
+        0.1, "candidates need a larger box score", group="paper", needs={"ranking": ("bqr",)}, ge=0, lt=1
     )
     tau_pixel: float = option(
-        0.5, "a pixel's probability is above this", group="paper", needs={"ranking": ("bqr",)}, ge=0, lt=1
+        0.5, "pixels need a larger fused probability", group="paper", needs={"ranking": ("bqr",)}, ge=0, lt=1
     )
     box_score: Literal["iacs", "sqrt_iacs_ctr"] = option(
         "iacs", "box score; sqrt_iacs_ctr: BoxSeg's code", group="paper", needs={"ranking": ("bqr",)}

@@ -30,7 +30,7 @@ class MalConfig(FinetuneConfig, MethodConfig):
     learning_rate: float = option(2e-3, "of the new layers", group="main", gt=0)
     encoder_learning_rate: float = option(4e-4, "of the encoder", ge=0)
     max_objects: int = option(100_000, "train on this many objects at most, drawn by the seed", ge=1)
-    width: int = option(64, "channels of the pyramid and the head", ge=8, multiple_of=8)
+    width: int = option(64, "channels of the pyramid and of the heads", ge=8, multiple_of=8)
     crop_px: int = option(
         128, "side of the crops; a mask has a quarter of it", ge=_CROP_STEP_PX, multiple_of=_CROP_STEP_PX
     )
@@ -51,7 +51,10 @@ class MalConfig(FinetuneConfig, MethodConfig):
     dilation: int = option(2, "distance of the neighbours, in cells of 4 px", group="paper", ge=1)
     pairwise_weight: float = option(1.0, "of the colour loss", ge=0)
     pairwise_warmup: float = option(
-        0.15, "share of the training over which the colour loss rises and the ellipse of the start fades", ge=0, lt=1
+        0.15,
+        "share of the training over which the colour loss rises; the ellipse of the start fades over it",
+        ge=0,
+        lt=1,
     )
     outside_weight: float = option(1.0, "of the background loss outside the box", ge=0)
     teacher_from: float = option(0.4, "share of the training before the moving average teaches", ge=0, le=1)
@@ -63,11 +66,13 @@ class MalConfig(FinetuneConfig, MethodConfig):
     field_weight: float = option(
         1.0, "of like-coloured neighbours in the mean field over the moving average's masks", ge=0
     )
-    ema: float = option(0.995, "largest momentum of the moving average", ge=0, lt=1)
+    ema: float = option(0.995, "momentum of the moving average: the largest", ge=0, lt=1)
     label_weight: float = option(2.0, "of the loss with the masks of the round before", ge=0)
     labelled_pairwise: float = option(0.3, "share of the colour loss that stays for objects with such masks", ge=0)
     copy_paste: bool = option(True, "paste objects with good masks over others, where there are such masks")
-    copy_paste_probability: float = option(0.5, "of a paste per object", needs={"copy_paste": ()}, ge=0, le=1)
+    copy_paste_probability: float = option(
+        0.5, "probability of a paste: per object", needs={"copy_paste": ()}, ge=0, le=1
+    )
 
     @model_validator(mode="after")
     def _guides_and_masks_come_to_speak(self) -> "MalConfig":
