@@ -77,7 +77,7 @@ def main() -> None:
     devices, batch_size = int(os.environ.get("TOY_DEVICES", "1")), int(os.environ.get("TOY_BATCH", "4"))
     workers = int(os.environ.get("TOY_WORKERS", "0"))
     config = FitConfig(
-        steps=STEPS, batch_size=batch_size, checkpoint_every=7, log_every=10, devices=devices, workers=workers
+        steps=STEPS, batch_size=batch_size, checkpoint_every=7, log_every=10, devices=devices, loader_workers=workers
     )
     try:
         first = fit(toy, lambda places: data[list(places)], len(data), Path(folder), config)
