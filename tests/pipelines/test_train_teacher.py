@@ -18,7 +18,6 @@ from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage
-from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.stages.shard import ShardStage
 from pseudolabel.pipelines.trainers.base import TrainingSummary, run_training
 from pseudolabel.pipelines.trainers.boxes import Images, masked_objects, true_masks
@@ -106,24 +105,6 @@ def test_an_unknown_method_names_the_nearest_one() -> None:
 def test_a_methods_config_takes_no_other_methods_name() -> None:
     with pytest.raises(ConfigError, match="method: "):
         parse_config(options_of("mal"), {"method": "boxinst"}, where="train-teacher")
-
-
-def test_a_teacher_of_ones_own_is_trained_and_asked_with_its_options(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As docs/adding.md has it, word for word, and a method that halves one loss."""
-    page = (Path(__file__).parents[2] / "docs" / "adding.md").read_text(encoding="utf-8")
-    code = page.split("```python\n# my_teacher.py\n")[1].split("```")[0]
-    (tmp_path / "my_teacher.py").write_text(code, encoding="utf-8")
-    (tmp_path / "my_method.py").write_text(OWN_METHOD, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    run = run_of(scenes, tmp_path / "run", "boxes.json")
-    train(run, method="my_teacher:TEACHER", my_weight=0.25, **SMALL)
-    about = read_config(run.model("teacher"))
-    assert (about["method"], about["model"]["my_weight"]) == ("my_teacher:TEACHER", 0.25)
-    assert run_stage(run, "infer-teacher", InferTeacherConfig(device="cpu"), INLINE).n_rejected == 0
-    with pytest.raises(ConfigError, match="unknown key 'my_weigth'; did you mean 'my_weight'"):
-        parsed(method="my_teacher:TEACHER", my_weigth=1.0)
 
 
 @pytest.mark.parametrize("method", TRAINED)
