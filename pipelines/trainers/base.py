@@ -8,7 +8,7 @@ from typing import Any
 from pseudolabel.config import result_relevant
 from pseudolabel.encoders.resolve import resolve_backbone_weights
 from pseudolabel.errors import IncompleteError, StaleOutputError
-from pseudolabel.files import write_text_atomically
+from pseudolabel.files import sweep_temporaries, write_text_atomically
 from pseudolabel.pipelines.graph import TRAINERS
 from pseudolabel.pipelines.run.commit import DamagedPartError, read_footer
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
@@ -52,6 +52,7 @@ def run_training(run: RunPaths, name: str, config: TrainConfig, *, overwrite: bo
         raise StaleOutputError(f"{weights} was trained otherwise: {_difference(found, wanted)}: use --overwrite")
     from pseudolabel.training.processes import is_first_process, part, wait_for_all
 
+    sweep_temporaries(weights.parent)
     folder = run.logs(name) / wanted["fingerprint"][:_FOLDER_CHARS]
     load_target(trainer.function)(run, _with_resolved_backbone(config), folder)
     digest = ""

@@ -40,7 +40,7 @@ def crops(canvas_px: int) -> CropBatch:
 
 def new_method() -> Mal:
     torch.manual_seed(0)
-    config = MalConfig(backbone="tiny", crop_px=96, canvas_px=144)
+    config = MalConfig(backbone="tiny", crop_px=96)
     return Mal(build_network(config.backbone, "none", width=config.width), config)
 
 
