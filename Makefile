@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test test-all lint types check constraints results clean
+.PHONY: demo test test-all test-slow lint types check constraints results clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -26,6 +26,18 @@ test-all: $(STAMP)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,ray]' || \
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,ray]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# one of seven parts of what takes long and needs no scheduler, by file; what is not through in time is said, not failed
+PART ?= 0
+SLOW_MINUTES ?= 6
+test-slow: $(STAMP)
+	@files=$$(grep -rlE 'mark\.slow' tests --include='test_*.py' --include=conftest.py | grep -v engines/ \
+	| sed 's#/conftest.py##' | sort | awk 'NR % 7 == $(PART)'); \
+	echo "slow suite, part $(PART) of 0 to 6:" $$files; \
+	OMP_NUM_THREADS=1 timeout -s INT $(SLOW_MINUTES)m $(BIN)/python -m pytest -n $(WORKERS) -m "slow and not (slurm or ray)" $$files; \
+	code=$$?; case $$code in 0|5) ;; \
+	124) echo "slow suite, part $(PART): not through after $(SLOW_MINUTES) minutes; make test-slow PART=$(PART) SLOW_MINUTES=60 is" ;; \
+	*) exit $$code ;; esac
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import click
 
 from pseudolabel.cli.help import GroupedOption
 from pseudolabel.config import Config, needed_text
-from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.errors import ConfigError
 
 _WIDEST_CHOICES = 24  # characters; more of them stand behind the text
 _BOUNDS = {"ge": "x>={}", "gt": "x>{}", "le": "x<={}", "lt": "x<{}", "multiple_of": "a multiple of {}"}
@@ -48,14 +48,9 @@ def load_run_file(path: Path) -> dict[str, Any]:
         InputError: it is not there or not YAML.
         ConfigError: it is not a mapping.
     """
-    import yaml  # a fifth of what `--help` takes
+    from pseudolabel.yaml_file import read_yaml  # a fifth of what `--help` takes
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())[:200]})") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected sections such as 'shard:' and 'fuse:', got {type(content).__name__}")
     return {str(key).replace("_", "-") if key != "run" else "run": value for key, value in content.items()}

@@ -72,7 +72,6 @@ def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[st
     Raises:
         ConfigError: a setting without a dot or an equals sign.
     """
-    import yaml  # a fifth of what `--help` takes
 
     result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for setting in settings:
@@ -85,5 +84,8 @@ def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[st
             raise ConfigError(f"--set {setting!r}: expected SECTION.KEY=VALUE, such as fuse.ranking=bqr")
         section = section.replace("_", "-")
         existing = result.get(section)
-        result[section] = {**(existing if isinstance(existing, dict) else {}), key: yaml.safe_load(text)}
+        result[section] = {
+            **(existing if isinstance(existing, dict) else {}),
+            key: parse_yaml(text, where=f"--set {setting}"),
+        }
     return result

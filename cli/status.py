@@ -1,6 +1,9 @@
 """`pseudolabel status`."""
 
+import csv
 import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +12,14 @@ import click
 from pseudolabel.cli import shared
 from pseudolabel.cli.commands import own_command
 from pseudolabel.cli.help import GroupedOption
+from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.run.paths import RunPaths
 
 if TYPE_CHECKING:
     from pseudolabel.pipelines.status import TableStatus
 
 _LISTED = 10
+_REJECTED = ("table", "file", "annotation_id", "reason", "detail")
 
 
 @own_command(
@@ -28,14 +33,21 @@ _LISTED = 10
         value="slurm-array|lines", limits=["default: slurm-array"],
         help="with --missing: as 3,17-19 for sbatch --array, or one per line",
     ),
+    GroupedOption(["--rejected"], is_flag=True, help="print what was rejected: file, id, reason and detail of each"),
+    GroupedOption(["--csv", "as_csv"], is_flag=True, help="with --rejected: as CSV with a header"),
     shared.json_option("main"),
 )  # fmt: skip
-def status(run: Path, as_json: bool, missing_of: str | None, form: str) -> None:
+def status(run: Path, as_json: bool, missing_of: str | None, form: str, rejected: bool, as_csv: bool) -> None:
     from pseudolabel.pipelines.run.plan import read_plan
     from pseudolabel.pipelines.runner import compress
     from pseudolabel.pipelines.status import run_status, table_status
 
     paths = RunPaths(run)
+    if as_csv and not rejected:
+        raise ConfigError("--csv does nothing without --rejected")
+    if rejected:
+        print_rejected(paths, as_csv=as_csv, as_json=as_json)
+        return
     if missing_of:
         table = table_status(paths, read_plan(paths), missing_of)
         left = sorted(table.missing + table.damaged)
@@ -46,22 +58,48 @@ def status(run: Path, as_json: bool, missing_of: str | None, form: str) -> None:
     if as_json:
         click.echo(json.dumps({"tables": [table.as_dict() for table in tables]}))
         return
-    click.echo(f"{'table':<22}{'done':>12}{'in':>10}{'ok':>10}{'rejected':>10}{'images/s':>10}{'left':>10}")
+    click.echo(
+        f"{'table':<22}{'done':>12}{'images':>10}{'rejected':>10}{'boxes':>10}{'refused':>10}{'images/s':>10}{'left':>10}"
+    )
     for table in tables:
         for line in table_lines(table):
             click.echo(line)
 
 
+def print_rejected(run: RunPaths, *, as_csv: bool, as_json: bool) -> None:
+    """Every rejected image and annotation of a run on stdout."""
+    from pseudolabel.pipelines.status import rejected
+
+    rows = rejected(run)
+    if as_json:
+        click.echo(json.dumps({"rejected": [asdict(row) for row in rows]}))
+        return
+    if as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(_REJECTED)
+        writer.writerows([getattr(row, name) for name in _REJECTED] for row in rows)
+        return
+    for row in rows:
+        click.echo(f"{row.table}: {row.reason}: {row.text}")
+
+
 def table_lines(table: "TableStatus") -> list[str]:
     """A table's line for people, and below it what needs a look."""
+    from pseudolabel.pipelines.run.conservation import Counts
+    from pseudolabel.pipelines.summary import NOTES
+
+    counts = Counts.from_dict(table.counts)
+    images, objects = counts.images, counts.objects
     shards = f"{table.done}/{table.shards}"
     speed = "-" if table.images_per_s is None else f"{table.images_per_s:.1f}"
     left = "-" if table.eta_s is None else duration(table.eta_s)
     lines = [
-        f"{table.table:<22}{shards:>12}{table.n_in:>10}{table.n_ok:>10}{table.n_rejected:>10}{speed:>10}{left:>10}"
+        f"{table.table:<22}{shards:>12}{images.n_in:>10}{images.n_rejected:>10}{objects.n_in:>10}{objects.n_rejected:>10}"
+        f"{speed:>10}{left:>10}"
     ]
     lines += _notes(table)
     lines += [f"  rejected {count}: {reason}" for reason, count in table.rejects.items()]
+    lines += [f"  {count} {NOTES.get(name, name)}" for name, count in counts.notes.items()]
     failed = [f"  shard {shard:05d} failed: {error}" for shard, error in table.failures.items()]
     return lines + failed[:_LISTED] + ([f"  and {len(failed) - _LISTED} more"] if len(failed) > _LISTED else [])
 

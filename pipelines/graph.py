@@ -356,5 +356,5 @@ def load_stage(name: str) -> "type[Stage]":
         ConfigError: no such stage; the message names the nearest.
     """
     command = find_command(name)
-    stage: type[Stage] = STAGES.load(command.function if isinstance(command, StageCommand) else name)
+    stage: type[Stage] = load_target(command.function) if isinstance(command, StageCommand) else STAGES.load(name)
     return stage

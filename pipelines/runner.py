@@ -1,22 +1,28 @@
 """Run what is missing of a stage, for a bounded number of rounds; done is what the shard's own file says."""
 
-import json
+import hashlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pseudolabel.errors import IncompleteError, MachineError, PseudolabelError, StaleOutputError
+from pseudolabel.errors import IncompleteError, InputError, MachineError, PseudolabelError, StaleOutputError
 from pseudolabel.files import sweep_temporaries, write_text_atomically
 from pseudolabel.pipelines.engines.base import Engine, EngineOptions, HandedOver, make_engine
-from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.run.commit import Footer, read_footer
+from pseudolabel.pipelines.graph import STAGES, load_stage
+from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_footer
+from pseudolabel.pipelines.run.conservation import total
 from pseudolabel.pipelines.run.known_parts import KnownParts, Look
+from pseudolabel.pipelines.run.leftovers import sweep_run
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import Plan
+from pseudolabel.pipelines.run.rejects import example
+from pseudolabel.pipelines.run.seals import is_current, seal
+from pseudolabel.pipelines.run.stage_config import SavedConfig, save_config
 from pseudolabel.pipelines.stage import Stage, StageConfig
+from pseudolabel.pipelines.work.acceptance import Acceptance
 from pseudolabel.pipelines.work.attempts import clear_failures, may_retry, read_failure, running, sweep_running
 from pseudolabel.pipelines.work.device import resolve_device
 from pseudolabel.pipelines.work.job import Job, SetupError, expected_fingerprint, expected_footer, make_job
@@ -48,6 +54,9 @@ class StageSummary:
     n_rejected: int
     device: str
     seconds: float
+    counts: dict[str, Any]  # images and objects, as `conservation.Counts`, with the reasons of what was rejected
+    example: str = ""  # one of the rejected ones: file, annotation, what was found
+    outputs: tuple[str, ...] = ()  # files beside the parts that are for others
     handed_over: tuple[str, ...] = ()  # ids of the scheduler, where nobody waited for the end
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,10 +81,12 @@ def run_stage(run: RunPaths, name: str, config: StageConfig, options: RunOptions
 
     Raises:
         StaleOutputError: outputs of another config are there and `overwrite` is off.
-        IncompleteError: shards failed, or the stage before this one is not complete.
+        IncompleteError: shards failed, too much was rejected, or the stage before this one is not complete.
+        InputError: of all boxes that were given not one can be used, or the stage cannot be set up.
         MachineError, SignalStopError: as they say.
     """
     options = options or RunOptions()
+    STAGES.trust(name)
     _check_writable(run)
     engine = make_engine(replace(options.engine_options, workers=config.workers))
     device = config.device if engine.elsewhere else resolve_device(config.device, load_stage(name).resources.gpu)
@@ -85,23 +96,25 @@ def run_stage(run: RunPaths, name: str, config: StageConfig, options: RunOptions
     expected = _expected(job, stage, wanted)
     known = KnownParts(run, stage.writes, job.plan.num_shards)
     states = _states(known.verified(expected), expected)
+    acceptance = Acceptance(job, stage.writes, "manifest" if "manifest" in stage.reads() else "plan")
     _refuse_stale(job, stage, states, overwrite=options.overwrite)
     missing = [shard for shard in wanted if states[shard] is not ShardState.DONE]
-    _save_config(job)
+    sweep_run(run)
+    save_config(run, SavedConfig(name, stage.writes, job.device, job.config, job.weights))
     handed_over: tuple[str, ...] = ()
     failed: list[int] = []
-    with ShardProgress(name, total=len(wanted), done=len(wanted) - len(missing)) as progress:
+    images = job.plan.n_images * len(wanted) // job.plan.num_shards
+    with ShardProgress(name, total=len(wanted), done=len(wanted) - len(missing), images=images) as progress:
         try:
-            failed = _rounds(job, known, missing, expected, engine, progress)
+            failed = _rounds(job, known, missing, expected, engine, _Watch(progress, acceptance, job, known, engine))
         except HandedOver as ids:
             handed_over = ids.where
         seconds = progress.seconds
     known.look_again()
     known.remember()
     _refuse_failed(job, failed)
-    if not handed_over:
-        _finish(job, stage, known)
-    return _summary(job, known, wanted, len(missing), seconds, handed_over)
+    outputs = () if handed_over else _finish(job, stage, known, acceptance)
+    return _summary(job, known, wanted, len(missing), seconds, handed_over, outputs)
 
 
 def shard_states(job: Job) -> dict[int, ShardState]:
@@ -119,7 +132,7 @@ def _rounds(
     missing: list[int],
     expected: Mapping[int, str],
     engine: Engine,
-    progress: ShardProgress,
+    watch: "_Watch",
 ) -> list[int]:
     """The shards that are still not done after the last round."""
     if not missing:
@@ -130,7 +143,7 @@ def _rounds(
     hopeless: list[int] = []
     for _ in range(ROUNDS):
         try:
-            engine.run(job, missing, progress.ended)
+            engine.run(job, missing, watch.ended)
         except SetupError as error:
             raise error.cause from None
         missing = _still_missing(job, known, {shard: expected[shard] for shard in missing}, engine)
@@ -139,8 +152,34 @@ def _rounds(
         missing = again
         if not missing:
             break
-        progress.retry(len(again))
+        watch.progress.retry(len(again))
     return sorted(missing + hopeless)
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """What is done when an attempt at a shard is over."""
+
+    progress: ShardProgress
+    acceptance: Acceptance
+    job: Job
+    known: KnownParts
+    engine: Engine
+
+    def ended(self, shard: int) -> None:
+        """Counts the shard; on this machine, a run that rejects too much is ended at once.
+
+        Raises:
+            IncompleteError: the limit of rejects cannot be met any more.
+        """
+        self.progress.ended(shard)
+        if self.engine.elsewhere:
+            return
+        try:
+            footer = read_footer(self.job.run.part(self.known.table, shard, self.job.plan.num_shards))
+        except (FileNotFoundError, DamagedPartError):
+            return  # the next look at the folder says so
+        self.acceptance.add(footer)
 
 
 def _still_missing(job: Job, known: KnownParts, expected: Mapping[int, str], engine: Engine) -> list[int]:
@@ -198,7 +237,7 @@ def _print(job: Job, stage: Stage, inputs: Mapping[str, Look]) -> str | _Absent:
     for table, look in inputs.items():
         if not isinstance(look, Footer):
             return _Absent(table)
-        prints[table] = look.fingerprint
+        prints[table] = look.identity
     return expected_fingerprint(job, stage, prints)
 
 
@@ -214,12 +253,31 @@ def _state(look: Look, expected: str) -> ShardState:
     return ShardState.DONE if look.fingerprint == expected else ShardState.STALE
 
 
-def _finish(job: Job, stage: Stage, known: KnownParts) -> None:
-    """The exports, by whichever process sees all parts of this config there."""
+def _finish(job: Job, stage: Stage, known: KnownParts, acceptance: Acceptance) -> tuple[str, ...]:
+    """Paths of the exports, made by whichever process sees all parts of this config there and finds them wanting."""
     num_shards = job.plan.num_shards
-    looks = known.footers(range(num_shards)).values()
-    if all(isinstance(look, Footer) and _is_of_job(look, job, stage) for look in looks):
-        stage.finish([job.run.part(stage.writes, shard, num_shards) for shard in range(num_shards)])
+    parts = [look for look in known.footers(range(num_shards)).values() if isinstance(look, Footer)]
+    if len(parts) < num_shards or not all(_is_of_job(part, job, stage) for part in parts):
+        return ()
+    acceptance.check(parts)
+    paths, made_of = exports(job.run, stage), export_origin(job.plan, parts)
+    if paths and all(is_current(job.run, path, made_of) for path in paths):
+        return tuple(map(str, paths))
+    entries = stage.finish([job.run.part(stage.writes, shard, num_shards) for shard in range(num_shards)]) or {}
+    for path in paths:
+        seal(job.run, path, made_of=made_of, entries=entries.get(path.name))
+    return tuple(map(str, paths))
+
+
+def exports(run: RunPaths, stage: Stage | type[Stage], table: str = "") -> list[Path]:
+    """The files that a stage writes beside its parts, for others."""
+    return [run.table(table or stage.writes) / name for name in stage.exports]
+
+
+def export_origin(plan: Plan, parts: Iterable[Footer]) -> str:
+    """One hash of all that exports are made of."""
+    content = [plan.sha256, *(part.identity for part in sorted(parts, key=lambda part: part.shard))]
+    return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
 def _is_of_job(footer: Footer, job: Job, stage: Stage) -> bool:
@@ -275,6 +333,8 @@ def _refuse_failed(job: Job, failed: list[int]) -> None:
     text = f"{job.stage}: {len(failed)} shards failed ({compress(failed)}); " + "; ".join(reasons)
     if codes == {MachineError.exit_code}:
         raise MachineError(text)
+    if codes == {InputError.exit_code} and all(failure and failure.get("at_setup") for failure in failures.values()):
+        raise InputError(text)
     raise IncompleteError(text + f"; tracebacks are in {job.run.failure(job.stage, failed[0]).parent}")
 
 
@@ -290,9 +350,16 @@ def failure_reason(job: Job, shard: int) -> str:
 
 
 def _summary(
-    job: Job, known: KnownParts, wanted: list[int], attempted: int, seconds: float, handed_over: tuple[str, ...]
+    job: Job,
+    known: KnownParts,
+    wanted: list[int],
+    attempted: int,
+    seconds: float,
+    handed_over: tuple[str, ...],
+    outputs: tuple[str, ...],
 ) -> StageSummary:
     footers = [look for look in known.footers(wanted).values() if isinstance(look, Footer)]
+    counts = total(footer.counted for footer in footers)
     return StageSummary(
         stage=job.stage,
         shards=len(wanted),
@@ -302,13 +369,11 @@ def _summary(
         n_rejected=sum(footer.n_rejected for footer in footers),
         device=job.device,
         seconds=round(seconds, 2),
+        counts=counts.as_dict(),
+        example=example(job.run, known.table, footers),
+        outputs=outputs,
         handed_over=handed_over,
     )
-
-
-def _save_config(job: Job) -> None:
-    values = {"stage": job.stage, "device": job.device, "config": dict(job.config), "weights": dict(job.weights)}
-    write_text_atomically(job.run.config(job.stage), yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=True))
 
 
 def _check_writable(run: RunPaths) -> None:

@@ -58,6 +58,7 @@ class Stage(ABC, Generic[ConfigT]):
     unit: ClassVar[Literal["image", "object"]] = "image"  # what n_in, n_ok and n_rejected count
     schema: ClassVar[pa.Schema]
     writes: str  # the table it writes: "semantic", "candidates/siseg"
+    exports: ClassVar[tuple[str, ...]] = ()  # names of the files that `finish` writes beside the parts
 
     def __init__(self, config: ConfigT, run: RunPaths) -> None:
         self.config = config
@@ -86,5 +87,9 @@ class Stage(ABC, Generic[ConfigT]):
         """From which candidate tables its model was trained, and in how many rounds; asked after `setup`."""
         return {}
 
-    def finish(self, paths: list[Path]) -> None:
-        """After the last shard, in the driver: exports from all parts, in shard order."""
+    def finish(self, paths: list[Path]) -> Mapping[str, Mapping[str, int]] | None:
+        """After the last shard, in the driver: exports from all parts, in shard order.
+
+        Returns how many entries of what each file of `exports` holds, where they are to be checked later.
+        """
+        return None

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow.compute as pc
-import yaml
-
-from pseudolabel.config import parse_config
-from pseudolabel.pipelines.graph import STAGES, load_stage
-from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_footer, read_part, verify_part
+from pseudolabel.pipelines.graph import STAGES
+from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_footer
+from pseudolabel.pipelines.run.conservation import total
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan
+from pseudolabel.pipelines.run.rejects import Rejected, rejected_rows
+from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.work.attempts import failures, running
 
 _RATE_PARTS = 50  # the newest parts tell the speed
@@ -36,7 +35,8 @@ class TableStatus:
     n_ok: int
     n_rejected: int
     failures: dict[int, str]  # of shards that are not done
-    rejects: dict[str, int]
+    rejects: dict[str, int]  # images and objects by reason
+    counts: dict[str, Any]  # the same apart, and notes, as `conservation.Counts`
     images_per_s: float | None  # None where nobody works, or not long enough to tell
     eta_s: float | None
 
@@ -56,9 +56,9 @@ def run_status(run: RunPaths) -> list[TableStatus]:
 
 def begun_tables(run: RunPaths) -> dict[str, str]:
     """Tables of the stages that ran here, and tables that stand here otherwise; each with its stage's name or none."""
-    stages = {path.stem for path in (run.root / "config").glob("*.yaml")}
-    order = [name for name in STAGES if name in stages] + sorted(stages - set(STAGES))
-    tables = {_table_of(run, name): name for name in order}
+    saved = {one.stage: one.table for one in saved_configs(run)[0]}
+    order = [name for name in STAGES if name in saved] + sorted(set(saved) - set(STAGES))
+    tables = {saved[name]: name for name in order}
     standing = [
         "manifest",
         "semantic",
@@ -75,6 +75,7 @@ def table_status(run: RunPaths, plan: Plan, table: str, stage: str = "") -> Tabl
     configs = {
         (footer.stage, footer.stage_version, str(footer.config), str(footer.weights)) for footer in footers.values()
     }
+    counts = total(footer.counted for footer in footers.values())
     stage = stage or next((footer.stage for footer in footers.values()), "")
     left = {*missing, *damaged}
     at_work = {
@@ -96,19 +97,23 @@ def table_status(run: RunPaths, plan: Plan, table: str, stage: str = "") -> Tabl
         n_ok=sum(footer.n_ok for footer in footers.values()),
         n_rejected=sum(footer.n_rejected for footer in footers.values()),
         failures={shard: failure["error"] for shard, failure in failed.items() if shard in left},
-        rejects=dict(_reject_reasons(run, table, footers).most_common()),
+        rejects=dict(Counter(counts.images.reasons) + Counter(counts.objects.reasons)),
+        counts=counts.as_dict(),
         images_per_s=images_per_s,
         eta_s=images_left / images_per_s if images_per_s else None,
     )
 
 
-def _reject_reasons(run: RunPaths, table: str, footers: dict[int, Footer]) -> Counter[str]:
-    reasons: Counter[str] = Counter()
-    for shard, footer in footers.items():
-        if footer.n_rejected:
-            rows = read_part(run.part(table, shard, footer.num_shards), columns=["status", "reason"])
-            reasons.update(rows.filter(pc.equal(rows["status"], "rejected"))["reason"].to_pylist())
-    return reasons
+def rejected(run: RunPaths) -> Iterator[Rejected]:
+    """Every image and annotation that was rejected anywhere in a run.
+
+    Raises:
+        InputError: the folder holds no plan.
+    """
+    plan = read_plan(run)
+    for table in begun_tables(run):
+        footers, _, _ = _footers(run, plan, table)
+        yield from rejected_rows(run, table, footers.values())
 
 
 def _images_per_s(run: RunPaths, plan: Plan, table: str, footers: dict[int, Footer], at_work: bool) -> float | None:
@@ -122,38 +127,6 @@ def _images_per_s(run: RunPaths, plan: Plan, table: str, footers: dict[int, Foot
 
 def _by_whom(notes: list[dict[str, Any]]) -> str:
     return ", ".join(f"{note['host']}:{note['pid']}" for note in notes)
-
-
-def _table_of(run: RunPaths, stage: str) -> str:
-    values = yaml.safe_load(run.config(stage).read_text(encoding="utf-8"))
-    stage_class = load_stage(stage)
-    return stage_class(parse_config(stage_class.config_class, values["config"], where=stage), run).writes
-
-
-def verify_run(run: RunPaths) -> list[str]:
-    """Everything that is wrong with the parts of a run, one line each; empty where all holds.
-
-    Every page of every part is read. Checked: checksums, `n_in = n_ok + n_rejected`, and that each table asks for as
-    many units as the manifest holds.
-    """
-    plan = read_plan(run)
-    return [problem for table in ["plan", *begun_tables(run)] for problem in _verify_table(run, plan, table)]
-
-
-def _verify_table(run: RunPaths, plan: Plan, table: str) -> Iterator[str]:
-    for shard in range(plan.num_shards):
-        path = run.part(table, shard, plan.num_shards)
-        try:
-            footer = verify_part(path)
-        except FileNotFoundError:
-            yield f"{path}: missing"
-        except DamagedPartError as error:
-            yield str(error)
-        else:
-            if footer.n_in != footer.n_ok + footer.n_rejected:
-                yield f"{path}: n_in {footer.n_in} is not n_ok {footer.n_ok} + n_rejected {footer.n_rejected}"
-            if footer.shard != shard or footer.num_shards != plan.num_shards:
-                yield f"{path}: says that it is shard {footer.shard} of {footer.num_shards}"
 
 
 def _footers(run: RunPaths, plan: Plan, table: str) -> tuple[dict[int, Footer], list[int], list[int]]:

@@ -30,6 +30,7 @@ from pseudolabel.pipelines.run.make_plan import make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage, shard_states
+from pseudolabel.pipelines.summary import stage_line
 from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.work.job import make_job
 from pseudolabel.training.config import TrainConfig
@@ -91,11 +92,7 @@ class StageStep(Step):
         name = summary["stage"]
         if summary["handed_over"]:
             return f"{name}: handed over as {', '.join(summary['handed_over'])}; run it again to see it through"
-        return (
-            f"{name}: {summary['n_ok']} of {summary['n_in']} done, {summary['n_rejected']} rejected; "
-            f"{summary['attempted']} of {summary['shards']} shards worked on in {summary['seconds']:.1f} s "
-            f"on {summary['device']}"
-        )
+        return stage_line(summary)
 
     def _behind(self, run: RunPaths) -> Iterator[tuple[str, StageConfig]]:
         """The stage that the same command runs afterwards, where there are boxes."""

@@ -13,6 +13,7 @@ Faults of content raise `RejectError`; faults of the machine (EIO, ESTALE, EMFIL
 `OSError` or `MemoryError` that they are, because trying again may cure them.
 """
 
+import hashlib
 import io
 import struct
 import warnings
@@ -146,9 +147,25 @@ def load_image(
     rule: PixelRule = PixelRule(),
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
+    digest: str | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture of a file of a source: `read_file`, then `decode`, with what they raise."""
-    return decode(read_file(root, file_name, max_bytes=max_bytes), rule=rule, max_pixels=max_pixels)
+    """The picture of a file of a source: `read_file`, then `decode`, with what they raise.
+
+    Args:
+        digest: the `content_digest` that the file has to have, None for any.
+
+    Raises:
+        RejectError: `changed_since_plan`, where it has another one, too.
+    """
+    data = read_file(root, file_name, max_bytes=max_bytes)
+    if digest is not None and content_digest(data) != digest:
+        raise RejectError("changed_since_plan", "the file has another content than when shard read it")
+    return decode(data, rule=rule, max_pixels=max_pixels)
+
+
+def content_digest(data: bytes) -> str:
+    """A name for the content of a file: BLAKE2b, 128 bits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _planes_header(data: bytes, rule: PixelRule, max_pixels: int) -> ImageHeader:

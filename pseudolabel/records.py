@@ -9,6 +9,8 @@ Every table is one Parquet file per shard. Every row has a `status`:
 docs/formats.md describes every column for users.
 """
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ import pyarrow as pa
 from pseudolabel.masks import Grid, SoftMask
 
 FORMAT_VERSION = 1
+
+Row = dict[str, Any]
+_NOTES_KEY = b"notes"
 
 REASONS = (
     # images
@@ -77,6 +82,10 @@ MANIFEST = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("exif_orientation", pa.int8()),
         pa.field("split", pa.string()),
+        # of the image file when `shard` read it; the time is null for images that are not in a local folder
+        pa.field("file_bytes", pa.int64()),
+        pa.field("file_mtime_ns", pa.int64()),
+        pa.field("file_digest", pa.string()),
         pa.field("annotation_id", pa.int64()),  # set on the rows of rejected annotations alone
         pa.field("objects", pa.list_(_OBJECT)),
         pa.field("image_extra", pa.string()),  # what else the source says of the image: the JSON of an object
@@ -188,6 +197,25 @@ def rejected(stage: str, reason: str, detail: str = "") -> dict[str, Any]:
     return {"status": "rejected", "reason": reason, "detail": detail[:300], "stage": stage}
 
 
+def reject_text(row: Mapping[str, Any]) -> str:
+    """Where a rejected row is from and what was found: `a/b.jpg id 7: the width is 0`."""
+    number = row.get("annotation_id")
+    place = f"{row.get('file_name') or row['image_key']}" + ("" if number is None or number < 0 else f" id {number}")
+    return f"{place}: {row['detail'] or row['reason']}"
+
+
 def table_from_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of exactly `schema`; columns that a row leaves out are null."""
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def with_notes(table: pa.Table, notes: Mapping[str, int]) -> pa.Table:
+    """The table with counts of what was used and still deserves a word, such as boxes that were clipped."""
+    kept = {name: count for name, count in sorted(notes.items()) if count}
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _NOTES_KEY: json.dumps(kept)})
+
+
+def notes_of(table: pa.Table) -> dict[str, int]:
+    """What `with_notes` put there."""
+    text = (table.schema.metadata or {}).get(_NOTES_KEY)
+    return dict(json.loads(text)) if text else {}

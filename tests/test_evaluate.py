@@ -136,7 +136,7 @@ BAD = {
     "a run without masks": ({"annotations": [scored(0, id=99)]}, "none of its 1 annotations has the id"),
     "a damaged mask": ({"annotations": [scored(0, segmentation={**rle(disc()), "counts": "05"})]}, "annotation 11"),
     "another image size": ({"annotations": [scored(0, segmentation=rle(disc(90)))]}, "size is .90, 90."),
-    "no score": ({"annotations": [truth()["annotations"][0]]}, "'score'"),
+    "no score": ({"annotations": [truth()["annotations"][0]]}, "the score is None"),
     "a score above one": ({"annotations": [scored(0, score=1.5)]}, "the score is 1.5"),
     "an unknown image": ({"annotations": [scored(0, image_id=7)]}, "image 7 is not in the ground truth"),
     "no lists": ({"images": None, "annotations": []}, "lists 'images'"),
@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_measured_is_refused(tmp_path: Path, change: dict[
 
 def test_a_missing_file_a_broken_file_and_an_unknown_class_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(InputError, match=r"broken\.json: no JSON"):
+    with pytest.raises(InputError, match=r"broken\.json: line 1, column 2"):
         evaluate(tmp_path / "broken.json", tmp_path / "broken.json")
     with pytest.raises(InputError, match=r"nothing\.json: cannot be read"):
         evaluate(tmp_path / "nothing.json", tmp_path / "nothing.json")

@@ -191,7 +191,7 @@ class _Beside:
                 process.wait()
 
     def start(self, file: Path) -> None:
-        command = [sys.executable, "-m", "pseudolabel.cli.main", "run", "--engine", "inline", "--json", str(file)]
+        command = [sys.executable, "-P", "-m", "pseudolabel.cli.main", "run", "--engine", "inline", "--json", str(file)]
         self._running[file] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def summaries(self) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pseudolabel.errors import PseudolabelError, SignalStopError
 from pseudolabel.files import sweep_temporaries
 from pseudolabel.pipelines.engines.stop import StopSignals
 from pseudolabel.pipelines.engines.worker import WorkerProcess
+from pseudolabel.pipelines.work import tally
 from pseudolabel.pipelines.work.job import Job, SetupError
 
 GRACE_S = 20.0
@@ -80,6 +81,7 @@ class Crew:
         waiting += [worker.process.sentinel for worker in self._workers]
         multiprocessing.connection.wait(waiting, timeout=_POLL_S)
         for worker in list(self._workers):
+            tally.add(worker.images())
             message = worker.heard()
             if message is not None:
                 self._receive(worker, message, on_end)

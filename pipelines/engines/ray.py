@@ -24,7 +24,7 @@ from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.engines.crew import GRACE_S, Crew
 from pseudolabel.pipelines.engines.local import available_cores
 from pseudolabel.pipelines.engines.stop import StopSignals
-from pseudolabel.pipelines.graph import load_stage
+from pseudolabel.pipelines.graph import STAGES, load_stage
 from pseudolabel.pipelines.work.attempts import WorkerDeathError, write_failure
 from pseudolabel.pipelines.work.device import resolve_device
 from pseudolabel.pipelines.work.job import Job, SetupError, library_versions
@@ -58,7 +58,7 @@ class RayEngine:
             scheduling_strategy="SPREAD",
         )(attempt_shard)
         slots = self._options.workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1)))
-        arguments = (job.to_json(), Surroundings(os.getcwd(), tuple(sys.path), os.environ.get("HOME")))
+        arguments = (job.to_json(), Surroundings(os.getcwd(), tuple(filter(None, sys.path)), os.environ.get("HOME")))
         with StopSignals() as stop:
             _Tasks(ray, job, lambda shard: task.remote(*arguments, shard), on_end, stop).run(shards, slots)
 
@@ -145,6 +145,7 @@ def _crew(job_json: str) -> Crew:
     if _kept is None or _kept[0] != job_json:
         _dismiss()
         job = Job.from_json(job_json)
+        STAGES.trust(job.stage)  # of the driver, not of a file
         device = resolve_device(job.device, load_stage(job.stage).resources.gpu)
         _kept = (job_json, Crew(job, [device], StopSignals()))
     return _kept[1]

@@ -32,7 +32,7 @@ _KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS")
 _OURS = ("--array", "-a", "--job-name", "-J", "--comment", "--parsable", "--wait", "-W", "--wrap", "--output", "-o")
 _SCRIPT = """#!/bin/sh
 # {name}: entry $1 + $SLURM_ARRAY_TASK_ID of shards.json
-exec {python} -m pseudolabel.cli.main run-shard {folder}/job.json {folder}/shards.json \\
+exec {python} -P -m pseudolabel.cli.main run-shard {folder}/job.json {folder}/shards.json --stage {stage} \\
   --entry "$(($1 + SLURM_ARRAY_TASK_ID))" --cores "${{SLURM_CPUS_PER_TASK:-1}}"
 """
 
@@ -139,7 +139,9 @@ def _parse_task(line: str) -> Task:
 
 def _write_submission(job: Job, name: str, entries: list[list[int]]) -> Path:
     folder = job.run.submissions().resolve() / f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
-    script = _SCRIPT.format(name=name, python=shlex.quote(sys.executable), folder=shlex.quote(str(folder)))
+    script = _SCRIPT.format(
+        name=name, python=shlex.quote(sys.executable), folder=shlex.quote(str(folder)), stage=shlex.quote(job.stage)
+    )
     write_text_atomically(folder / "job.json", job.to_json())
     write_text_atomically(folder / "shards.json", json.dumps(entries))
     write_text_atomically(folder / "task.sh", script)

@@ -10,6 +10,9 @@ from pseudolabel.pipelines.graph import load_stage
 from pseudolabel.pipelines.work.attempts import read_failure, write_failure
 from pseudolabel.pipelines.work.device import resolve_device
 from pseudolabel.pipelines.work.job import Job, SetupError
+from pseudolabel.yaml_file import read_small_text
+
+_LIST_BYTES = 64 << 20  # a list of shards of the largest arrays
 
 
 def read_job(path: Path) -> Job:
@@ -19,8 +22,8 @@ def read_job(path: Path) -> Job:
         InputError: there is none.
     """
     try:
-        return Job.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError) as error:
+        return Job.from_json(read_small_text(path))
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a job file ({error})") from None
 
 
@@ -31,9 +34,13 @@ def read_entry(path: Path, entry: int) -> list[int]:
         InputError: no such file or no such entry.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        entries = json.loads(read_small_text(path, most_bytes=_LIST_BYTES))
+        return _entry(path, entries, entry)
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a list of shards ({error})") from None
+
+
+def _entry(path: Path, entries: list[list[int]], entry: int) -> list[int]:
     if not 0 <= entry < len(entries):
         raise InputError(f"{path}: entry {entry} is outside 0..{len(entries) - 1}")
     return [int(shard) for shard in entries[entry]]
@@ -57,6 +64,6 @@ def run_task(job: Job, shards: list[int], *, cores: int) -> list[int]:
     except (SetupError, PseudolabelError) as error:
         cause = error.cause if isinstance(error, SetupError) else error
         for shard in shards:
-            write_failure(job.run, job.stage, shard, cause)
+            write_failure(job.run, job.stage, shard, cause, at_setup=isinstance(error, SetupError))
         raise cause from None
     return [shard for shard in shards if read_failure(job.run, job.stage, shard)]

@@ -15,7 +15,8 @@ from typing import Any
 from pseudolabel import crash_note
 from pseudolabel.errors import MachineError, PseudolabelError
 from pseudolabel.pipelines.engines.stop import STOP_SIGNALS
-from pseudolabel.pipelines.graph import load_stage
+from pseudolabel.pipelines.graph import STAGES, load_stage
+from pseudolabel.pipelines.work import tally
 from pseudolabel.pipelines.work.attempts import CRASHES, deadly, note_crash, write_death
 from pseudolabel.pipelines.work.device import resolve_device
 from pseudolabel.pipelines.work.job import Job, SetupError, ShardWorker, library_versions
@@ -34,8 +35,10 @@ class WorkerProcess:
         self.device = device
         self._job = job
         self._note = context.RawArray(ctypes.c_ubyte, crash_note.NOTE_BYTES)
+        self._images = context.RawValue(ctypes.c_uint64, 0)
+        self._images_told = 0
         self.pipe, theirs = context.Pipe()
-        arguments = (replace(job, device=device).to_json(), theirs, self._note, os.getpid())
+        arguments = (replace(job, device=device).to_json(), theirs, self._note, self._images, os.getpid())
         self.process: SpawnProcess = context.Process(target=_serve, args=arguments, name=f"pseudolabel-{job.stage}")
         with _single_threaded_children(), _signals_held_back():
             self.process.start()
@@ -46,6 +49,12 @@ class WorkerProcess:
         self.shard = shard
         with contextlib.suppress(BrokenPipeError):
             self.pipe.send((shard, deadly(self._job.run, self._job.stage, shard, library_versions())))
+
+    def images(self) -> int:
+        """How many images it was through with since this was last asked."""
+        done = self._images.value
+        before, self._images_told = self._images_told, done
+        return int(done - before)
 
     def heard(self) -> Any:
         """What the process said, None where it said nothing (it may be dead)."""
@@ -106,14 +115,17 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(job_json: str, pipe: Connection, note: Any, parent: int) -> None:
+def _serve(job_json: str, pipe: Connection, note: Any, images: Any, parent: int) -> None:
     """The body of a worker process."""
+    tally.share(images)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the driver decides when to stop
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _die_with_parent(parent)
     try:
-        _work_on_shards(Job.from_json(job_json), pipe, note)
+        job = Job.from_json(job_json)
+        STAGES.trust(job.stage)  # of the driver, not of a file
+        _work_on_shards(job, pipe, note)
     except EOFError:
         return
     except SetupError as error:

@@ -1,6 +1,5 @@
 """Pictures of a run's pseudo labels: whole images with their masks, and a sheet of objects in order of score."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,11 +108,10 @@ def _drawn(
 def _truth(path: Path | None) -> dict[int, Any]:
     if path is None:
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a COCO file ({error})") from None
-    return {row["id"]: row["segmentation"] for row in content["annotations"] if not row["iscrowd"]}
+    from pseudolabel.datasets.coco_file import read_coco
+
+    rows = read_coco(path)["annotations"]
+    return {row["id"]: row.get("segmentation") for row in rows if not row.get("iscrowd")}
 
 
 def _load(plan: Plan, file_name: str) -> Any:

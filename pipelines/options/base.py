@@ -15,7 +15,7 @@ class StageConfig(Config):
     device: str = option("auto", "auto, cpu, cuda or cuda:N", changes_result=False, group="machine", pattern=DEVICE)
     max_reject_rate: float = option(
         0.05,
-        "a shard of 20 or more units fails above this share of rejects",
+        "more rejected images or boxes than this share end the run with code 3",
         changes_result=False,
         group="machine",
         ge=0,

@@ -41,6 +41,15 @@ def file_sha256(path: Path) -> str:
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
 
 
+def content_sha256(path: Path) -> str:
+    """Content hash of a file, read now whatever was known of it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _folder_sha256(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
@@ -51,8 +60,4 @@ def _folder_sha256(folder: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _sha256(path: Path, size_bytes: int, mtime_ns: int) -> str:  # the last two only tell one content from the next
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return content_sha256(path)

@@ -3,9 +3,10 @@
 `_known/TABLE.json` holds, for each part that was once read to its last page, what the file system said of it then:
 size, inode, and the times of the last change of content and of anything. Any write, rename or truncation changes one of
 them, and the part is read again. Bytes that rot on the disk without a write are found where a part is used, since every
-reader checks its pages, and by `pseudolabel verify`.
+reader checks its digests, and by `pseudolabel verify`.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -32,7 +33,7 @@ class KnownParts:
     """
 
     def __init__(self, run: RunPaths, table: str, num_shards: int) -> None:
-        self._run, self._table, self._num_shards = run, table, num_shards
+        self._run, self.table, self._num_shards = run, table, num_shards
         self._path, self.folder = run.known(table), run.table(table)
         self._there = _listed(run, table, num_shards)
         self._remembered = _read(self._path, num_shards)
@@ -44,7 +45,7 @@ class KnownParts:
     def look_again(self) -> None:
         """List the folder once more; what was known stays known where it is the same file."""
         before = self._there
-        self._there = _listed(self._run, self._table, self._num_shards)
+        self._there = _listed(self._run, self.table, self._num_shards)
         self._sound = {s: footer for s, footer in self._sound.items() if before.get(s) == self._there.get(s)}
 
     def verified(self, shards: Iterable[int]) -> dict[int, Look]:
@@ -82,7 +83,7 @@ class KnownParts:
         if shard not in self._there:
             return None
         try:
-            return read(self._run.part(self._table, shard, self._num_shards))
+            return read(self._run.part(self.table, shard, self._num_shards))
         except FileNotFoundError:
             return None
         except DamagedPartError as error:
@@ -112,7 +113,10 @@ def _listed(run: RunPaths, table: str, num_shards: int) -> dict[int, Identity]:
 
 def _read(path: Path, num_shards: int) -> dict[int, tuple[Identity, Footer]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
+        if digest != _sha256(text):
+            return {}
+        content = json.loads(text)
         kinds = content["kinds"]
         return {
             row["shard"]: (tuple(row.pop("identity")), Footer(**kinds[row.pop("kind")], **row))
@@ -132,4 +136,9 @@ def _text(entries: dict[int, tuple[Identity, Footer]]) -> str:
         common = json.dumps({name: values.pop(name) for name in _COMMON}, sort_keys=True)
         rows.append({**values, "kind": kinds.setdefault(common, len(kinds)), "identity": identity})
     texts = ",\n".join(json.dumps(row) for row in rows)
-    return f'{{"kinds": [{", ".join(kinds)}],\n"parts": [\n{texts}\n]}}\n'
+    text = f'{{"kinds": [{", ".join(kinds)}],\n"parts": [\n{texts}\n]}}\n'
+    return f"{_sha256(text)}\n{text}"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -35,6 +35,7 @@ def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
         channels=tuple(config.channels),
         page=config.page,
         notes=dataset.notes,
+        wants_boxes=config.annotations is not None,
     )
     return write_plan(run, request, dataset.rows())
 

@@ -49,6 +49,10 @@ class RunPaths:
         """Which parts of a table were found whole, as JSON; see `known_parts.py`."""
         return self.root / "_known" / f"{table}.json"
 
+    def seal(self, path: Path) -> Path:
+        """What is known of a file of the run that is no part, as JSON; see `seals.py`."""
+        return self.root / "_seals" / f"{path.relative_to(self.root).as_posix()}.json"
+
     def crashes(self, stage: str, shard: int) -> Path:
         """Which images of a shard killed a decoder, as JSON."""
         return self.root / "_crashes" / stage / f"{shard:05d}.json"

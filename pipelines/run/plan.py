@@ -9,18 +9,19 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pseudolabel import records
 from pseudolabel.errors import InputError, MachineError, StaleOutputError
-from pseudolabel.files import temporary_name
-from pseudolabel.pipelines.run.commit import Footer, commit_table
+from pseudolabel.files import fsync, machine_faults_named, temporary_name
+from pseudolabel.pipelines.run.commit import Footer, commit_table, damage_named
+from pseudolabel.pipelines.run.conservation import count_shard
+from pseudolabel.pipelines.run.leftovers import sweep_run
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pixel_rule import ExifRule, PixelRule, Stretch
 
@@ -30,7 +31,10 @@ _SPOOL_ROWS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is fixed for a whole run."""
+    """What is fixed for a whole run.
+
+    `digest` tells one plan from another, `sha256` a damaged file from what was written: it is of all other fields.
+    """
 
     num_shards: int
     images_root: str
@@ -48,6 +52,7 @@ class Plan:
     channels: list[int] = field(default_factory=list)
     page: int | None = None
     notes: list[str] = field(default_factory=list)  # what the user was told when the plan was made
+    sha256: str = field(default="", compare=False)
     format_version: int = records.FORMAT_VERSION
 
     @property
@@ -71,6 +76,35 @@ class PlanRequest:
     channels: tuple[int, ...] = ()
     page: int | None = None
     notes: list[str] = field(default_factory=list)  # may grow until the last row is read
+    wants_boxes: bool = False  # annotations were given, so a plan without one box is a mistake
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the rows of a reader were, and the first reject of each reason."""
+
+    images: int = 0
+    objects: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        if row["status"] == "rejected":
+            self.rejected[row["reason"]] += 1
+            self.examples.setdefault(row["reason"], row)
+            return
+        self.images += 1
+        self.objects += len(row.get("objects") or ())
+
+    def told(self) -> str:
+        """`rejected: 2 bad_record, such as photo.jpg: images[0].id is 'a'`."""
+        if not self.rejected:
+            return "it has none"
+        told = [
+            f"{count} {reason}, such as {records.reject_text(self.examples[reason])}"
+            for reason, count in self.rejected.most_common(3)
+        ]
+        return f"rejected: {'; '.join(told)}"
 
 
 def shard_of(image_key: str, num_shards: int) -> int:
@@ -90,16 +124,19 @@ def read_plan(run: RunPaths) -> Plan:
         InputError: there is none, or it is not one of ours.
     """
     try:
-        values = json.loads(run.plan.read_text(encoding="utf-8"))
+        text = run.plan.read_bytes()
     except FileNotFoundError:
         raise InputError(
             f"{run.root} holds no plan; make one with  pseudolabel shard {run.root} --images DIR"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{run.plan}: not a plan ({error})") from None
-    if not isinstance(values, dict) or values.get("format_version", 0) > records.FORMAT_VERSION:
-        raise InputError(f"{run.plan}: written by a newer pseudolabel, or not a plan")
-    return Plan(**values)
+    with damage_named(run.plan):
+        values = json.loads(text)
+        if values.get("format_version", 0) > records.FORMAT_VERSION:
+            raise InputError(f"{run.plan}: written by a newer pseudolabel; upgrade this one")
+        plan = Plan(**values)
+        if plan.sha256 != _sha256(plan):
+            raise ValueError("its digest is not that of its content")
+    return plan
 
 
 def write_plan(run: RunPaths, request: PlanRequest, rows: Iterable[Mapping[str, Any]]) -> Plan:
@@ -107,19 +144,15 @@ def write_plan(run: RunPaths, request: PlanRequest, rows: Iterable[Mapping[str, 
 
     Raises:
         StaleOutputError: another plan is there.
-        InputError: the folder holds other things, or there is not one image.
+        InputError: the folder holds other things, or there is not one image, or not one box where boxes were given.
     """
     _refuse_foreign_folder(run)
-    counts: Counter[str] = Counter()
-    rejected: Counter[str] = Counter()
-    first: list[str] = []
+    sweep_run(run)
     with _spool(run) as folder:
-        _spool_rows(rows, folder, request.num_shards, counts, rejected, first)
-        if not counts["images"]:
-            counted = ", ".join(f"{reason} {count}" for reason, count in rejected.items() if reason != "image_rejected")
-            raise InputError(f"{request.source}: not one usable image ({counted or 'none at all'}){''.join(first)}")
+        seen = _spool_rows(rows, folder, request.num_shards)
+        _refuse_nothing(request, seen)
         digests = [_shard_digest(folder, shard) for shard in range(request.num_shards)]
-        plan = _plan(request, counts, rejected, digests)
+        plan = _plan(request, seen, digests)
         existing = _existing_plan(run, plan)
         if existing is not None:
             return existing
@@ -128,7 +161,26 @@ def write_plan(run: RunPaths, request: PlanRequest, rows: Iterable[Mapping[str, 
     return _freeze(run, plan)
 
 
-def _plan(request: PlanRequest, counts: Counter[str], rejected: Counter[str], digests: list[str]) -> Plan:
+def _refuse_nothing(request: PlanRequest, seen: _Seen) -> None:
+    if not seen.images:
+        raise InputError(f"{request.source}: not one usable image ({seen.told()})")
+    if request.wants_boxes and not seen.objects:
+        raise InputError(
+            f"{request.source}: not one usable box on {seen.images} images ({seen.told()}). "
+            "To go on without boxes, leave --annotations away"
+        )
+
+
+def plan_text(plan: Plan) -> str:
+    """The content of `plan.json`, with its digest."""
+    return json.dumps(asdict(replace(plan, sha256=_sha256(plan))), indent=1, ensure_ascii=False) + "\n"
+
+
+def _sha256(plan: Plan) -> str:
+    return hashlib.sha256(json.dumps(asdict(replace(plan, sha256="")), sort_keys=True).encode()).hexdigest()
+
+
+def _plan(request: PlanRequest, seen: _Seen, digests: list[str]) -> Plan:
     rule = PixelRule(request.exif, request.stretch, request.channels, request.page)
     said = {"root": str(request.images_root), "pixels": asdict(rule), "categories": request.categories}
     digest = hashlib.sha256(json.dumps([said, digests], sort_keys=True).encode()).hexdigest()
@@ -141,9 +193,9 @@ def _plan(request: PlanRequest, counts: Counter[str], rejected: Counter[str], di
         page=rule.page,
         notes=list(request.notes),
         source=request.source,
-        n_images=counts["images"],
-        n_objects=counts["objects"],
-        rejected=dict(sorted(rejected.items())),
+        n_images=seen.images,
+        n_objects=seen.objects,
+        rejected=dict(sorted(seen.rejected.items())),
         categories=request.categories,
         info=request.info,
         licenses=request.licenses,
@@ -165,7 +217,7 @@ def _refuse_foreign_folder(run: RunPaths) -> None:
 
 @contextmanager
 def _spool(run: RunPaths) -> Iterator[Path]:
-    folder = run.root / f".spool.{uuid.uuid4().hex[:12]}"
+    folder = run.root / temporary_name("spool")
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -176,34 +228,23 @@ def _spool(run: RunPaths) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _spool_rows(
-    rows: Iterable[Mapping[str, Any]],
-    folder: Path,
-    num_shards: int,
-    counts: Counter[str],
-    rejected: Counter[str],
-    first: list[str],
-) -> None:
+def _spool_rows(rows: Iterable[Mapping[str, Any]], folder: Path, num_shards: int) -> _Seen:
     waiting: dict[int, list[str]] = {}
+    seen = _Seen()
     for number, row in enumerate(rows, start=1):
-        if row["status"] == "rejected":
-            rejected[row["reason"]] += 1
-            if not first:
-                first.append(f"; the first: {row['image_key']}: {row.get('detail') or row['reason']}")
-        else:
-            counts["images"] += 1
-            counts["objects"] += len(row.get("objects") or ())
+        seen.add(row)
         together = row.get("shard_key") or row["image_key"]
         told = {key: value for key, value in row.items() if key != "shard_key"}
         waiting.setdefault(shard_of(together, num_shards), []).append(json.dumps(told, sort_keys=True))
         if number % _SPOOL_ROWS == 0:
             _flush(waiting, folder)
     _flush(waiting, folder)
+    return seen
 
 
 def _flush(waiting: dict[int, list[str]], folder: Path) -> None:
     for shard, lines in waiting.items():
-        with (folder / f"{shard:05d}").open("a", encoding="utf-8") as file:
+        with machine_faults_named(folder), (folder / f"{shard:05d}").open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
     waiting.clear()
 
@@ -221,16 +262,18 @@ def _commit_shard(run: RunPaths, folder: Path, shard: int, num_shards: int, dige
     rows = [json.loads(line) for line in _spooled_lines(folder, shard)]
     rows.sort(key=lambda row: (row["image_key"], row.get("annotation_id") is not None, row.get("annotation_id") or 0))
     table = records.table_from_rows(rows, records.MANIFEST)
-    n_rejected = sum(row["status"] == "rejected" for row in rows)
+    counts = count_shard(table, {PLAN_STAGE: table}, "image")
+    images = counts.images
     footer = Footer(
         stage=PLAN_STAGE,
         stage_version=1,
         fingerprint=digest,
         shard=shard,
         num_shards=num_shards,
-        n_in=len(rows),
-        n_ok=len(rows) - n_rejected,
-        n_rejected=n_rejected,
+        n_in=images.n_in,
+        n_ok=images.n_ok,
+        n_rejected=images.n_rejected,
+        counts=counts.as_dict(),
     )
     commit_table(table, run.part(PLAN_STAGE, shard, num_shards), footer)
 
@@ -255,13 +298,16 @@ def _existing_plan(run: RunPaths, plan: Plan) -> Plan | None:
 def _freeze(run: RunPaths, plan: Plan) -> Plan:
     """Make plan.json by a link, which fails where another process was faster: whoever wins, all use the same one."""
     temporary = run.root / temporary_name(run.plan.name)
-    temporary.write_text(json.dumps(asdict(plan), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    try:
-        os.link(temporary, run.plan)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
+    with machine_faults_named(run.plan):
+        try:
+            temporary.write_text(plan_text(plan), encoding="utf-8")
+            fsync(temporary)
+            os.link(temporary, run.plan)
+            fsync(run.root)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink(missing_ok=True)
     existing = _existing_plan(run, plan)
     assert existing is not None, "plan.json was just made"
     return existing

@@ -1,6 +1,7 @@
 """`fuse`: from the candidates of all sources to one mask, one score and one decision per object."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from pseudolabel.pipelines.run.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
+from pseudolabel.pipelines.work.tally import counted
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -37,11 +39,12 @@ class FuseStage(Stage[FuseConfig]):
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name = "fuse"
-    version = 11
+    version = 12
     config_class = FuseConfig
     unit = "object"
     schema = records.PSEUDO
     writes = "pseudo"
+    exports = ("instances.json", "results.json", "provenance.json")
 
     def __init__(self, config: FuseConfig, run: RunPaths) -> None:
         super().__init__(config, run)
@@ -88,12 +91,12 @@ class FuseStage(Stage[FuseConfig]):
             weights=[_share(heard.get(name, 0)) for name in inputs if name.startswith("candidates/")],
         )
         rows: list[Row] = []
-        for image in sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"])):
+        for image in counted(sorted(inputs["manifest"].to_pylist(), key=lambda row: str(row["image_key"]))):
             if image["status"] != "rejected" and image["annotation_id"] is None:
                 rows += self._label_image(image, candidates.get(image["image_key"], []), shard, settings)
-        return records.table_from_rows(rows, records.PSEUDO)
+        return records.with_notes(records.table_from_rows(rows, records.PSEUDO), _decided(rows))
 
-    def finish(self, paths: list[Path]) -> None:
+    def finish(self, paths: list[Path]) -> dict[str, dict[str, int]]:
         """`instances.json`, `results.json` and `provenance.json` beside the parts."""
         from pseudolabel.formats.coco import write_coco
 
@@ -102,9 +105,11 @@ class FuseStage(Stage[FuseConfig]):
         categories = plan.categories or made_categories(self.run_paths, paths)
         header = {"info": plan.info | made, "licenses": plan.licenses, "categories": categories}
         folder = self.run_paths.table(self.writes)
-        write_coco(self._shards(paths), header, folder / "instances.json", folder / "results.json")
+        written = write_coco(self._shards(paths), header, folder / "instances.json", folder / "results.json")
         text = json.dumps(self._provenance(paths), sort_keys=True, indent=1)
         write_text_atomically(folder / "provenance.json", text + "\n")
+        masks = {"annotations": written.annotations}
+        return {"instances.json": masks | {"images": written.images}, "results.json": masks}
 
     def _label_image(self, image: Row, candidates: Sequence[Row], shard: Shard, settings: "LabelSettings") -> list[Row]:
         """The rows of one image: one per object, or one `empty` row."""
@@ -117,7 +122,8 @@ class FuseStage(Stage[FuseConfig]):
             rgb = self._pixels(image, found, shard)
         except RejectError as error:
             status = records.rejected(self.name, error.reason, error.detail)
-            return [_reject_row(image, one) | status for one in image["objects"] or ()]
+            objects: Sequence[Row] = image["objects"] or ({},)
+            return [_reject_row(image, one) | status for one in objects]
         if self._has_boxes:
             rows = self._label_objects(image, found, rgb, settings)
         else:
@@ -276,13 +282,22 @@ def _crowd_mask(one: Row, size_hw: tuple[int, int]) -> Any:
 
 
 def _reject_row(image: Row, one: Row) -> Row:
+    """What is known of an object that could not be labelled; without one, of the image."""
     return {
         "image_key": image["image_key"],
-        "annotation_id": one["annotation_id"],
-        "category_id": one["category_id"],
-        "source_bbox_xywh": one["bbox_xywh"],
-        "iscrowd": one["iscrowd"],
+        "annotation_id": one.get("annotation_id"),
+        "category_id": one.get("category_id"),
+        "source_bbox_xywh": one.get("bbox_xywh"),
+        "iscrowd": one.get("iscrowd"),
     }
+
+
+def _decided(rows: Sequence[Row]) -> Counter[str]:
+    """Masks by what was decided of them, how many there are, and how many had nothing to be made from."""
+    masks = [row for row in rows if row["status"] == "ok"]
+    decided = Counter(row["decision"] for row in masks)
+    without = sum(row["decision_reason"] == "no_candidate" for row in masks)
+    return decided + Counter(masks=len(masks), without_candidate=without)
 
 
 def _origin(run: RunPaths, table: str, paths: list[Path]) -> Row:

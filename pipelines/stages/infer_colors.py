@@ -8,15 +8,15 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.errors import RejectError
 from pseudolabel.pipelines.options.infer_colors import InferColorsConfig
+from pseudolabel.pipelines.run.conservation import COLORS
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes, candidate_rows
+from pseudolabel.pipelines.work.tally import counted
 
 if TYPE_CHECKING:
     from pseudolabel.segmenters.candidates import Candidate
-
-_SOURCE = "colors"
 
 
 class InferColorsStage(Stage[InferColorsConfig]):
@@ -35,7 +35,7 @@ class InferColorsStage(Stage[InferColorsConfig]):
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         rows: list[dict[str, Any]] = []
-        for image in usable_images(inputs["manifest"]):
+        for image in counted(usable_images(inputs["manifest"])):
             try:
                 candidates = self._candidates(image, shard)
             except RejectError as reject:
@@ -43,7 +43,7 @@ class InferColorsStage(Stage[InferColorsConfig]):
                     {"image_key": image["image_key"], **records.rejected(self.name, reject.reason, reject.detail)}
                 )
             else:
-                rows += candidate_rows(image, candidates, source=_SOURCE, stage=self.name)
+                rows += candidate_rows(image, candidates, source=COLORS, stage=self.name)
         return records.table_from_rows(rows, self.schema)
 
     def _candidates(self, image: dict[str, Any], shard: Shard) -> "list[list[Candidate]]":

@@ -15,6 +15,7 @@ from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.box_candidates import Asked, boxes_of_candidates, given_boxes, prompted_row
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
+from pseudolabel.pipelines.work.tally import counted
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -76,7 +77,7 @@ class InferPromptedStage(Stage[InferPromptedConfig]):
         if self.config.boxes_from is not None:
             given = boxes_of_candidates(inputs[f"candidates/{self.config.boxes_from}"])
         rows: list[Row] = []
-        for image, read in _read_ahead(images, given, shard):
+        for image, read in counted(_read_ahead(images, given, shard)):
             rows += self._image_rows(image, given.get(image["image_key"], []), read)
         return records.table_from_rows(rows, self.schema)
 

@@ -18,6 +18,8 @@ from pseudolabel.pipelines.stages.closer_looks import CloserLooks, Looks
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes
 from pseudolabel.pipelines.stages.semantic_candidates import label_map_table
+from pseudolabel.pipelines.work.tally import counted
+from pseudolabel.prompted.onnx_files import onnx_files
 from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult, open_segmenter
 from pseudolabel.segmenters.label_maps import encode_indices
 
@@ -29,7 +31,7 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
     """Decodes ahead in threads while the network works, one row per image of the manifest."""
 
     name = "infer-semantic"
-    version = 4
+    version = 5
     config_class = InferSemanticConfig
     resources = Resources(gpu=True)
     schema = records.SEMANTIC
@@ -42,11 +44,13 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
         self._closer: CloserLooks | None = None
 
     def weights(self) -> Mapping[str, Path]:
-        """Weights, card and architecture; label PNGs are inputs that change with the folder and are not hashed."""
+        """Weights with the files that they name, card and architecture; of label maps the whole folder."""
         kind, _, where = self.config.model.partition(":")
         files: dict[str, Path] = {}
         if kind == "onnx":
-            files["model"] = Path(where)
+            files |= onnx_files(Path(where), "model")
+        elif kind == "labels":
+            files["label maps"] = Path(where)
         elif kind == "torchvision" and self.config.weights is not None:
             files["model"] = self.config.weights
         elif kind == "smp":
@@ -54,7 +58,7 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
 
             folder = resolve_folder(where)
             files |= {"model": weights_file(folder), "architecture": folder / CONFIG_NAME}
-        card = self.config.card or (files["model"].with_suffix(".yaml") if files else None)
+        card = self.config.card or (files["model"].with_suffix(".yaml") if "model" in files else None)
         if card is not None and card.is_file():
             files["card"] = card
         return files
@@ -75,9 +79,8 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
         images = usable_images(inputs["manifest"])
         with ThreadPoolExecutor(_DECODERS) as pool:
             batches = _read_ahead(pool, images, self._segmenter, shard)
-            finished = [
-                pool.submit(_row, result, self._segmenter.classes) for b in batches for result in self._predict(b)
-            ]
+            results = (result for batch in batches for result in self._predict(batch))
+            finished = [pool.submit(_row, result, self._segmenter.classes) for result in counted(results)]
             rows = [future.result() for future in finished]
         return records.table_from_rows(sorted(rows, key=lambda row: row["image_key"]), self.schema)
 

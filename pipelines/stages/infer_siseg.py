@@ -14,6 +14,7 @@ from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.field_predictor import FieldPredictor, siseg_files
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
+from pseudolabel.pipelines.work.tally import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +61,7 @@ class InferSisegStage(Stage[InferSisegConfig]):
         manifest: list[Row] = inputs["manifest"].to_pylist()
         images = [row for row in manifest if row["status"] == "ok" and row["annotation_id"] is None]
         rows: list[Row] = []
-        for number, image in enumerate(sorted(images, key=lambda row: str(row["image_key"]))):
+        for number, image in enumerate(counted(sorted(images, key=lambda row: str(row["image_key"])))):
             draw = number < self.config.pictures
             rows += self._rows(image, semantic[image["image_key"]], shard, draw=draw)
         return records.table_from_rows(rows, self.schema)

@@ -15,6 +15,7 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
+from pseudolabel.pipelines.work import tally
 from pseudolabel.registry import load_target
 from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
 
@@ -87,7 +88,9 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
         images.sort(key=lambda row: str(row["image_key"]))
         rows: list[Row] = []
         for first in range(0, len(images), _IMAGES_AT_ONCE):
-            rows += self._rows(images[first : first + _IMAGES_AT_ONCE], shard)
+            several = images[first : first + _IMAGES_AT_ONCE]
+            rows += self._rows(several, shard)
+            tally.add(len(several))
         return records.table_from_rows(rows, self.schema)
 
     def _rows(self, images: Sequence[Row], shard: Shard) -> list[Row]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def usable_images(manifest: pa.Table) -> list[dict[str, Any]]:
     """Rows of images that can be worked on, by image key; rejected images and annotations are left out."""
-    columns = ["image_key", "file_name", "width", "height", "status", "annotation_id", "objects"]
+    columns = ["image_key", "file_name", "width", "height", "file_digest", "status", "annotation_id", "objects"]
     rows: list[dict[str, Any]] = manifest.select(columns).to_pylist()
     usable = [row for row in rows if row["status"] == "ok" and row["annotation_id"] is None]
     return sorted(usable, key=lambda row: str(row["image_key"]))
@@ -25,9 +25,9 @@ def planned_pixels(image: dict[str, Any], shard: Shard) -> 'UInt8[ndarray, "h w 
     """An image of the manifest, decoded.
 
     Raises:
-        RejectError: it cannot be read, or has another size than when the run was planned.
+        RejectError: it cannot be read, or has another content or size than when `shard` read it.
     """
-    rgb = load_image(shard.images_root, image["file_name"], rule=shard.rule)
+    rgb = load_image(shard.images_root, image["file_name"], rule=shard.rule, digest=image.get("file_digest"))
     if rgb.shape[:2] != (image["height"], image["width"]):
         planned, now = f"{image['width']}x{image['height']}", f"{rgb.shape[1]}x{rgb.shape[0]}"
         raise RejectError("changed_since_plan", f"planned as {planned}, is {now}")

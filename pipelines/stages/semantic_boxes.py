@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pseudolabel import records
+from pseudolabel.pipelines.run.conservation import COLORS
 from pseudolabel.pipelines.run.plan import Plan
 
 if TYPE_CHECKING:
@@ -41,13 +42,17 @@ class SemanticBoxes:
 def candidate_rows(
     image: Mapping[str, Any], candidates: "Sequence[Sequence[Candidate]]", *, source: str, stage: str
 ) -> list[dict[str, Any]]:
-    """One row per candidate of an image's objects; one `empty` row where none has any."""
+    """One row per candidate of an image's objects; one `empty` row where none has any.
+
+    Args:
+        source: of the masks for which the segmenter knew the class; the others are of box and colours alone.
+    """
     key = {"image_key": image["image_key"]}
     rows = [
         key
         | {
             "annotation_id": given["annotation_id"],
-            "source": source,
+            "source": source if one.knows_class else COLORS,
             "category_id": given["category_id"],
             "box_xyxy": list(one.box_xyxy),
             "box_score": one.box_score,

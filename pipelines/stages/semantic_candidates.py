@@ -18,6 +18,7 @@ from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
 from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes, candidate_rows
+from pseudolabel.pipelines.work.tally import counted
 from pseudolabel.segmenters.base import SemanticResult
 from pseudolabel.segmenters.class_map import match_classes
 from pseudolabel.segmenters.label_maps import decode_indices
@@ -33,7 +34,7 @@ class SemanticCandidatesStage(Stage[SemanticCandidatesConfig]):
     """One row per candidate; an `empty` row for an image without one."""
 
     name = "semantic-candidates"
-    version = 5
+    version = 6
     config_class = SemanticCandidatesConfig
     schema = records.CANDIDATES
 
@@ -53,7 +54,7 @@ class SemanticCandidatesStage(Stage[SemanticCandidatesConfig]):
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         semantic = {row["image_key"]: row for row in inputs[self._maps].to_pylist()}
         rows: list[dict[str, Any]] = []
-        for image in usable_images(inputs["manifest"]):
+        for image in counted(usable_images(inputs["manifest"])):
             rows += self._rows(image, semantic[image["image_key"]], shard)
         return records.table_from_rows(rows, self.schema)
 

@@ -1,7 +1,10 @@
 """`shard`: every image of the plan opened once, its boxes checked against its true size."""
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,9 +13,12 @@ from pseudolabel import records
 from pseudolabel.boxes import check_xywh, clip_xywh
 from pseudolabel.datasets.frame import check_frame
 from pseudolabel.errors import RejectError
-from pseudolabel.images import ImageHeader, check_decodes, read_file, read_header
+from pseudolabel.images import ImageHeader, check_decodes, content_digest, read_file, read_header
 from pseudolabel.pipelines.options.shard import ShardConfig
 from pseudolabel.pipelines.stage import Shard, Stage
+from pseudolabel.pipelines.work.tally import counted
+from pseudolabel.sources import open_source
+from pseudolabel.sources.folder import Folder
 
 Row = dict[str, Any]
 
@@ -21,7 +27,7 @@ class ShardStage(Stage[ShardConfig]):
     """Reads the plan, writes the manifest."""
 
     name = "shard"
-    version = 2
+    version = 3
     config_class = ShardConfig
     schema = records.MANIFEST
     writes = "manifest"
@@ -31,15 +37,18 @@ class ShardStage(Stage[ShardConfig]):
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         rows: list[Row] = []
-        for row in inputs["plan"].to_pylist():
-            rows += [row] if row["status"] == "rejected" else self._opened(row, shard)
+        notes: Counter[str] = Counter()
+        for row in counted(inputs["plan"].to_pylist()):
+            opened = [row] if row["status"] == "rejected" else list(self._opened(row, shard))
+            notes.update(_notes(row, opened[0]))
+            rows += opened
         rows.sort(key=lambda row: (row["image_key"], row.get("annotation_id") is not None, row.get("annotation_id")))
-        return records.table_from_rows(rows, records.MANIFEST)
+        return records.with_notes(records.table_from_rows(rows, records.MANIFEST), notes)
 
     def _opened(self, row: Row, shard: Shard) -> Iterator[Row]:
         """The image's row with what the file says of it, and a row for every annotation that cannot stay."""
         try:
-            header = self._header(row, shard)
+            header, file = self._header(row, shard)
         except RejectError as error:
             yield {**row, "objects": None, **records.rejected(self.name, error.reason, error.detail)}
             refused = RejectError("image_rejected", f"{error.reason}: {error.detail}")
@@ -51,20 +60,38 @@ class ShardStage(Stage[ShardConfig]):
             "width": header.width,
             "height": header.height,
             "exif_orientation": header.orientation,
+            **file,
             "objects": kept,
             **records.ok(self.name),
             "detail": header.note or None,
         }
         yield from refusals
 
-    def _header(self, row: Row, shard: Shard) -> ImageHeader:
-        """The header of an image that can be decoded and has the size that the annotations claim."""
+    def _header(self, row: Row, shard: Shard) -> tuple[ImageHeader, Row]:
+        """The header of an image that can be decoded and has the size that the annotations claim; what its file is."""
         data = read_file(shard.images_root, row["file_name"], max_bytes=self.config.max_bytes)
         header = read_header(data, rule=shard.rule, max_pixels=self.config.max_pixels)
         boxes = [cell["bbox_xywh"] for cell in row["objects"] or ()]
         check_frame((row["height"], row["width"]), header, boxes, shard.rule.exif)
         check_decodes(data, rule=shard.rule, max_pixels=self.config.max_pixels)
-        return header
+        time_ns = _time_ns(shard.images_root, row["file_name"])
+        return header, {"file_bytes": len(data), "file_mtime_ns": time_ns, "file_digest": content_digest(data)}
+
+
+def _time_ns(root: str | Path, file_name: str) -> int | None:
+    """When the file of an image was written, None where it is no file of a local folder."""
+    return os.stat(Path(root) / file_name).st_mtime_ns if isinstance(open_source(root), Folder) else None
+
+
+def _notes(planned: Row, opened: Row) -> Counter[str]:
+    """What was taken and deserves a word: boxes that were cut to the image, given twice, or are crowd regions."""
+    before = {cell["annotation_id"]: list(cell["bbox_xywh"]) for cell in planned["objects"] or ()}
+    kept = opened["objects"] or []
+    clipped = sum(list(cell["bbox_xywh"]) != before[cell["annotation_id"]] for cell in kept)
+    boxes = Counter((cell["category_id"], *cell["bbox_xywh"]) for cell in kept if not cell["iscrowd"])
+    doubled = sum(count - 1 for count in boxes.values())
+    remarks = opened["status"] == "ok" and opened.get("detail") is not None  # pages and channels that are not looked at
+    return Counter(clipped=clipped, doubled=doubled, crowd=sum(cell["iscrowd"] for cell in kept), passed_over=remarks)
 
 
 def _checked_objects(row: Row, size_hw: tuple[int, int]) -> tuple[list[Row], list[Row]]:

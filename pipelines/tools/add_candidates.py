@@ -18,10 +18,11 @@ from pseudolabel import records
 from pseudolabel.errors import IncompleteError, InputError, StaleOutputError
 from pseudolabel.pipelines.options.add_candidates import AddCandidatesConfig
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_table, read_footer, read_part
+from pseudolabel.pipelines.run.conservation import count_shard
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.stages.planned_images import usable_images
-from pseudolabel.pipelines.work.job import count_units, library_versions, units_in
+from pseudolabel.pipelines.work.job import library_versions
 
 if TYPE_CHECKING:
     from pseudolabel.brought.base import KnownImage, KnownRun
@@ -266,20 +267,20 @@ def _place(row: Row) -> tuple[str, int]:
 
 
 def _footer(run: RunPaths, plan: Plan, shard: int, manifest: pa.Table, part: pa.Table) -> Footer:
-    n_in = units_in({"manifest": manifest}, "image")
-    counts = count_units(part, "image")
-    if counts.total() != n_in:
-        raise AssertionError(f"{STAGE}, shard {shard:05d}: {n_in} images went in and {counts.total()} came out")
-    inputs = {"manifest": read_footer(run.part("manifest", shard, plan.num_shards)).fingerprint}
+    counts = count_shard(part, {"manifest": manifest}, "image")
+    if not counts.images.adds_up:
+        raise AssertionError(f"{STAGE}, shard {shard:05d}: {counts.images}")
+    inputs = {"manifest": read_footer(run.part("manifest", shard, plan.num_shards)).identity}
     return Footer(
         stage=STAGE,
         stage_version=VERSION,
         fingerprint=_content_hash(part),
         shard=shard,
         num_shards=plan.num_shards,
-        n_in=n_in,
-        n_ok=n_in,
-        n_rejected=0,
+        n_in=counts.images.n_in,
+        n_ok=counts.images.n_ok,
+        n_rejected=counts.images.n_rejected,
+        counts=counts.as_dict(),
         inputs=inputs,
         versions=library_versions(),
     )

@@ -56,10 +56,11 @@ def audited(parts: Sequence[Path], ground_truth: Path, own: Mapping[int, int]) -
     """
     import numpy as np
 
+    from pseudolabel.datasets.coco_file import read_coco
     from pseudolabel.metrics.mask_iou import rle_iou
-    from pseudolabel.metrics.objects import read_json, read_truth
+    from pseudolabel.metrics.objects import read_truth
 
-    truth = read_truth(read_json(ground_truth), where=str(ground_truth))
+    truth = read_truth(read_coco(ground_truth))
     true_masks = {one.annotation_id: one.mask for one in truth.objects if not one.is_crowd}
     known = ((row, true_masks.get(own.get(row["annotation_id"], row["annotation_id"]))) for row in _labels(parts))
     pairs = [(row, mask) for row, mask in known if mask is not None]

@@ -39,15 +39,16 @@ def evaluate(
         InputError: a file is missing or damaged, or the masks belong to other annotations than the truth's.
         ConfigError: a class name is unknown.
     """
+    from pseudolabel.datasets.coco_file import read_coco
     from pseudolabel.metrics.comparison import Selection, compare
-    from pseudolabel.metrics.objects import read_json, read_predictions, read_truth
+    from pseudolabel.metrics.objects import read_predictions, read_truth
 
     path = run_or_instances
     if path.is_dir():
         path = RunPaths(path).table("pseudo") / "instances.json"
-    truth = read_truth(read_json(ground_truth), where=str(ground_truth))
+    truth = read_truth(read_coco(ground_truth))
     _check_names(categories, truth.class_names.values())
-    content = read_json(path)
+    content = read_coco(path)
     by_id = _shares_ids(content)
     if not by_id:
         content = _with_ids_of(content, truth.class_names, ground_truth)

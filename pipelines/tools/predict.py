@@ -70,12 +70,13 @@ def measure(
     Raises:
         InputError: the file is damaged, or has none of the categories.
     """
+    from pseudolabel.datasets.coco_file import read_coco
     from pseudolabel.metrics.categories import file_ids, renumbered
     from pseudolabel.metrics.coco_ap import mask_ap
-    from pseudolabel.metrics.objects import read_json, read_truth
+    from pseudolabel.metrics.objects import read_truth
     from pseudolabel.students.pictures import as_predictions
 
-    truth = read_truth(read_json(ground_truth), where=str(ground_truth))
+    truth = read_truth(read_coco(ground_truth))
     known = [row for row in results if row["image_id"] in truth.sizes_hw]
     ids = file_ids(categories, truth.class_names, where=str(ground_truth))
     ap = mask_ap(truth.objects, as_predictions(renumbered(known, ids)))
@@ -85,16 +86,23 @@ def measure(
 
 def _images(config: PredictConfig) -> Iterator[dict[str, Any]]:
     """Id and name of every image, in order; ids are those of the annotations or the truth, where one is given."""
+    from pseudolabel.datasets.coco_file import read_coco
     from pseudolabel.datasets.folder import FolderDataset
-    from pseudolabel.metrics.objects import read_json
 
     listed = config.annotations or config.ground_truth
     if listed is not None:
-        for row in read_json(listed)["images"]:
-            yield {"id": int(row["id"]), "file_name": str(row["file_name"])}
+        for row in read_coco(listed)["images"]:
+            yield {"id": row["id"], "file_name": _file_name(row, listed)}
         return
     names = sorted(row["file_name"] for row in FolderDataset(config.images).rows())
     yield from ({"id": number, "file_name": name} for number, name in enumerate(names, start=1))
+
+
+def _file_name(row: Mapping[str, Any], listed: Path) -> str:
+    name = row.get("file_name")
+    if not isinstance(name, str):
+        raise InputError(f"{listed}: image {row['id']} has no file_name")
+    return name
 
 
 def _predicted(trained: "TrainedStudent", image: dict[str, Any], config: PredictConfig) -> "Instances | None":

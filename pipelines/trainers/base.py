@@ -14,6 +14,7 @@ from pseudolabel.pipelines.run.commit import DamagedPartError, read_footer
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
+from pseudolabel.pipelines.run.seals import check_seal, seal
 from pseudolabel.registry import load_target
 from pseudolabel.training.config import TrainConfig
 
@@ -46,7 +47,7 @@ def run_training(run: RunPaths, name: str, config: TrainConfig, *, overwrite: bo
     weights = run.model(trainer.model)
     wanted = training_identity(run, name, config)
     found = _provenance(weights)
-    if weights.exists() and found.get("wanted") == wanted and found.get("sha256") == file_sha256(weights):
+    if weights.exists() and found.get("wanted") == wanted and _is_whole(run, weights, found):
         return TrainingSummary(name, str(weights), found["sha256"], trained=False)
     if weights.exists() and found.get("wanted") != wanted and not overwrite:
         raise StaleOutputError(f"{weights} was trained otherwise: {_difference(found, wanted)}: use --overwrite")
@@ -59,9 +60,20 @@ def run_training(run: RunPaths, name: str, config: TrainConfig, *, overwrite: bo
     if is_first_process():
         digest = file_sha256(weights)
         write_text_atomically(_provenance_path(weights), json.dumps({"wanted": wanted, "sha256": digest}, indent=1))
+        for path in weights.parent.glob(f"{weights.stem}.*"):
+            seal(run, path)
     wait_for_all()
     part()
     return TrainingSummary(name, str(weights), digest, trained=True)
+
+
+def _is_whole(run: RunPaths, weights: Path, found: dict[str, Any]) -> bool:
+    """Whether the weights and the files beside them are what the training wrote."""
+    try:
+        check_seal(run, weights.with_suffix(".yaml"))
+        return bool(found.get("sha256") == check_seal(run, weights).sha256)
+    except DamagedPartError:
+        return False
 
 
 def _with_resolved_backbone(config: TrainConfig) -> TrainConfig:
@@ -96,7 +108,7 @@ def _table_fingerprint(run: RunPaths, table: str) -> str:
     prints = {}
     for shard in range(plan.num_shards):
         try:
-            prints[str(shard)] = read_footer(run.part(table, shard, plan.num_shards)).fingerprint
+            prints[str(shard)] = read_footer(run.part(table, shard, plan.num_shards)).identity
         except (FileNotFoundError, DamagedPartError):
             raise IncompleteError(
                 f"{run.table(table)}: shard {shard:05d} is missing or damaged; run the stage that writes {table} first"
@@ -111,9 +123,9 @@ def _provenance_path(weights: Path) -> Path:
 def _provenance(weights: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(_provenance_path(weights).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return {}
-    return content
+    return content if isinstance(content, dict) else {}
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -26,13 +26,18 @@ class WorkerDeathError(PassingFaultError):
     """The process that worked on a shard died; another attempt may live."""
 
 
-def write_failure(run: RunPaths, stage: str, shard: int, error: BaseException) -> None:
-    """Put down why a shard failed, for `status` and for the driver's summary."""
+def write_failure(run: RunPaths, stage: str, shard: int, error: BaseException, *, at_setup: bool = False) -> None:
+    """Put down why a shard failed, for `status` and for the driver's summary.
+
+    Args:
+        at_setup: no shard can be done, here or elsewhere.
+    """
     content = {
         "error": describe(error),
         "kind": type(error).__name__,
         "exit_code": getattr(error, "exit_code", 1),
         "retry": not isinstance(error, PseudolabelError) or isinstance(error, PassingFaultError),
+        "at_setup": at_setup,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "traceback": "".join(traceback.format_exception(error)),
@@ -50,7 +55,8 @@ def write_death(run: RunPaths, stage: str, shard: int, exit_code: int | None) ->
 def read_failure(run: RunPaths, stage: str, shard: int) -> dict[str, Any] | None:
     """What the last failed attempt said, None where there was none."""
     content = _read_json(run.failure(stage, shard))
-    return content if isinstance(content, dict) and "error" in content else None
+    sound = isinstance(content, dict) and {"error", "exit_code", "retry"} <= content.keys()
+    return content if sound else None
 
 
 def failures(run: RunPaths, stage: str) -> dict[int, dict[str, Any]]:
@@ -96,8 +102,9 @@ def running(run: RunPaths, stage: str) -> dict[int, list[dict[str, Any]]]:
     found: dict[int, list[dict[str, Any]]] = {}
     for path in sorted(run.running(stage).glob("*.json")):
         note = _read_json(path)
-        if isinstance(note, dict) and _may_live(note):
-            found.setdefault(int(path.name.split(".")[0]), []).append(note)
+        shard = path.name.split(".")[0]
+        if isinstance(note, dict) and {"host", "pid"} <= note.keys() and shard.isdigit() and _may_live(note):
+            found.setdefault(int(shard), []).append(note)
     return found
 
 
@@ -126,13 +133,15 @@ def note_crash(run: RunPaths, stage: str, shard: int, versions: Mapping[str, str
 
 def _deaths(run: RunPaths, stage: str, shard: int, versions: Mapping[str, str]) -> dict[str, int]:
     content = _read_json(run.crashes(stage, shard))
-    if not isinstance(content, dict) or content.get("versions") != dict(versions):
+    deaths = content.get("deaths") if isinstance(content, dict) and content.get("versions") == dict(versions) else None
+    if not isinstance(deaths, dict):
         return {}
-    return {str(digest): int(deaths) for digest, deaths in content["deaths"].items()}
+    return {str(digest): count for digest, count in deaths.items() if isinstance(count, int)}
 
 
 def _may_live(note: dict[str, Any]) -> bool:
-    return note.get("host") != socket.gethostname() or process_is_alive(int(note.get("pid", 0)))
+    pid = note.get("pid")
+    return note.get("host") != socket.gethostname() or (isinstance(pid, int) and process_is_alive(pid))
 
 
 def _numbered(folder: Path) -> list[int]:
@@ -142,5 +151,5 @@ def _numbered(folder: Path) -> list[int]:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):  # a note for people, which may be lost
         return None

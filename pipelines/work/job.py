@@ -3,27 +3,25 @@
 import importlib.metadata
 import json
 import platform
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from pseudolabel.config import parse_config, result_relevant
-from pseudolabel.errors import IncompleteError, InputError, PseudolabelError
-from pseudolabel.pipelines.graph import load_stage
+from pseudolabel.errors import InputError, PassingFaultError, PseudolabelError
+from pseudolabel.pipelines.graph import STAGES, load_stage
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_table, read_footer, read_part, verify_part
+from pseudolabel.pipelines.run.conservation import Counts, count_shard, without_object_masks
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.stage import Shard, Stage, StageConfig
-from pseudolabel.pipelines.work.attempts import running_note, write_failure
+from pseudolabel.pipelines.work.attempts import describe, running_note, write_failure
 
-_BREAKER_UNITS = 20
+# of a file that is not what it should be; whatever else a set-up raises may be of the machine
+_CONTENT_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 _RECORDED_LIBRARIES = ("pseudolabel", "torch", "numpy", "pyarrow", "Pillow")
 
 
@@ -68,6 +66,7 @@ class Job:
 
 def make_job(run: RunPaths, stage: str, config: StageConfig, device: str) -> Job:
     """The job of a stage, with the content hashes of its weights."""
+    STAGES.trust(stage)
     instance = load_stage(stage)(config, run)
     weights = {name: file_sha256(path) for name, path in instance.weights().items()}
     values = config.model_dump(mode="json")
@@ -94,7 +93,7 @@ class ShardWorker:
             expected = expected_footer(self.job, self.stage, shard, {t: read_footer(p) for t, p in inputs.items()})
             if not is_done(path, expected.fingerprint):
                 with running_note(self.job.run, self.job.stage, shard):
-                    self._setup()
+                    self._setup(shard)
                     self._work(shard, path, inputs, expected)
         except SetupError:
             raise
@@ -104,14 +103,21 @@ class ShardWorker:
         self.job.run.failure(self.job.stage, shard).unlink(missing_ok=True)
         return True
 
-    def _setup(self) -> None:
+    def _setup(self, shard: int) -> None:
         if self._ready:
             return
         try:
             _check_weights(self.job, self.stage)
             self.stage.setup(self.job.device)
+        except PassingFaultError:
+            raise
         except PseudolabelError as error:
             raise SetupError(error) from error
+        except _CONTENT_ERRORS as error:  # of a file that the set-up loads: trying again would end likewise
+            write_failure(self.job.run, self.job.stage, shard, error)
+            told = self.job.run.failure(self.job.stage, shard)
+            refusal = InputError(f"{self.job.stage} cannot be set up: {describe(error)}; the traceback is in {told}")
+            raise SetupError(refusal) from error
         self._ready = True
 
     def _work(self, shard: int, path: Path, inputs: dict[str, Path], expected: Footer) -> None:
@@ -121,12 +127,10 @@ class ShardWorker:
         plan = self.job.plan
         place = Shard(shard, plan.num_shards, plan.images_root, *astuple(plan.pixel_rule))
         table = self.stage.run(place, tables)
-        counts = count_units(table, self.stage.unit)
-        n_in = units_in(tables, self.stage.unit)
-        _check_conservation(counts, n_in, self.job.stage, shard)
-        _check_reject_rate(table, counts, n_in, self.job.parsed_config.max_reject_rate)
+        counts = count_shard(table, tables, self.stage.unit)
+        _check_conservation(counts, self.job.stage, shard)
         heard = dict(self.stage.learned_from())
-        commit_table(table, path, replace(_with_counts(expected, counts, n_in), learned_from=heard))
+        commit_table(table, path, replace(_with_counts(expected, counts, self.stage), learned_from=heard))
 
 
 class SetupError(Exception):
@@ -139,7 +143,7 @@ class SetupError(Exception):
 
 def expected_footer(job: Job, stage: Stage, shard: int, inputs: Mapping[str, Footer]) -> Footer:
     """What the footer of a shard must say, counts aside."""
-    prints = {table: footer.fingerprint for table, footer in sorted(inputs.items())}
+    prints = {table: footer.identity for table, footer in sorted(inputs.items())}
     return Footer(
         stage=job.stage,
         stage_version=stage.version,
@@ -183,65 +187,22 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def count_units(table: pa.Table, unit: str) -> Counter[str]:
-    """Units by status: distinct images, or rows that stand for an object."""
-    if unit == "object":
-        objects = table.filter(pc.is_valid(table["annotation_id"]))
-        return Counter(objects["status"].to_pylist())
-    rows = table
-    if "annotation_id" in table.column_names and "source" not in table.column_names:
-        rows = table.filter(pc.is_null(table["annotation_id"]))  # rejected annotations stand beside the images
-    status_of = dict(zip(rows["image_key"].to_pylist(), rows["status"].to_pylist(), strict=True))
-    return Counter(status_of.values())
-
-
-def units_in(tables: Mapping[str, pa.Table], unit: str) -> int:
-    """How many units the manifest (or, for `shard`, the plan) asks for."""
-    table = tables.get("manifest", tables.get("plan"))
-    if table is None:
-        raise InputError("a stage reads the manifest or the plan")
-    images = table.filter(pc.is_null(table["annotation_id"]))
-    if unit == "object":
-        images = images.filter(pc.equal(images["status"], "ok"))
-        return int(pc.sum(pc.fill_null(pc.list_value_length(images["objects"]), 0)).as_py() or 0)
-    if "manifest" in tables:
-        images = images.filter(pc.equal(images["status"], "ok"))
-    return int(images.num_rows)
-
-
-def without_object_masks(manifest: pa.Table) -> pa.Table:
-    """The manifest as labelling stages see it: true masks of ordinary objects are gone, crowd regions stay."""
-    lists = manifest["objects"].combine_chunks()
-    objects = lists.values
-    fields = [objects.field(index) for index in range(objects.type.num_fields)]
-    place = objects.type.get_field_index("segmentation")
-    fields[place] = pc.if_else(objects.field("iscrowd"), fields[place], pa.scalar(None, pa.string()))
-    stripped = pa.StructArray.from_arrays(fields, fields=list(objects.type))
-    rebuilt = pa.ListArray.from_arrays(lists.offsets, stripped, type=lists.type, mask=lists.is_null())
-    return manifest.set_column(manifest.schema.get_field_index("objects"), manifest.schema.field("objects"), rebuilt)
-
-
 def _check_weights(job: Job, stage: Stage) -> None:
+    """A folder of files was hashed by the driver, once for all workers."""
     for name, path in stage.weights().items():
-        if job.weights and file_sha256(path) != job.weights.get(name):
+        if job.weights and not path.is_dir() and file_sha256(path) != job.weights.get(name):
             raise InputError(f"{name} {path} changed since the run was started; start it again")
 
 
-def _with_counts(footer: Footer, counts: Counter[str], n_in: int) -> Footer:
-    n_rejected = counts["rejected"]
-    return replace(footer, n_in=n_in, n_ok=counts.total() - n_rejected, n_rejected=n_rejected)
+def _with_counts(footer: Footer, counts: Counts, stage: Stage) -> Footer:
+    units = counts.of(stage.unit)
+    return replace(footer, n_in=units.n_in, n_ok=units.n_ok, n_rejected=units.n_rejected, counts=counts.as_dict())
 
 
-def _check_conservation(counts: Counter[str], n_in: int, stage: str, shard: int) -> None:
-    if counts.total() != n_in:
-        raise AssertionError(f"{stage}, shard {shard:05d}: {n_in} units went in and {counts.total()} came out")
-
-
-def _check_reject_rate(table: pa.Table, counts: Counter[str], n_in: int, limit: float) -> None:
-    if n_in < _BREAKER_UNITS or counts["rejected"] <= limit * n_in:
-        return
-    rows = table.filter(pc.equal(table["status"], "rejected"))
-    top = ", ".join(f"{n} {reason}" for reason, n in Counter(rows["reason"].to_pylist()).most_common(3))
-    raise IncompleteError(
-        f"{counts['rejected']} of {n_in} were rejected ({top}), more than --max-reject-rate {limit:g} allows"
-    )
+def _check_conservation(counts: Counts, stage: str, shard: int) -> None:
+    for unit, count in (("images", counts.images), ("objects", counts.objects)):
+        if not count.adds_up:
+            raise AssertionError(
+                f"{stage}, shard {shard:05d}: of {count.n_in} {unit} {count.n_ok} came out "
+                f"and {count.n_rejected} were rejected"
+            )

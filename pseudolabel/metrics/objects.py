@@ -1,15 +1,12 @@
 """True objects and predicted masks, read from COCO files that nobody has checked."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pseudolabel import rle
-from pseudolabel.datasets.own_ids import id_key, numbered, with_whole_ids
-from pseudolabel.datasets.text_file import read_text
+from pseudolabel.datasets.own_ids import id_key, numbered
 from pseudolabel.errors import InputError, RejectError
 
 Box = tuple[float, float, float, float]
@@ -55,30 +52,13 @@ class Truth:
     left_out: Mapping[str, int]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a COCO file, plain or gzipped, with or without a byte order mark; its ids as whole numbers.
+def read_truth(content: Mapping[str, Any]) -> Truth:
+    """The ground truth of a COCO file; annotations whose mask is missing, damaged or empty are left out and counted.
 
-    Raises:
-        InputError: it is missing, no JSON, or no object with images and annotations.
+    Args:
+        content: as `read_coco` gives it.
     """
-    try:
-        content = json.loads(read_text(path))
-    except ValueError as error:
-        raise InputError(f"{path}: no JSON ({error})") from None
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), list) for key in ("images", "annotations")
-    ):
-        raise InputError(f"{path}: expected a COCO file, an object with lists 'images' and 'annotations'")
-    return with_whole_ids(content)
-
-
-def read_truth(content: Mapping[str, Any], *, where: str) -> Truth:
-    """The ground truth of a COCO file; annotations without a mask, or with a damaged one, are left out and counted.
-
-    Raises:
-        InputError: an annotation or image lacks a field.
-    """
-    sizes_hw = _sizes(content, where)
+    sizes_hw = {row["id"]: (row["height"], row["width"]) for row in content["images"]}
     left_out: Counter[str] = Counter()
     objects = []
     for row in content["annotations"]:
@@ -86,9 +66,7 @@ def read_truth(content: Mapping[str, Any], *, where: str) -> Truth:
             objects.append(_true_object(row, sizes_hw))
         except RejectError as error:
             left_out[error.detail] += 1
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{where}, annotation {_id_of(row)}: bad or missing field {error}") from None
-    names = {row["id"]: row["name"] for row in content.get("categories", [])}
+    names = {row["id"]: row["name"] for row in content["categories"]}
     return Truth(tuple(objects), sizes_hw, names, dict(left_out))
 
 
@@ -96,25 +74,16 @@ def read_predictions(content: Mapping[str, Any], truth: Truth, *, where: str) ->
     """The masks of a COCO file over images of `truth`; crowds are skipped.
 
     Raises:
-        InputError: a mask is damaged or has another size than its image, an image is not in the truth, or a field is
-            missing. A file that is to be measured has to be sound.
+        InputError: a mask is damaged or has another size than its image, an image is not in the truth, or there is no
+            score. A file that is to be measured has to be sound.
     """
     try:
         rows = content["annotations"]
         own = _own_numbers([{"id": row["attributes"]["own_id"]} for row in rows]) if _have_own_ids(rows) else None
         with_ids = rows if own is None else [row | {"id": number} for row, number in zip(rows, own, strict=True)]
-        return [_prediction(row, truth) for row in with_ids if not row.get("iscrowd")]
+        return [_prediction(row, truth) for row in with_ids if row.get("iscrowd") not in (1, "1")]
     except RejectError as error:
         raise InputError(f"{where}: {error.detail}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{where}: an annotation has a bad field or lacks one: {error}") from None
-
-
-def _sizes(content: Mapping[str, Any], where: str) -> dict[int, tuple[int, int]]:
-    try:
-        return {int(row["id"]): (int(row["height"]), int(row["width"])) for row in content["images"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{where}: an image has a bad field or lacks one: {error}") from None
 
 
 def _true_object(row: Mapping[str, Any], sizes_hw: Mapping[int, tuple[int, int]]) -> TrueObject:
@@ -130,9 +99,9 @@ def _true_object(row: Mapping[str, Any], sizes_hw: Mapping[int, tuple[int, int]]
         category_id=int(row["category_id"]),
         mask=mask,
         area_px=area_px,
-        coco_area=float(row.get("area") or area_px),
+        coco_area=float(area_px if row.get("area") is None else row["area"]),
         box_xywh=_box(row["bbox"]) if row.get("bbox") else rle.bbox_xywh(mask),
-        is_crowd=row.get("iscrowd") in (1, "1", True),
+        is_crowd=row.get("iscrowd") in (1, "1"),
     )
 
 
@@ -141,15 +110,22 @@ def _prediction(row: Mapping[str, Any], truth: Truth) -> Prediction:
     if row["image_id"] not in truth.sizes_hw:
         raise RejectError("no_such_image", f"{name}: image {row['image_id']} is not in the ground truth")
     try:
-        mask = rle.check_rle(row["segmentation"], truth.sizes_hw[row["image_id"]])
+        mask = rle.check_rle(row.get("segmentation"), truth.sizes_hw[row["image_id"]])
     except RejectError as error:
         raise RejectError(error.reason, f"{name}: {error.detail}") from None
-    score = float(row["score"])
-    if not 0 <= score <= 1:
+    score = row.get("score")
+    if score is None or not 0 <= score <= 1:
         raise RejectError("bad_annotation", f"{name}: the score is {score}, not in [0, 1]")
-    source = row.get("attributes", {}).get("source_bbox")
-    box = _box(source.split(",")) if source else None
-    return Prediction(int(row["id"]), int(row["image_id"]), int(row["category_id"]), mask, score, box)
+    source = (row.get("attributes") or {}).get("source_bbox")
+    box = _source_box(source, name) if source else None
+    return Prediction(int(row["id"]), int(row["image_id"]), int(row["category_id"]), mask, float(score), box)
+
+
+def _source_box(text: Any, name: str) -> Box:
+    try:
+        return _box(text.split(","))
+    except (AttributeError, ValueError):
+        raise RejectError("bad_box", f"{name}: source_bbox is {text!a:.60}, expected four numbers") from None
 
 
 def _own_numbers(rows: Any) -> list[int] | None:
@@ -165,7 +141,3 @@ def _have_own_ids(rows: Any) -> bool:
 def _box(values: Any) -> Box:
     x, y, width, height = (float(value) for value in values)
     return (x, y, width, height)
-
-
-def _id_of(row: Any) -> Any:
-    return row.get("id", "without id") if isinstance(row, dict) else "that is no object"

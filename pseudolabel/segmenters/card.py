@@ -8,12 +8,12 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pseudolabel.config import Config
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.segmenters.base import SegmenterOptions
+from pseudolabel.yaml_file import read_yaml
 
 Triple = tuple[float, float, float]
 
@@ -116,12 +116,9 @@ def read_card(path: Path) -> ModelCard:
     Raises:
         InputError: every problem at once; an unknown key names the nearest known one.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such model card") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a model card ({str(error).splitlines()[0]})") from None
+    if not path.exists():
+        raise InputError(f"{path}: no such model card")
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, got {type(values).__name__}")
     return _checked(values, str(path))

@@ -15,6 +15,7 @@ from pseudolabel.segmenters.card import find_card
 from pseudolabel.segmenters.network import NetworkSegmenter
 from pseudolabel.segmenters.torch_network import TorchNetwork
 from pseudolabel.weights import load_weights, read_state_dict
+from pseudolabel.yaml_file import read_small_text
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -88,8 +89,8 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: no such file, or something else in it.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        config = json.loads(read_small_text(path))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no config of a model ({error})") from None
     if not isinstance(config, dict):
         raise InputError(f"{path}: expected an object, got {type(config).__name__}")

@@ -20,6 +20,7 @@ from pseudolabel.sources.place import Place, parse_place
 from pseudolabel.sources.store import retried
 
 _BLOCK = 512
+_MOST_HEADER = 1 << 20
 _HEADER_READ = 4096  # a header, and often the small file beside the image with its header
 
 
@@ -121,8 +122,8 @@ class TarShards:
         index = _Index()
         reader = _Ranges(file, shown)
         try:
-            with tarfile.open(fileobj=io.BufferedReader(reader, _HEADER_READ), mode="r:") as tar:
-                while (member := tar.next()) is not None:
+            with tarfile.open(fileobj=_Headers(reader, _HEADER_READ), mode="r:") as tar:
+                for member in _members(tar):
                     tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                     if member.isreg() and not member.issparse() and named_like_image(member.name):
                         index.places.append(Place(_clean(member.name), archive, member.offset_data, member.size))
@@ -131,6 +132,25 @@ class TarShards:
                 raise InputError(f"{shown}: not a tar archive, or cut off before its first image ({error})") from None
             index.damage = f"cut off or damaged after {len(index.places)} images ({error})"
         return index
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Every header, each behind the one before: a size below zero would lead back for ever."""
+    before = -1
+    while (member := tar.next()) is not None:
+        if member.size < 0 or tar.offset <= before:
+            raise tarfile.ReadError(f"a size of {member.size} in the header of {member.name!r:.80}")
+        before = tar.offset
+        yield member
+
+
+class _Headers(io.BufferedReader):
+    """Reads headers; an extended one as large as an image is none."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _MOST_HEADER:
+            raise tarfile.ReadError(f"an extended header of {size} bytes")
+        return super().read(size)
 
 
 class _Ranges(io.RawIOBase):

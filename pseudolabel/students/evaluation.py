@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import load_image
 from pseudolabel.metrics.categories import file_ids, renumbered
 from pseudolabel.metrics.coco_ap import MaskAp, mask_ap
-from pseudolabel.metrics.objects import read_json, read_truth
+from pseudolabel.metrics.objects import read_truth
 from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.sources import ImagesRoot
 from pseudolabel.students.base import Student
@@ -35,7 +36,7 @@ def ap_on_file(
     def measure(student: Student) -> float:
         return evaluate_student(student, truth, images, categories, image_px=image_px, rule=rule).ap or 0.0
 
-    file_ids(categories, read_truth(read_json(truth), where=str(truth)).class_names, where=str(truth))
+    file_ids(categories, read_truth(read_coco(truth)).class_names, where=str(truth))
     return measure
 
 
@@ -55,8 +56,8 @@ def evaluate_student(
     Args:
         categories: of the student, by place; they meet the file's as `file_ids` has it.
     """
-    content = read_json(truth)
-    known = read_truth(content, where=str(truth))
+    content = read_coco(truth)
+    known = read_truth(content)
     as_in_first_process(student)
     rows: list[dict[str, Any]] = []
     for image in share(content["images"]):

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pseudolabel import rle
+from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.masks import PixelMask, pixel_window
-from pseudolabel.metrics.objects import read_json
 from pseudolabel.progress import tracked
 from pseudolabel.students.config import LabelConfig
 
@@ -96,25 +96,26 @@ def labels_from_coco(path: Path, config: LabelConfig) -> LabelSet:
     Raises:
         InputError: the file or an annotation is damaged, or nothing can be learned from.
     """
-    content = read_json(path)
-    try:
-        return _checked(_from_content(content, config, str(path)), str(path))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: bad or missing field {error}") from None
+    return _checked(_from_content(read_coco(path), config, str(path)), str(path))
 
 
 def _from_content(content: Row, config: LabelConfig, where: str) -> LabelSet:
     places, kept = _places(content["categories"])
     objects = defaultdict(list)
+    known = {row["id"] for row in content["images"]}
     for row in content["annotations"]:
+        if row["image_id"] not in known:
+            raise InputError(f"{where}, annotation {row['id']}: image {row['image_id']} is not in the file")
         objects[row["image_id"]].append(row)
     images = []
     for row in tracked(sorted(content["images"], key=lambda row: int(row["id"])), "labels", unit="image"):
-        size_hw = (int(row["height"]), int(row["width"]))
+        if "file_name" not in row:
+            raise InputError(f"{where}, image {row['id']}: has no file_name")
+        size_hw = (row["height"], row["width"])
         name = f"{where}, image {row['file_name']}"
         rows = [_as_pseudo(one, size_hw, name) for one in objects[row["id"]]]
         found = [_from_pseudo(one, size_hw, places, config, name) for one in rows]
-        images.append(LabelledImage(row["file_name"], int(row["id"]), size_hw, tuple(one for one in found if one)))
+        images.append(LabelledImage(row["file_name"], row["id"], size_hw, tuple(one for one in found if one)))
     return LabelSet(kept, tuple(images))
 
 
@@ -126,13 +127,18 @@ def _as_pseudo(row: Row, size_hw: tuple[int, int], name: str) -> Row:
         mask = rle.from_segmentation(segmentation, size_hw) if segmentation else None
     except RejectError as error:
         raise InputError(f"{name}, annotation {row.get('id')}: {error.detail}") from None
+    if extras.get("decision", "keep") not in _ROLES:
+        raise InputError(f"{name}, annotation {row['id']}: decision is {extras['decision']!a:.60}")
+    for column in ("score", "calibrated_iou"):
+        if not isinstance(extras.get(column, 1.0), int | float | None):
+            raise InputError(f"{name}, annotation {row['id']}: {column} is {extras[column]!a:.60}, no number")
     return {
         "annotation_id": row.get("id"),
         "category_id": row["category_id"],
         "segmentation": mask,
         "bbox_xywh": row.get("bbox") or (list(rle.bbox_xywh(mask)) if mask else None),
         "source_bbox_xywh": None,
-        "iscrowd": bool(row.get("iscrowd", 0)),
+        "iscrowd": bool(row.get("iscrowd")),
         "score": extras.get("score", 1.0),
         "calibrated_iou": extras.get("calibrated_iou"),
         "decision": extras.get("decision", "keep"),

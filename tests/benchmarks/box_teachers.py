@@ -28,11 +28,12 @@ from harness import report, script_parser, shared_folder
 from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, resized_masks
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.config import Config, unmet_needs
+from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.images import load_image
 from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.mask_iou import box_mask, object_ious
-from pseudolabel.metrics.objects import Prediction, TrueObject, read_json, read_truth
+from pseudolabel.metrics.objects import Prediction, TrueObject, read_truth
 from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.rle import decode, encode_crop
@@ -118,8 +119,8 @@ def data_of(name: str) -> Data:
 
 
 def pictures(truth_file: Path, folder: Path) -> list[Picture]:
-    content = read_json(truth_file)
-    truth = read_truth(content, where=str(truth_file))
+    content = read_coco(truth_file)
+    truth = read_truth(content)
     names = {row["id"]: row["file_name"] for row in content["images"]}
     by_image: dict[int, list[TrueObject]] = {}
     for row in truth.objects:

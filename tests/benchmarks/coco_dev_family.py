@@ -17,7 +17,8 @@ import torch
 from fusion_ablation import CASES, SEED, SEGMENTER, finished, fused_rows, measured
 from harness import report, script_parser, shared_folder
 
-from pseudolabel.metrics.objects import read_json, read_truth
+from pseudolabel.datasets.coco_file import read_coco
+from pseudolabel.metrics.objects import read_truth
 
 METHODS = ("boxinst", "boxteacher", "boxseg")
 SMALL = {
@@ -31,7 +32,7 @@ def rows_of(folder: Path, methods: list[str]) -> Iterator[Row]:
     """Two rows per method: all objects, and those of VOC's classes of at least 1024 px."""
     data = shared_folder() / "data" / "coco-dev"
     truth_file = data / "instances.json"
-    truth = read_truth(read_json(truth_file), where=str(truth_file))
+    truth = read_truth(read_coco(truth_file))
     for method in methods:
         sections = {
             "shard": {"images": str(data / "images"), "annotations": str(data / "boxes.json"), "shards": 1},

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from harness import report, script_parser, shared_folder
 
+from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.metrics.calibration import bootstrap_interval, expected_calibration_error
 from pseudolabel.metrics.comparison import Selection, compare
 from pseudolabel.metrics.mask_iou import object_ious, rle_iou
-from pseudolabel.metrics.objects import Prediction, TrueObject, Truth, read_json, read_truth
+from pseudolabel.metrics.objects import Prediction, TrueObject, Truth, read_truth
 from pseudolabel.pipelines.chain import parse_chain, run_chain
 from pseudolabel.pipelines.demo.chain import label_sections
 from pseudolabel.pipelines.demo.segmenter import make_demo_data, train_demo_segmenter
@@ -143,7 +144,7 @@ def table(
     run: RunPaths, ground_truth: Path, cases: list[str], *, only: str = "", base: Row | None = None, jobs: int = 1
 ) -> Iterator[Row]:
     """One row per setting and case; `jobs` processes fuse."""
-    truth = read_truth(read_json(ground_truth), where=str(ground_truth))
+    truth = read_truth(read_coco(ground_truth))
     objects = {case: selected(truth, CASES[case]) for case in cases}
     sources = [name.removeprefix("candidates/") for name in run.candidate_tables()]
     wanted = {name: (base or {}) | options for name, options in settings(sources).items()}

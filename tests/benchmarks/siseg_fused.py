@@ -11,8 +11,9 @@ import numpy as np
 from fusion_ablation import CASES, fused_rows
 from PIL import Image
 
+from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.metrics.comparison import compare
-from pseudolabel.metrics.objects import Prediction, Truth, read_json, read_truth
+from pseudolabel.metrics.objects import Prediction, Truth, read_truth
 from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
@@ -69,7 +70,7 @@ def _write_part(folder: Path, annotations: Path, image_ids: set[int]) -> Truth:
     (folder / "truth.json").write_text(json.dumps(part))
     boxes = [{key: value for key, value in row.items() if key not in ("segmentation", "area")} for row in rows]
     (folder / "boxes.json").write_text(json.dumps({**part, "annotations": boxes}))
-    return read_truth(read_json(folder / "truth.json"), where="truth.json")
+    return read_truth(read_coco(folder / "truth.json"))
 
 
 def _work(run: RunPaths, stage: str, config: StageConfig) -> None:

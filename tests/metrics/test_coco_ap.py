@@ -16,7 +16,7 @@ from .content import annotation, coco
 
 
 def measured(truth: dict[str, Any], found: list[dict[str, Any]]) -> MaskAp:
-    true = read_truth(truth, where="truth")
+    true = read_truth(truth)
     return mask_ap(true.objects, read_predictions({**truth, "annotations": found}, true, where="found"))
 
 

@@ -17,7 +17,7 @@ def prediction(key: int, box: tuple[int, int, int, int], image_id: int = 1) -> P
 
 
 def objects(*boxes: tuple[int, int, int, int]) -> tuple[TrueObject, ...]:
-    return read_truth(coco([annotation(n + 1, box) for n, box in enumerate(boxes)]), where="truth").objects
+    return read_truth(coco([annotation(n + 1, box) for n, box in enumerate(boxes)])).objects
 
 
 def test_half_shifted_squares_overlap_by_a_third() -> None:

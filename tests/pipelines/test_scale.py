@@ -4,13 +4,12 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import PLAN_STAGE, Plan, read_plan
+from pseudolabel.pipelines.run.plan import PLAN_STAGE, Plan, plan_text, read_plan
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "million.py"
 
@@ -31,7 +30,7 @@ def test_a_plan_of_ten_thousand_shards_is_read_in_less_than_a_second(tmp_path: P
     digests = [f"{shard:064x}" for shard in range(10_000)]
     plan = Plan(10_000, "images", "transpose", "coco", 10**6, 10**7, {}, [], {}, [], "d" * 64, digests)
     run = RunPaths(tmp_path)
-    run.plan.write_text(json.dumps(asdict(plan)))
+    run.plan.write_text(plan_text(plan))
     began = time.process_time()
     assert read_plan(run) == plan
     assert time.process_time() - began < 1.0

@@ -12,7 +12,8 @@ from pseudolabel.cli.status import duration, status
 from pseudolabel.errors import IncompleteError
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
-from pseudolabel.pipelines.status import TableStatus, run_status, verify_run
+from pseudolabel.pipelines.status import TableStatus, run_status
+from pseudolabel.pipelines.verify import verify_run
 from pseudolabel.pipelines.work.attempts import running_note
 
 

@@ -35,10 +35,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scenes
 
 
-def label(scenes: Path, run: Path, images: str, *, annotations: bool = True) -> RunPaths:
+def label(scenes: Path, run: Path, images: str, *, annotations: bool = True, max_reject_rate: float = 0.0) -> RunPaths:
     classes = (scenes / "labels" / "classes.txt").read_text().split()
     semantic = {"model": f"labels:{scenes}/labels", "label_format": "raw", "ignore_index": 255, "classes": classes}
-    shard: dict[str, Any] = {"images": images, "shards": 3}
+    shard: dict[str, Any] = {"images": images, "shards": 3, "max_reject_rate": max_reject_rate}
     values: dict[str, Any] = {"run": str(run), "shard": shard}
     if annotations:
         shard["annotations"] = str(scenes / "boxes.json")
@@ -110,7 +110,7 @@ def test_images_of_a_row_group_are_in_one_shard(scenes: Path, tmp_path: Path) ->
 def test_an_annotated_image_that_no_archive_has_is_a_row_and_its_boxes_are(scenes: Path, tmp_path: Path) -> None:
     boxes = json.loads((scenes / "boxes.json").read_text())
     gone = boxes["images"][0]
-    run = label(scenes, tmp_path / "run", str(scenes / "shards" / "01.tar"))
+    run = label(scenes, tmp_path / "run", str(scenes / "shards" / "01.tar"), max_reject_rate=1.0)
     rows = [row for shard in range(3) for row in read_part(run.part("manifest", shard, 3)).to_pylist()]
     missing = [row for row in rows if row["image_key"] == gone["file_name"] and row["annotation_id"] is None]
     assert [(row["status"], row["reason"]) for row in missing] == [("rejected", "missing")]

@@ -1,7 +1,5 @@
 """`infer-colors`: one candidate per box out of the picture alone."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from PIL import Image
 from pseudolabel import records
 from pseudolabel.masks import pixel_window, resample
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan
+from pseudolabel.pipelines.run.plan import Plan, plan_text
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.infer_colors import InferColorsConfig, InferColorsStage
 
@@ -48,7 +46,7 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
     run = RunPaths(tmp_path / "run")
     run.root.mkdir()
     categories = [{"id": 3, "name": "thing"}]
-    run.plan.write_text(json.dumps(asdict(Plan(1, "", "transpose", "", 1, 1, {}, categories, {}, [], ""))))
+    run.plan.write_text(plan_text(Plan(1, "", "transpose", "", 1, 1, {}, categories, {}, [], "")))
     stage = InferColorsStage(InferColorsConfig(), run)
     stage.setup("cpu")
     table = stage.run(

@@ -1,5 +1,3 @@
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +8,7 @@ from PIL import Image
 
 from pseudolabel import records
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan
+from pseudolabel.pipelines.run.plan import Plan, plan_text
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig, InferSemanticStage
 from pseudolabel.pipelines.stages.semantic_candidates import SemanticCandidatesConfig, SemanticCandidatesStage
@@ -59,7 +57,7 @@ def manifest() -> pa.Table:
 def _planned(place: Path) -> RunPaths:
     run = RunPaths(place / "run")
     run.root.mkdir(exist_ok=True)
-    run.plan.write_text(json.dumps(asdict(Plan(1, "", "transpose", "", 1, 1, {}, CATEGORIES, {}, [], ""))))
+    run.plan.write_text(plan_text(Plan(1, "", "transpose", "", 1, 1, {}, CATEGORIES, {}, [], "")))
     return run
 
 
@@ -106,7 +104,8 @@ def test_a_further_segmenter_has_tables_of_its_own_and_does_not_repeat_the_colou
     assert (stage.reads(), stage.writes) == (("manifest", "semantic-second"), "candidates/second")
     stage.setup("cpu")
     rows = stage.run(_shard(place), {"manifest": manifest, "semantic-second": _semantic(place, manifest)}).to_pylist()
-    assert {row["source"] for row in rows if row["status"] == "ok"} == {"second"}
+    assert {row["source"] for row in rows if row["knows_class"]} == {"second"}
+    assert {row["source"] for row in rows if row["knows_class"] is False} == {"colors"}
 
 
 def test_label_map_and_confidence_are_stored_without_loss(place: Path, manifest: pa.Table) -> None:

@@ -1,7 +1,9 @@
+"""What went in comes out, in images and in objects; and what a labelling stage may see."""
+
 import pyarrow as pa
 
 from pseudolabel import records
-from pseudolabel.pipelines.work.job import count_units, units_in, without_object_masks
+from pseudolabel.pipelines.run.conservation import Count, count_shard, images_in, objects_in, without_object_masks
 
 
 def _object(annotation_id: int, iscrowd: bool) -> dict[str, object]:
@@ -39,20 +41,26 @@ def test_a_labelling_stage_sees_no_true_mask_but_the_crowds() -> None:
         assert table["objects"].to_pylist()[0][0]["segmentation"] == '"mask of 1"'
 
 
-def test_units_are_images_or_objects_and_rejected_annotations_are_neither() -> None:
+def test_images_and_objects_are_counted_apart_and_what_the_reader_refused_is_among_the_objects() -> None:
     manifest = _manifest()
-    assert units_in({"plan": manifest}, "image") == 4
-    assert units_in({"manifest": manifest}, "image") == 3
-    assert units_in({"manifest": manifest}, "object") == 3
-    assert count_units(manifest, "image") == {"ok": 3, "rejected": 1}
+    assert (images_in({"plan": manifest}), objects_in({"plan": manifest})) == (4, 4)
+    assert (images_in({"manifest": manifest}), objects_in({"manifest": manifest})) == (3, 3)
+    counts = count_shard(manifest, {"plan": manifest}, "image")
+    assert counts.images == Count(4, 3, 1, {"undecodable": 1})
+    assert counts.objects == Count(4, 3, 1, {"bad_box": 1})
 
 
-def test_an_image_with_many_candidates_counts_once() -> None:
+def test_an_image_with_many_candidates_counts_once_and_an_object_without_one_is_noted() -> None:
     rows = [
         {"image_key": "a", "annotation_id": 1, "source": "semantic", **records.ok("x")},
-        {"image_key": "a", "annotation_id": 2, "source": "semantic", **records.ok("x")},
-        {"image_key": "b", **records.empty("x")},
-        {"image_key": "c", **records.rejected("x", "non_finite")},
+        {"image_key": "a", "annotation_id": 1, "source": "colors", **records.ok("x")},
+        {"image_key": "c", **records.empty("x")},
+        {"image_key": "d", **records.rejected("x", "non_finite")},
     ]
-    counts = count_units(records.table_from_rows(rows, records.CANDIDATES), "image")
-    assert counts == {"ok": 1, "empty": 1, "rejected": 1}
+    table = records.table_from_rows(rows, records.CANDIDATES)
+    counts = count_shard(table, {"manifest": _manifest()}, "image")
+    assert counts.images == Count(3, 2, 1, {"non_finite": 1})
+    assert counts.objects == Count(3, 2, 1, {"non_finite": 1})  # object 3 went with its image
+    assert counts.notes == {"box_and_colors": 1}  # object 2 is a crowd, nobody's candidate
+    nothing = records.table_from_rows([{"image_key": key, **records.empty("x")} for key in "acd"], records.CANDIDATES)
+    assert count_shard(nothing, {"manifest": _manifest()}, "image").notes == {"without_candidate": 2}

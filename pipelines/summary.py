@@ -1,0 +1,61 @@
+"""What a stage did, in one line for people: images, boxes, what was refused and why, and where the files are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pseudolabel.pipelines.run.conservation import Count, Counts
+from pseudolabel.pipelines.work.acceptance import told
+
+_DECISIONS = ("keep", "review", "box_only", "ignore")  # in the order in which they are told
+NOTES = {
+    "clipped": "boxes cut to their image",
+    "doubled": "boxes given twice",
+    "passed_over": "images of which pages or channels were passed over",
+    "crowd": "crowd regions, which nothing labels",
+    "without_candidate": "without a candidate",
+    "box_and_colors": "with a mask of box and colours alone",
+    "masks": "masks",
+    "keep": "kept",
+    "review": "to review",
+    "ignore": "ignored",
+}
+
+
+def stage_line(summary: Mapping[str, Any]) -> str:
+    """One line about a stage that ended.
+
+    Args:
+        summary: `StageSummary.as_dict()`.
+    """
+    counts = Counts.from_dict(summary["counts"])
+    such_as = f", e.g. {summary['example']}" if summary["example"] else ""
+    what = _fused(counts) + such_as if "masks" in counts.notes else _worked_on(counts, such_as)
+    where = f" -> {summary['outputs'][0]}" if summary["outputs"] else ""
+    shards = f"{summary['attempted']} of {summary['shards']} shards in {summary['seconds']:.1f} s"
+    return f"{summary['stage']}: {what}{where}; {shards} on {summary['device']}"
+
+
+def _worked_on(counts: Counts, such_as: str) -> str:
+    boxes, notes = counts.objects, counts.notes
+    parts = [f"{counts.images.n_ok} images{_refused(counts.images)}"]
+    if boxes.n_in:
+        parts.append(f"{boxes.n_ok} boxes used{_refused(boxes)}")
+    told = [f"{count} {NOTES.get(name, name)}" for name, count in notes.items()]
+    if boxes.n_ok and notes.get("crowd") == boxes.n_ok:
+        told.append("so there is nothing to label")
+    return ", ".join(parts) + such_as + "".join(f", {one}" for one in told)
+
+
+def _fused(counts: Counts) -> str:
+    """`146 objects: 120 keep, 20 review, 4 box_only, 2 ignored, 3 without a candidate`."""
+    notes, objects = counts.notes, counts.objects
+    made = objects.n_ok or notes["masks"]
+    decided = [f"{notes[name]} {'ignored' if name == 'ignore' else name}" for name in _DECISIONS if notes.get(name)]
+    without = [f"{notes['without_candidate']} without a candidate"] if notes.get("without_candidate") else []
+    verb = "objects" if objects.n_in else "objects made"
+    refused = _refused(objects if objects.n_in else counts.images)
+    return f"{made} {verb}{refused}" + (f": {', '.join([*decided, *without])}" if decided else "")
+
+
+def _refused(count: Count) -> str:
+    return f", {count.n_rejected} refused ({told(count)})" if count.n_rejected else ""
