@@ -72,6 +72,7 @@ def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[st
     Raises:
         ConfigError: a setting without a dot or an equals sign.
     """
+    from pseudolabel.yaml_file import parse_yaml  # YAML is a fifth of what `--help` takes
 
     result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for setting in settings:

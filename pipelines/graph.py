@@ -309,7 +309,7 @@ COMMANDS: dict[str, Command] = {
         section="Advanced",
         help="Some shards of a job: what a scheduler's task calls.",
         about="One attempt at the shards of one entry of SHARDS, for the stage and run that JOB names.",
-        example="job.json shards.json --entry 0",
+        example="job.json shards.json --entry 0 --stage fuse",
         hidden=True,
     ),
 }

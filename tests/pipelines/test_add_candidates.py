@@ -22,8 +22,8 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import PlanRequest, shard_of, write_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stages.fuse import FuseConfig
-from pseudolabel.pipelines.status import verify_run
 from pseudolabel.pipelines.tools.add_candidates import write_candidates
+from pseudolabel.pipelines.verify import verify_run
 from pseudolabel.records import soft_mask_from_struct
 from pseudolabel.rle import encode
 

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -142,6 +143,7 @@ def test_files_of_label_maps_are_not_looked_at_closer(place: Path, manifest: pa.
 
 
 def test_weights_of_an_onnx_model_are_the_file_and_its_card(tmp_path: Path) -> None:
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "nothing", [], [])), str(tmp_path / "net.onnx"))
     (tmp_path / "net.yaml").write_text("{}")
     stage = InferSemanticStage(InferSemanticConfig(model=f"onnx:{tmp_path / 'net.onnx'}"), RunPaths(tmp_path))
     assert stage.weights() == {"model": tmp_path / "net.onnx", "card": tmp_path / "net.yaml"}
