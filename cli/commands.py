@@ -105,14 +105,14 @@ def _run_step(name: str, config: Config, given: dict[str, Any]) -> None:
 
     step, run = make_step(name, config), RunPaths(given["asked"])
     step.prepare(run)
-    options = RunOptions(overwrite=given["overwrite"])
-    if "engine" in given:
+    options, alone = RunOptions(overwrite=given["overwrite"]), "engine" not in given
+    if not alone:
         engine = shared.engine_of(given)
         shards = shared.shards_of_this_worker(run, engine, given["shard_index"], given["num_shards"])
         options = RunOptions(engine, given["overwrite"], shards)
     summaries = list(step.run(run, options))
     if step.told_here():
-        _print_summaries(summaries, as_json=given["as_json"], alone="engine" not in given)
+        _print_summaries(summaries, as_json=given["as_json"], alone=alone)
 
 
 def _print_summaries(summaries: list[dict[str, Any]], *, as_json: bool, alone: bool) -> None:

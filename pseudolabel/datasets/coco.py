@@ -200,7 +200,8 @@ class CocoDataset:
                 key = f"image_id={refused.image}"
                 image_id = refused.image if type(refused.image) is int else None
             else:
-                key, image_id = self._images.records[index].stand_in(index), self._images.number(index)
+                image, image_id = self._images.records[index], self._images.number(index)
+                key = image.shown_name() or image.stand_in(index)
             yield rejected_annotation(key, image_id, number, refused.error)
 
 
