@@ -13,7 +13,7 @@ import pytest
 from own_chain import check_demo_chain, digests, draw_scenes, run_scenes
 from own_stage import NAME, attempts, contents, drivers, make_run, own_config, wait_for
 
-from pseudolabel.errors import ConfigError, IncompleteError, MachineError
+from pseudolabel.errors import ConfigError, IncompleteError, InputError, MachineError
 from pseudolabel.pipelines.engines import slurm as engine_module
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.engines.slurm import SlurmEngine, array_name, queued, submit_environment
@@ -38,7 +38,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("PATH", "SLURM_CONF", "PYTHONPATH"):
             patch.setenv(name, os.environ.get(name, ""))
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "faults"))
+        own = [str(Path(__file__).parents[1] / "faults"), os.environ["PYTHONPATH"]]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, own)))
         with _sandbox().private_slurm(tmp_path_factory.mktemp("slurm")) as conf:
             yield conf
 
@@ -94,7 +95,7 @@ def test_failing_and_dying_shards_are_tried_again_and_named(cluster: Path, run: 
 
 
 def test_the_cause_is_told_where_no_task_can_set_up(cluster: Path, run: RunPaths) -> None:
-    with pytest.raises(IncompleteError, match="shard 00000: the model is not there"):
+    with pytest.raises(InputError, match="shard 00000: the model is not there"):
         run_stage(run, NAME, own_config(run, workers=0, fault="setup"), RunOptions(SLURM))
 
 
