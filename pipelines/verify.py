@@ -1,7 +1,6 @@
 """`verify`: all that a run hands out, and all that it stands on, read to the last byte."""
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +18,8 @@ from pseudolabel.pipelines.run.seals import check_seal, read_seal, sealed
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.runner import export_origin, exports
 from pseudolabel.pipelines.status import begun_tables
+from pseudolabel.sources import open_source
+from pseudolabel.sources.folder import Folder
 
 _TABLE_STAGES = {"plan": "shard", "manifest": "shard"}  # whose schema is the table's
 
@@ -28,7 +29,7 @@ def verify_run(run: RunPaths, *, content: bool = False) -> list[str]:
 
     Read are the plan, every byte of every part (digests, schema, counts against rows, images and objects against the
     manifest), the configs, and by size and sha256 the exports (those of the parts that stand there now, with as many
-    annotations) and the models with their YAML. Images have to have the size and time that `shard` saw.
+    annotations) and the models with their YAML. Image files have to have the size that `shard` saw, and no later time.
 
     Args:
         content: read every image, too: has it the content that `shard` saw?
@@ -140,34 +141,34 @@ def _verify_files(run: RunPaths) -> Iterator[str]:
 
 
 def _verify_images(run: RunPaths, plan: Plan, *, content: bool) -> Iterator[str]:
+    here = isinstance(open_source(plan.images_root), Folder)  # of one in a store or an archive its content alone tells
     for shard in range(plan.num_shards):
+        path = run.part("manifest", shard, plan.num_shards)
         try:
-            rows = read_part(run.part("manifest", shard, plan.num_shards)).to_pylist()
+            rows, made_ns = read_part(path).to_pylist(), path.stat().st_mtime_ns
         except (FileNotFoundError, DamagedPartError):
             continue  # said where the table is looked at
-        yield from filter(None, (_image_problem(plan.images_root, row, content=content) for row in _opened(rows)))
+        for row in rows:
+            if row["status"] == "ok" and row["annotation_id"] is None and (content or here):
+                problem = _content_problem if content else _stat_problem
+                yield from problem(plan.images_root, row, made_ns)
 
 
-def _opened(rows: Iterable[records.Row]) -> Iterable[records.Row]:
-    return (row for row in rows if row["status"] == "ok" and row["annotation_id"] is None)
-
-
-def _image_problem(root: str, row: records.Row, *, content: bool) -> str:
-    """What is wrong with an image of the manifest; of one in a store or an archive its content alone can tell."""
-    name = row["file_name"]
-    if content:
-        try:
-            changed = content_digest(read_file(root, name)) != row["file_digest"]
-        except RejectError as error:
-            return f"{name}: {error}"
-        return f"{name}: its content is not what it was when shard read it" if changed else ""
-    if row["file_mtime_ns"] is None:
-        return ""
-    path = Path(root) / name
+def _content_problem(root: str, row: records.Row, made_ns: int) -> Iterator[str]:
+    del made_ns
     try:
-        found = os.stat(path)
+        if content_digest(read_file(root, row["file_name"])) != row["file_digest"]:
+            yield f"{row['file_name']}: its content is not what it was when shard read it"
+    except RejectError as error:
+        yield f"{row['file_name']}: {error}"
+
+
+def _stat_problem(root: str, row: records.Row, made_ns: int) -> Iterator[str]:
+    path = Path(root) / row["file_name"]
+    try:
+        found = path.stat()
     except OSError as error:
-        return f"{path}: {error.strerror}"
-    if (found.st_size, found.st_mtime_ns) != (row["file_bytes"], row["file_mtime_ns"]):
-        return f"{path}: written since shard read it (verify --content tells whether its content changed)"
-    return ""
+        yield f"{path}: {error.strerror}"
+        return
+    if found.st_size != row["file_bytes"] or found.st_mtime_ns > made_ns:
+        yield f"{path}: written since shard read it (verify --content tells whether its content changed)"

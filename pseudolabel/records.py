@@ -82,9 +82,8 @@ MANIFEST = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("exif_orientation", pa.int8()),
         pa.field("split", pa.string()),
-        # of the image file when `shard` read it; the time is null for images that are not in a local folder
+        # of the image file when `shard` read it
         pa.field("file_bytes", pa.int64()),
-        pa.field("file_mtime_ns", pa.int64()),
         pa.field("file_digest", pa.string()),
         pa.field("annotation_id", pa.int64()),  # set on the rows of rejected annotations alone
         pa.field("objects", pa.list_(_OBJECT)),

@@ -1,10 +1,8 @@
 """`shard`: every image of the plan opened once, its boxes checked against its true size."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +15,6 @@ from pseudolabel.images import ImageHeader, check_decodes, content_digest, read_
 from pseudolabel.pipelines.options.shard import ShardConfig
 from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.work.tally import counted
-from pseudolabel.sources import open_source
-from pseudolabel.sources.folder import Folder
 
 Row = dict[str, Any]
 
@@ -74,13 +70,7 @@ class ShardStage(Stage[ShardConfig]):
         boxes = [cell["bbox_xywh"] for cell in row["objects"] or ()]
         check_frame((row["height"], row["width"]), header, boxes, shard.rule.exif)
         check_decodes(data, rule=shard.rule, max_pixels=self.config.max_pixels)
-        time_ns = _time_ns(shard.images_root, row["file_name"])
-        return header, {"file_bytes": len(data), "file_mtime_ns": time_ns, "file_digest": content_digest(data)}
-
-
-def _time_ns(root: str | Path, file_name: str) -> int | None:
-    """When the file of an image was written, None where it is no file of a local folder."""
-    return os.stat(Path(root) / file_name).st_mtime_ns if isinstance(open_source(root), Folder) else None
+        return header, {"file_bytes": len(data), "file_digest": content_digest(data)}
 
 
 def _notes(planned: Row, opened: Row) -> Counter[str]:
