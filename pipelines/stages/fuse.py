@@ -14,7 +14,7 @@ from pseudolabel.errors import InputError, RejectError
 from pseudolabel.files import write_text_atomically
 from pseudolabel.pipelines.options.fuse import FuseConfig
 from pseudolabel.pipelines.run.commit import footer_of, read_footer, read_part
-from pseudolabel.pipelines.run.made_categories import made_categories
+from pseudolabel.pipelines.run.made_categories import coco_header
 from pseudolabel.pipelines.run.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Shard, Stage
@@ -91,10 +91,7 @@ class FuseStage(Stage[FuseConfig]):
         """`instances.json`, `results.json` and `provenance.json` beside the parts."""
         from pseudolabel.formats.coco import write_coco
 
-        plan = read_plan(self.run_paths)
-        made = {} if plan.n_objects else {"pseudolabel": {"annotation_ids": "made"}}  # no ids were given
-        categories = plan.categories or made_categories(self.run_paths, paths)
-        header = {"info": plan.info | made, "licenses": plan.licenses, "categories": categories}
+        header = coco_header(self.run_paths, paths)
         folder = self.run_paths.table(self.writes)
         write_coco(self._shards(paths), header, folder / "instances.json", folder / "results.json")
         text = json.dumps(self._provenance(paths), sort_keys=True, indent=1)
@@ -102,7 +99,7 @@ class FuseStage(Stage[FuseConfig]):
 
     def _rows(self, image: ManifestImage, found: list[Candidate], shard: Shard, settings: "LabelSettings") -> list[Row]:
         """The rows of one image: one per object, or one `empty` row."""
-        from pseudolabel.fusion.image import label_image
+        from pseudolabel.fusion.image_rows import image_rows
 
         key = {"image_key": image.key}
         try:
@@ -111,7 +108,7 @@ class FuseStage(Stage[FuseConfig]):
             status = records.rejected(self.name, error.reason, error.detail)
             return [key | _given(box) | status for box in image.boxes]
         boxes = image.boxes if self._has_boxes else None
-        rows = label_image(boxes, found, image.size_hw, settings, calibration=self._calibration, rgb=rgb)
+        rows = image_rows(boxes, found, image.size_hw, settings, calibration=self._calibration, rgb=rgb)
         return [row | key | records.ok(self.name) for row in rows] or [key | records.empty(self.name)]
 
     def _shards(self, paths: list[Path]) -> Iterator[tuple[pa.Table, pa.Table]]:

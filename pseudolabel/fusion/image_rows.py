@@ -16,7 +16,7 @@ from pseudolabel.rle import Rle, from_segmentation
 Row = dict[str, Any]
 
 
-def label_image(
+def image_rows(
     boxes: Sequence[GivenBox] | None,
     candidates: Sequence[Candidate],
     size_hw: tuple[int, int],
