@@ -65,8 +65,8 @@ class FuseOptions(Config):
         "qmf", "candidates to one mask: Quality-aware Masks Fusion, majority vote, or the best one", group="paper"
     )
     score: Literal["auto", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
-        "auto", "how a fused mask is scored: the IoU that the mask, its sources and their consistency let expect (expected: the mask's alone), "
-        "BoxSeg's, BoxTeacher's or the released score; "
+        "auto", "how a fused mask is scored: the IoU that the mask, its sources and their consistency let expect "
+        "(expected: the mask's alone), BoxSeg's, BoxTeacher's or the released score; "
         "auto: consensus of several tables, expected of one; mqs where objects have to be found", group="paper"
     )  # fmt: skip
     tau_box: float = option(0.1, "candidates need a larger box score", group="paper", ge=0, lt=1)

@@ -32,7 +32,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_type_checkers_are_told_the_same_names() -> None:
     stub = ast.parse(Path(pseudolabel.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-    told = {alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    told = {
+        alias.asname or alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
     told |= {ast.unparse(node.target) for node in stub.body if isinstance(node, ast.AnnAssign)}
     assert told == NAMES
 
