@@ -30,13 +30,14 @@ from onnx import numpy_helper
 from pseudolabel.metrics.mask_iou import object_ious
 from pseudolabel.metrics.objects import Truth, read_json, read_truth
 from pseudolabel.pipelines.chain import parse_chain, run_chain
+from pseudolabel.pipelines.options.fuse import FuseConfig
 from pseudolabel.pipelines.options.infer_prompted import CROP_GATE, InferPromptedConfig
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stage import Shard
-from pseudolabel.pipelines.stages.fuse import FuseConfig, FuseStage
+from pseudolabel.pipelines.stages.fuse import FuseStage
 
 MODEL = "/models/medium"
 TRAINED_PX = 1024
