@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,18 +91,11 @@ def _sheet(plan: Plan, labelled: list[_Labelled], names: dict[int, str], truth: 
 def _drawn(
     row: dict[str, Any], names: dict[int, str], truth: dict[int, Any], size_hw: tuple[int, int]
 ) -> "DrawnObject":
-    from pseudolabel.report.overlay import DrawnObject
+    from pseudolabel.labels import drawn_label
     from pseudolabel.rle import decode_crop, from_segmentation
 
-    x, y, width, height = row["source_bbox_xywh"] or row["bbox_xywh"]
-    true_segmentation = truth.get(row["annotation_id"])
-    decision = "" if row["decision"] == "keep" else f" {row['decision']}"
-    return DrawnObject(
-        mask=decode_crop(row["segmentation"]),
-        label=f"{names[row['category_id']]} {row['score']:.2f}{decision}",
-        box_xyxy=(x, y, x + width, y + height),
-        truth=decode_crop(from_segmentation(true_segmentation, size_hw)) if true_segmentation else None,
-    )
+    drawn, segmentation = drawn_label(row, names[row["category_id"]]), truth.get(row["annotation_id"])
+    return replace(drawn, truth=decode_crop(from_segmentation(segmentation, size_hw))) if segmentation else drawn
 
 
 def _truth(path: Path | None) -> dict[int, Any]:

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pseudolabel import records
+from pseudolabel.candidates import COLORS
 from pseudolabel.errors import InputError
 
-COLORS = "colors"  # the source of masks made from box and colours alone, whichever stage made them
 Unit = Literal["image", "object"]
 
 

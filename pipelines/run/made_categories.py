@@ -1,12 +1,13 @@
 """Categories of a run whose images came without any: the classes that its segmenter names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
 
 
 def made_categories(run: RunPaths, parts: Iterable[Path]) -> list[dict[str, Any]]:
@@ -21,6 +22,18 @@ def made_categories(run: RunPaths, parts: Iterable[Path]) -> list[dict[str, Any]
         return [{"id": i, "name": name} for i, name in enumerate(classes) if normalised(name) != "background"]
     used = {value for path in parts for value in _column(path, "category_id") if value is not None}
     return [{"id": value, "name": str(value)} for value in sorted(used)]
+
+
+def coco_header(run: RunPaths, parts: Sequence[Path]) -> dict[str, Any]:
+    """What a COCO file of the run's labels says besides images and annotations.
+
+    Args:
+        parts: of the table of the labels.
+    """
+    plan = read_plan(run)
+    made = {} if plan.n_objects else {"pseudolabel": {"annotation_ids": "made"}}  # no ids were given
+    categories = plan.categories or made_categories(run, parts)
+    return {"info": plan.info | made, "licenses": plan.licenses, "categories": categories}
 
 
 def _segmenter_classes(run: RunPaths) -> list[str]:

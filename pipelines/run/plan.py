@@ -56,6 +56,11 @@ class Plan:
     format_version: int = records.FORMAT_VERSION
 
     @property
+    def class_names(self) -> dict[int, str]:
+        """Name by category id."""
+        return {category["id"]: category["name"] for category in self.categories}
+
+    @property
     def pixel_rule(self) -> PixelRule:
         """How every image of the run is decoded."""
         return PixelRule(self.exif, self.stretch, tuple(self.channels), self.page)

@@ -1,17 +1,15 @@
-"""Boxes that a promptable model is asked about, and rows of what it answers."""
+"""Boxes that a promptable model is asked about, and candidates of what it answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pseudolabel import records
+from pseudolabel.candidates import Candidate, ManifestImage
 
 if TYPE_CHECKING:
     from pseudolabel.prompted.base import PromptedMask
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +22,9 @@ class Asked:
     sure: float = 1.0  # that there is an object
 
 
-def given_boxes(image: Mapping[str, Any]) -> list[Asked]:
+def given_boxes(image: ManifestImage) -> list[Asked]:
     """The boxes of the manifest that stand for one object."""
-    return [
-        Asked(one["annotation_id"], one["category_id"], _xyxy(one["bbox_xywh"]))
-        for one in image["objects"] or ()
-        if not one["iscrowd"]
-    ]
+    return [Asked(one.annotation_id, one.category_id, one.box_xyxy) for one in image.objects]
 
 
 def boxes_of_candidates(candidates: pa.Table) -> dict[str, list[Asked]]:
@@ -45,23 +39,17 @@ def boxes_of_candidates(candidates: pa.Table) -> dict[str, list[Asked]]:
     return found
 
 
-def prompted_row(asked: Asked, found: "PromptedMask", source: str) -> Row:
-    """The columns of an answer; of a box that was not given, the score is also that there is an object at all."""
-    return {
-        "annotation_id": asked.annotation_id,
-        "source": source,
-        "category_id": asked.category_id,
-        "box_xyxy": list(found.reach_xyxy),
-        "box_score": found.box_score * asked.sure,
-        "box_iou": None if asked.annotation_id is None else found.box_iou,
-        "mask": records.soft_mask_to_struct(found.mask),
-        "knows_class": False,
-    }
-
-
-def _xyxy(bbox_xywh: Sequence[float]) -> tuple[float, ...]:
-    x, y, width, height = bbox_xywh
-    return (x, y, x + width, y + height)
+def prompted_candidate(asked: Asked, found: "PromptedMask", source: str) -> Candidate:
+    """An answer; of a box that was not given, the score is also that there is an object at all."""
+    return Candidate(
+        source=source,
+        annotation_id=asked.annotation_id,
+        category_id=asked.category_id,
+        box_xyxy=found.reach_xyxy,
+        box_score=found.box_score * asked.sure,
+        box_iou=None if asked.annotation_id is None else found.box_iou,
+        mask=found.mask,
+    )
 
 
 def _has_area(box_xyxy: Sequence[float]) -> bool:

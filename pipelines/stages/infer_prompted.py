@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pseudolabel import records
+from pseudolabel.candidates import Candidate, ManifestImage, usable_images
 from pseudolabel.errors import ConfigError, RejectError
 from pseudolabel.pipelines.options.infer_prompted import InferPromptedConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
-from pseudolabel.pipelines.stages.box_candidates import Asked, boxes_of_candidates, given_boxes, prompted_row
-from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
+from pseudolabel.pipelines.stages.box_candidates import Asked, boxes_of_candidates, given_boxes, prompted_candidate
+from pseudolabel.pipelines.stages.candidate_rows import candidate_rows
+from pseudolabel.pipelines.stages.planned_images import planned_pixels
 from pseudolabel.pipelines.work.tally import counted
 
 if TYPE_CHECKING:
@@ -73,22 +75,22 @@ class InferPromptedStage(Stage[InferPromptedConfig]):
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         images = usable_images(inputs["manifest"])
-        given = {row["image_key"]: given_boxes(row) for row in images}
+        given = {image.key: given_boxes(image) for image in images}
         if self.config.boxes_from is not None:
             given = boxes_of_candidates(inputs[f"candidates/{self.config.boxes_from}"])
         rows: list[Row] = []
         for image, read in counted(_read_ahead(images, given, shard)):
-            rows += self._image_rows(image, given.get(image["image_key"], []), read)
+            rows += candidate_rows(image, self._found(given.get(image.key, []), read), self.name)
         return records.table_from_rows(rows, self.schema)
 
-    def _image_rows(self, image: Row, asked: list[Asked], read: "UInt8[ndarray, 'h w 3'] | RejectError") -> list[Row]:
-        key = {"image_key": image["image_key"]}
+    def _found(
+        self, asked: list[Asked], read: "UInt8[ndarray, 'h w 3'] | RejectError"
+    ) -> list[Candidate] | RejectError:
         try:
             found = self._masks(asked, read)
         except RejectError as reject:
-            return [key | records.rejected(self.name, reject.reason, reject.detail)]
-        rows = [key | prompted_row(asked[one.given], one, self.config.name) | records.ok(self.name) for one in found]
-        return rows or [key | records.empty(self.name)]
+            return reject
+        return [prompted_candidate(asked[one.given], one, self.config.name) for one in found]
 
     def _masks(self, asked: list[Asked], read: "UInt8[ndarray, 'h w 3'] | RejectError") -> "list[PromptedMask]":
         import numpy as np
@@ -101,8 +103,8 @@ class InferPromptedStage(Stage[InferPromptedConfig]):
 
 
 def _read_ahead(
-    images: list[Row], given: Mapping[str, list[Asked]], shard: Shard
-) -> "Iterator[tuple[Row, UInt8[ndarray, 'h w 3'] | RejectError]]":
+    images: list[ManifestImage], given: Mapping[str, list[Asked]], shard: Shard
+) -> "Iterator[tuple[ManifestImage, UInt8[ndarray, 'h w 3'] | RejectError]]":
     """Images with their pixels, a few decoded in advance and never more."""
     with ThreadPoolExecutor(_AHEAD) as pool:
         waiting = [pool.submit(_read, image, shard) for image in images[:_AHEAD]]
@@ -113,7 +115,7 @@ def _read_ahead(
             yield image, read
 
 
-def _read(image: Row, shard: Shard) -> "UInt8[ndarray, 'h w 3'] | RejectError":
+def _read(image: ManifestImage, shard: Shard) -> "UInt8[ndarray, 'h w 3'] | RejectError":
     try:
         return planned_pixels(image, shard)
     except RejectError as reject:

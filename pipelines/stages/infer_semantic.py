@@ -4,24 +4,27 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pseudolabel import records
+from pseudolabel.candidates import ManifestImage, usable_images
 from pseudolabel.errors import ConfigError, RejectError
 from pseudolabel.pipelines.options.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
-from pseudolabel.pipelines.stages.closer_looks import CloserLooks, Looks
-from pseudolabel.pipelines.stages.planned_images import planned_pixels, usable_images
-from pseudolabel.pipelines.stages.semantic_boxes import SemanticBoxes
+from pseudolabel.pipelines.stages.planned_images import planned_pixels
 from pseudolabel.pipelines.stages.semantic_candidates import label_map_table
 from pseudolabel.pipelines.work.tally import counted
 from pseudolabel.prompted.onnx_files import onnx_files
 from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult, open_segmenter
+from pseudolabel.segmenters.known_classes import KnownClasses
 from pseudolabel.segmenters.label_maps import encode_indices
+
+if TYPE_CHECKING:
+    from pseudolabel.segmenters.closer_looks import CloserLooks, Looks
 
 _DECODERS = 2
 _BATCHES_AHEAD = 2
@@ -66,6 +69,7 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
     def setup(self, device: str) -> None:
         import torch
 
+        from pseudolabel.segmenters.closer_looks import CloserLooks
         from pseudolabel.segmenters.network import NetworkSegmenter
 
         torch.set_num_threads(self.config.threads)
@@ -73,7 +77,8 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
         segmenter.probe()
         self._segmenter = segmenter
         if self.config.zoom and isinstance(segmenter, NetworkSegmenter):  # files have no more to say
-            self._closer = CloserLooks(segmenter, SemanticBoxes(read_plan(self.run_paths)), self.config.zoom_room)
+            known = KnownClasses(read_plan(self.run_paths).class_names)
+            self._closer = CloserLooks(segmenter, known, self.config.zoom_room)
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         images = usable_images(inputs["manifest"])
@@ -87,20 +92,22 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
     def _predict(self, batch: list["_Read"]) -> Iterator["_Result"]:
         sound = [read for read in batch if isinstance(read.photo, Photo)]
         results = self._segmenter.predict([read.photo for read in sound if isinstance(read.photo, Photo)])
-        found = {read.row["image_key"]: result for read, result in zip(sound, results, strict=True)}
-        good = [read for read in sound if not isinstance(found[read.row["image_key"]], RejectError)]
-        looks = self._closer.of([(read.row, read.photo) for read in good]) if self._closer else {}
+        found = {read.image.key: result for read, result in zip(sound, results, strict=True)}
+        good = [read for read in sound if not isinstance(found[read.image.key], RejectError)]
+        asked = [(read.image.boxes, read.photo) for read in good if isinstance(read.photo, Photo)]
+        seen = self._closer.of(asked) if self._closer else [None] * len(good)
+        looks = {read.image.key: one for read, one in zip(good, seen, strict=True)}
         for read in batch:
-            key = read.row["image_key"]
+            key = read.image.key
             maps = read.photo if isinstance(read.photo, RejectError) else found[key]
             yield _Result(key, maps, looks.get(key))
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A row of the manifest and its decoded image."""
+    """An image of the manifest and its pixels."""
 
-    row: dict[str, Any]
+    image: ManifestImage
     photo: Photo | RejectError
 
 
@@ -114,25 +121,25 @@ class _Result:
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, images: list[dict[str, Any]], segmenter: Segmenter, shard: Shard
+    pool: ThreadPoolExecutor, images: list[ManifestImage], segmenter: Segmenter, shard: Shard
 ) -> Iterator[list[_Read]]:
     """Batches of decoded photos, a few decoded in advance and never more."""
     size = segmenter.batch_size
     batches = [images[first : first + size] for first in range(0, len(images), size)]
-    waiting: list[list[tuple[dict[str, Any], Future[Photo | RejectError]]]] = []
+    waiting: list[list[tuple[ManifestImage, Future[Photo | RejectError]]]] = []
     for number in range(len(batches) + _BATCHES_AHEAD):
         if number < len(batches):
-            waiting.append([(row, pool.submit(_photo, row, segmenter, shard)) for row in batches[number]])
+            waiting.append([(image, pool.submit(_photo, image, segmenter, shard)) for image in batches[number]])
         if number >= _BATCHES_AHEAD:
-            yield [_Read(row, future.result()) for row, future in waiting.pop(0)]
+            yield [_Read(image, future.result()) for image, future in waiting.pop(0)]
 
 
-def _photo(row: dict[str, Any], segmenter: Segmenter, shard: Shard) -> Photo | RejectError:
+def _photo(image: ManifestImage, segmenter: Segmenter, shard: Shard) -> Photo | RejectError:
     try:
-        rgb = planned_pixels(row, shard) if segmenter.needs_pixels else None
+        rgb = planned_pixels(image, shard) if segmenter.needs_pixels else None
     except RejectError as reject:
         return reject
-    return Photo(row["file_name"], (row["height"], row["width"]), rgb)
+    return Photo(image.file_name, image.size_hw, rgb)
 
 
 def _row(result: _Result, classes: tuple[str, ...]) -> dict[str, Any]:

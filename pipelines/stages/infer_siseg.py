@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pseudolabel import records
+from pseudolabel.candidates import Candidate, GivenBox, ManifestImage, usable_images, with_classes
 from pseudolabel.errors import RejectError
 from pseudolabel.pipelines.options.infer_siseg import InferSisegConfig
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
+from pseudolabel.pipelines.stages.candidate_rows import candidate_rows
 from pseudolabel.pipelines.stages.field_predictor import FieldPredictor, siseg_files
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
 from pseudolabel.pipelines.work.tally import counted
@@ -19,11 +21,9 @@ from pseudolabel.pipelines.work.tally import counted
 if TYPE_CHECKING:
     import numpy as np
 
-    from pseudolabel.siseg.candidates import Candidate, GivenBox
     from pseudolabel.siseg.instances import FieldMaps, Found, ReadOut
 
 _LOG = logging.getLogger(__name__)
-_SOURCE = "siseg"
 
 Row = dict[str, Any]
 
@@ -58,26 +58,21 @@ class InferSisegStage(Stage[InferSisegConfig]):
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
         semantic = {row["image_key"]: row for row in inputs["semantic"].to_pylist()}
-        manifest: list[Row] = inputs["manifest"].to_pylist()
-        images = [row for row in manifest if row["status"] == "ok" and row["annotation_id"] is None]
         rows: list[Row] = []
-        for number, image in enumerate(counted(sorted(images, key=lambda row: str(row["image_key"])))):
-            draw = number < self.config.pictures
-            rows += self._rows(image, semantic[image["image_key"]], shard, draw=draw)
+        for number, image in enumerate(counted(usable_images(inputs["manifest"]))):
+            found = self._found(image, semantic[image.key], shard, draw=number < self.config.pictures)
+            rows += candidate_rows(image, found, self.name)
         return records.table_from_rows(rows, self.schema)
 
-    def _rows(self, image: Row, semantic: Row, shard: Shard, *, draw: bool) -> list[Row]:
-        key = {"image_key": image["image_key"]}
+    def _found(self, image: ManifestImage, semantic: Row, shard: Shard, *, draw: bool) -> list[Candidate] | RejectError:
         if semantic["status"] != "ok":
-            return [key | records.rejected(self.name, "image_rejected", f"semantic: {semantic['reason']}")]
+            return RejectError("image_rejected", f"semantic: {semantic['reason']}")
         try:
-            candidates = self._candidates(image, semantic, shard, draw=draw)
+            return self._candidates(image, semantic, shard, draw=draw)
         except RejectError as reject:
-            return [key | records.rejected(self.name, reject.reason, reject.detail)]
-        rows = [key | _columns(one) | records.ok(self.name) for one in candidates]
-        return rows or [key | records.empty(self.name)]
+            return reject
 
-    def _candidates(self, image: Row, semantic: Row, shard: Shard, *, draw: bool) -> "list[Candidate]":
+    def _candidates(self, image: ManifestImage, semantic: Row, shard: Shard, *, draw: bool) -> list[Candidate]:
         from pseudolabel.segmenters.label_maps import decode_indices
         from pseudolabel.siseg.candidates import boxed_candidates, standing_candidates
         from pseudolabel.siseg.cells import semantic_cells
@@ -91,10 +86,9 @@ class InferSisegStage(Stage[InferSisegConfig]):
         found = find_instances(fields, cells, self._read_out, device=self._device)
         if draw:
             self._draw(image, pixels, fields, found)
-        size_hw = (image["height"], image["width"])
         if self._has_boxes:
-            return boxed_candidates(found.instances, _boxes(image, index_of), size_hw)
-        return standing_candidates(found.instances, {i: ids[0] for i, ids in index_of.items()}, size_hw)
+            return boxed_candidates(found.instances, _boxes(image, index_of), image.size_hw)
+        return standing_candidates(found.instances, {i: ids[0] for i, ids in index_of.items()}, image.size_hw)
 
     @property
     def _read_out(self) -> "ReadOut":
@@ -112,14 +106,14 @@ class InferSisegStage(Stage[InferSisegConfig]):
             exponent=config.walk_exponent,
         )
 
-    def _draw(self, image: Row, pixels: "np.ndarray", fields: "FieldMaps", found: "Found") -> None:
+    def _draw(self, image: ManifestImage, pixels: "np.ndarray", fields: "FieldMaps", found: "Found") -> None:
         from PIL import Image
 
         from pseudolabel.siseg.pictures import draw_sheet
 
         folder = self.run_paths.pictures(self.name)
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{image['image_key'].replace('/', '_')}.png"
+        name = f"{image.key.replace('/', '_')}.png"
         Image.fromarray(draw_sheet(pixels, fields, found)).save(folder / name)
 
 
@@ -144,28 +138,6 @@ def object_classes(classes: Sequence[str], categories: Iterable[Mapping[str, Any
     return frozenset(categories_by_class(classes, categories))
 
 
-def _boxes(image: Row, index_of: Mapping[int, Sequence[int]]) -> "list[GivenBox]":
-    from pseudolabel.siseg.candidates import GivenBox
-
+def _boxes(image: ManifestImage, index_of: Mapping[int, Sequence[int]]) -> list[GivenBox]:
     class_of = {category: index for index, ids in index_of.items() for category in ids}
-    boxes = []
-    for given in image["objects"] or []:
-        x, y, width, height = given["bbox_xywh"]
-        if not given["iscrowd"]:
-            box = (x, y, x + width, y + height)
-            index = class_of.get(given["category_id"])
-            boxes.append(GivenBox(given["annotation_id"], given["category_id"], index, box))
-    return boxes
-
-
-def _columns(candidate: "Candidate") -> Row:
-    return {
-        "annotation_id": candidate.annotation_id,
-        "source": _SOURCE,
-        "category_id": candidate.category_id,
-        "box_xyxy": list(candidate.box_xyxy),
-        "box_score": candidate.box_score,
-        "box_iou": candidate.box_iou,
-        "mask": records.soft_mask_to_struct(candidate.mask),
-        "knows_class": True,
-    }
+    return with_classes(image.objects, class_of)

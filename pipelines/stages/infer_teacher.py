@@ -2,22 +2,24 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pseudolabel import records
+from pseudolabel.candidates import Candidate, ManifestImage, usable_images, with_classes
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.pipelines.options.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
+from pseudolabel.pipelines.stages.candidate_rows import candidate_rows
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
 from pseudolabel.pipelines.work import tally
 from pseudolabel.registry import load_target
-from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
+from pseudolabel.teachers.base import Teacher, TeacherInput
 
 _IMAGES_AT_ONCE = 32
 
@@ -28,7 +30,7 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
     """One row per candidate mask, an `empty` row for an image without one."""
 
     name = "infer-teacher"
-    version = 1
+    version = 2
     config_class = InferTeacherConfig
     resources = Resources(gpu=True)
     schema = records.CANDIDATES
@@ -83,9 +85,7 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
         return self._heard
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
-        manifest: list[Row] = inputs["manifest"].to_pylist()
-        images = [row for row in manifest if row["status"] == "ok" and row["annotation_id"] is None]
-        images.sort(key=lambda row: str(row["image_key"]))
+        images = usable_images(inputs["manifest"])
         rows: list[Row] = []
         for first in range(0, len(images), _IMAGES_AT_ONCE):
             several = images[first : first + _IMAGES_AT_ONCE]
@@ -93,49 +93,33 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
             tally.add(len(several))
         return records.table_from_rows(rows, self.schema)
 
-    def _rows(self, images: Sequence[Row], shard: Shard) -> list[Row]:
+    def _rows(self, images: Sequence[ManifestImage], shard: Shard) -> list[Row]:
         read = [self._read(image, shard) for image in images]
         found = iter(self._teacher.predict([one for one in read if isinstance(one, TeacherInput)]))
         rows: list[Row] = []
         for image, one in zip(images, read, strict=True):
-            rows += self._image_rows(image, next(found) if isinstance(one, TeacherInput) else one or [])
+            answer = self._checked(next(found)) if isinstance(one, TeacherInput) else one or []
+            rows += candidate_rows(image, answer, self.name)
         return rows
 
-    def _read(self, image: Row, shard: Shard) -> TeacherInput | RejectError | None:
+    def _read(self, image: ManifestImage, shard: Shard) -> TeacherInput | RejectError | None:
         """What the teacher is asked: nothing of an image without objects, where others of the run have boxes."""
         try:
             pixels = planned_pixels(image, shard)
         except RejectError as reject:
             return reject
-        objects = _objects(image)
-        if self._has_boxes and not objects:
+        if self._has_boxes and not image.objects:
             return None
-        boxes = np.array([_xyxy(one["bbox_xywh"]) for one in objects], dtype=np.float32).reshape(-1, 4)
-        labels = np.array([self._classes.get(one["category_id"], -1) for one in objects], dtype=np.int64)
-        category_ids = np.array([one["category_id"] for one in objects], dtype=np.int64)
-        return TeacherInput(pixels, boxes, labels, category_ids)
+        return TeacherInput(pixels, with_classes(image.objects, self._classes))
 
-    def _image_rows(self, image: Row, found: list[TeacherCandidate] | RejectError) -> list[Row]:
-        key = {"image_key": image["image_key"]}
-        if isinstance(found, RejectError):
-            return [key | records.rejected(self.name, found.reason, found.detail)]
+    def _checked(self, found: Sequence[Candidate]) -> list[Candidate] | RejectError:
+        """The teacher's candidates under the name of the table, with the run's categories."""
         if not all(math.isfinite(one.box_score) for one in found):
-            return [key | records.rejected(self.name, "non_finite", "the teacher's masks")]
-        rows = [key | self._columns(image, one) | records.ok(self.name) for one in found]
-        return rows or [key | records.empty(self.name)]
+            return RejectError("non_finite", "the teacher's masks")
+        return [replace(one, source=self.config.name, category_id=self._category(one)) for one in found]
 
-    def _columns(self, image: Row, one: TeacherCandidate) -> Row:
-        target = _objects(image)[one.given] if one.given is not None else None
-        own = self._category_ids[one.category] if one.category is not None else None
-        return {
-            "annotation_id": target["annotation_id"] if target else None,
-            "source": self.config.name,
-            "category_id": target["category_id"] if target else own,
-            "box_xyxy": list(one.box_xyxy),
-            "box_score": one.box_score,
-            "box_iou": one.box_iou,
-            "mask": records.soft_mask_to_struct(one.mask),
-        }
+    def _category(self, one: Candidate) -> int | None:
+        return one.category_id if one.class_index is None else self._category_ids[one.class_index]
 
 
 def category_ids(of_teacher: Sequence[Mapping[str, Any]], of_run: Sequence[Mapping[str, Any]]) -> list[int | None]:
@@ -151,13 +135,3 @@ def _heard(trained: Mapping[str, Any]) -> dict[str, int]:
     """In how many of its rounds a teacher learned from which guides."""
     guides = trained.get("guides")
     return dict.fromkeys(guides, trained["rounds"] - trained["guided_from"] + 1) if guides else {}
-
-
-def _objects(image: Row) -> list[Row]:
-    """The given boxes that stand for one object."""
-    return [one for one in image["objects"] or () if not one["iscrowd"]]
-
-
-def _xyxy(bbox: Sequence[float]) -> list[float]:
-    x, y, width, height = bbox
-    return [x, y, x + width, y + height]

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from pseudolabel import records
+from pseudolabel.candidates import Candidate, ManifestImage, usable_images
 from pseudolabel.errors import IncompleteError, InputError, StaleOutputError
 from pseudolabel.pipelines.options.add_candidates import AddCandidatesConfig
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_table, read_footer, read_part
 from pseudolabel.pipelines.run.conservation import count_shard
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan
-from pseudolabel.pipelines.stages.planned_images import usable_images
 from pseudolabel.pipelines.work.job import library_versions
 
 if TYPE_CHECKING:
@@ -147,24 +147,15 @@ def _manifest(run: RunPaths, shard: int, num_shards: int) -> pa.Table:
 def _known(manifests: list[pa.Table]) -> "KnownRun":
     from pseudolabel.brought.base import known_run
 
-    return known_run(_known_image(row, shard) for shard, table in enumerate(manifests) for row in _images(table))
+    return known_run(
+        _known_image(image, shard) for shard, table in enumerate(manifests) for image in usable_images(table)
+    )
 
 
-def _images(manifest: pa.Table) -> list[Row]:
-    ids = dict(zip(manifest["image_key"].to_pylist(), manifest["image_id"].to_pylist(), strict=True))
-    return [row | {"image_id": ids[row["image_key"]]} for row in usable_images(manifest)]
+def _known_image(image: ManifestImage, shard: int) -> "KnownImage":
+    from pseudolabel.brought.base import KnownImage
 
-
-def _known_image(row: Row, shard: int) -> "KnownImage":
-    from pseudolabel.brought.base import KnownImage, KnownObject
-
-    objects = []
-    for one in row["objects"] or ():
-        x, y, width, height = one["bbox_xywh"]
-        if not one["iscrowd"]:
-            objects.append(KnownObject(one["annotation_id"], one["category_id"], (x, y, x + width, y + height)))
-    size_hw = (row["height"], row["width"])
-    return KnownImage(row["image_key"], row["file_name"], row["image_id"], size_hw, shard, tuple(objects))
+    return KnownImage(image.key, image.file_name, image.image_id, image.size_hw, shard, image.objects)
 
 
 def _matched(brought: list[Any], known: "KnownRun", match: Match, min_iou: float) -> "Matching":
@@ -206,18 +197,17 @@ def _row(one: "Matched", name: str, knows_class: bool) -> Row | None:
         return None
     box = brought.box_xyxy or extent
     overlap = float(iou_matrix(np.array([box]), np.array([target.box_xyxy]))[0, 0]) if target else None
-    return {
-        "image_key": one.image.key,
-        "annotation_id": target.annotation_id if target else None,
-        "source": brought.source or name,
-        "category_id": target.category_id if target else brought.category_id,
-        "box_xyxy": list(box),
-        "box_score": brought.score if brought.score is not None else 1.0 if overlap is None else overlap,
-        "box_iou": overlap,
-        "mask": records.soft_mask_to_struct(cut),
-        "knows_class": brought.knows_class or knows_class,
-        **records.ok(STAGE),
-    }
+    candidate = Candidate(
+        source=brought.source or name,
+        annotation_id=target.annotation_id if target else None,
+        category_id=target.category_id if target else brought.category_id,
+        box_xyxy=box,
+        box_score=brought.score if brought.score is not None else 1.0 if overlap is None else overlap,
+        box_iou=overlap,
+        mask=cut,
+        knows_class=brought.knows_class or knows_class,
+    )
+    return {"image_key": one.image.key, **candidate.to_row(), **records.ok(STAGE)}
 
 
 def _write(
@@ -254,9 +244,7 @@ def _part(rows: list[Row], manifest: pa.Table) -> pa.Table:
     """The shard's rows in order of image and object, with an `empty` row for each image without any."""
     there = {row["image_key"] for row in rows}
     empty = [
-        {"image_key": image["image_key"], **records.empty(STAGE)}
-        for image in usable_images(manifest)
-        if image["image_key"] not in there
+        {"image_key": image.key, **records.empty(STAGE)} for image in usable_images(manifest) if image.key not in there
     ]
     return records.table_from_rows(sorted(rows + empty, key=_place), records.CANDIDATES)
 

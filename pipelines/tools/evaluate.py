@@ -40,21 +40,31 @@ def evaluate(
         ConfigError: a class name is unknown.
     """
     from pseudolabel.datasets.coco_file import read_coco
-    from pseudolabel.metrics.comparison import Selection, compare
-    from pseudolabel.metrics.objects import read_predictions, read_truth
 
     path = run_or_instances
     if path.is_dir():
         path = RunPaths(path).table("pseudo") / "instances.json"
+    return evaluate_content(
+        read_coco(path), ground_truth, where=str(path), categories=categories, min_area_px=min_area_px
+    )
+
+
+def evaluate_content(
+    content: dict[str, Any], ground_truth: Path, *, where: str, categories: tuple[str, ...] = (), min_area_px: int = 0
+) -> dict[str, Any]:
+    """The same of the content of a COCO file; `where` is its name in messages."""
+    from pseudolabel.datasets.coco_file import read_coco
+    from pseudolabel.metrics.comparison import Selection, compare
+    from pseudolabel.metrics.objects import read_predictions, read_truth
+
     truth = read_truth(read_coco(ground_truth))
     _check_names(categories, truth.class_names.values())
-    content = read_coco(path)
     by_id = _shares_ids(content)
     if not by_id:
         content = _with_ids_of(content, truth.class_names, ground_truth)
-    predictions = read_predictions(content, truth, where=str(path))
+    predictions = read_predictions(content, truth, where=where)
     if by_id:
-        _check_ids(predictions, truth, path, ground_truth)
+        _check_ids(predictions, truth, where, ground_truth)
     figures = compare(truth, predictions, Selection(categories, min_area_px), by_id=by_id)
     return figures | {"left_out": dict(truth.left_out)}
 
@@ -72,11 +82,11 @@ def _with_ids_of(content: dict[str, Any], class_names: Mapping[int, str], ground
     return {**content, "annotations": renumbered(content["annotations"], ids)}
 
 
-def _check_ids(predictions: list[Any], truth: Any, path: Path, ground_truth: Path) -> None:
+def _check_ids(predictions: list[Any], truth: Any, where: str, ground_truth: Path) -> None:
     known = {(row.image_id, row.annotation_id) for row in truth.objects}
     if predictions and not any((row.image_id, row.annotation_id) in known for row in predictions):
         raise InputError(
-            f"{path}: none of its {len(predictions)} annotations has the id and image of one in {ground_truth}. "
+            f"{where}: none of its {len(predictions)} annotations has the id and image of one in {ground_truth}. "
             "Was the run made from another boxes file?"
         )
 

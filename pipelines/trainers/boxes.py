@@ -63,10 +63,7 @@ def masked_objects(images: Sequence[BoxedImage], plan: Plan, config: BoxInstConf
     if config.supervision == "boxes":
         return None
     wanted = _class_ids(config.mask_classes, plan)
-    masked = [
-        [mask is not None and one in wanted for mask, one in zip(image.segmentations, image.category_ids, strict=True)]
-        for image in images
-    ]
+    masked = [[one.segmentation is not None and one.category_id in wanted for one in image.objects] for image in images]
     without = sum(row.count(False) for row in masked)
     if without and (config.supervision == "masks" or not any(any(row) for row in masked)):
         raise InputError(
@@ -127,7 +124,7 @@ class Images:
 def true_masks(image: BoxedImage, has_mask: Sequence[bool], size_hw: tuple[int, int]) -> Tensor:
     """(n, h, w) masks on the grid of the image at the network's size; empty for objects whose mask is not used."""
     full = np.zeros((len(has_mask), *image.size_hw), dtype=bool)
-    for place, (text, used) in enumerate(zip(image.segmentations, has_mask, strict=True)):
-        if used and text is not None:
-            full[place] = decode(from_segmentation(json.loads(text), image.size_hw))
+    for place, (one, used) in enumerate(zip(image.objects, has_mask, strict=True)):
+        if used and one.segmentation is not None:
+            full[place] = decode(from_segmentation(json.loads(one.segmentation), image.size_hw))
     return resized_masks(torch.from_numpy(full), size_hw)

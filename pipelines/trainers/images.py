@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from pseudolabel.candidates import Box, GivenBox, ManifestImage, is_usable
 from pseudolabel.errors import InputError, RejectError
-from pseudolabel.fusion.candidates import Box, Target
 from pseudolabel.images import load_image
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
@@ -27,8 +27,7 @@ class BoxedImage:
     shard: int
     file_name: str
     size_hw: tuple[int, int]
-    objects: tuple[Target, ...]
-    segmentations: tuple[str | None, ...]  # JSON; read only where true masks are asked for
+    objects: tuple[GivenBox, ...]
 
     @property
     def boxes_xyxy(self) -> list[Box]:
@@ -49,11 +48,10 @@ def usable_images(run: RunPaths, plan: Plan) -> Iterator[tuple[int, Row]]:
     """The manifest's rows of images that can be read, each with its shard, in the order of shards and keys."""
     for shard in range(plan.num_shards):
         rows = read_part(run.part("manifest", shard, plan.num_shards)).to_pylist()
-        images = (row for row in rows if row["status"] == "ok" and row["annotation_id"] is None)
-        yield from ((shard, row) for row in sorted(images, key=lambda row: str(row["image_key"])))
+        yield from ((shard, row) for row in sorted(filter(is_usable, rows), key=lambda row: str(row["image_key"])))
 
 
-def boxed_images(run: RunPaths, plan: Plan, learned: Callable[[Target], bool] = lambda _: True) -> list[BoxedImage]:
+def boxed_images(run: RunPaths, plan: Plan, learned: Callable[[GivenBox], bool] = lambda _: True) -> list[BoxedImage]:
     """Usable images with at least one box that is no crowd and is to be learned from.
 
     Raises:
@@ -66,16 +64,10 @@ def boxed_images(run: RunPaths, plan: Plan, learned: Callable[[Target], bool] = 
     return found
 
 
-def _boxed(shard: int, row: Row, learned: Callable[[Target], bool]) -> BoxedImage:
-    given = [(_target(one), one["segmentation"]) for one in row["objects"] or () if not one["iscrowd"]]
-    kept = [(target, mask) for target, mask in given if learned(target)]
-    targets, masks = tuple(target for target, _ in kept), tuple(mask for _, mask in kept)
-    return BoxedImage(row["image_key"], shard, row["file_name"], (row["height"], row["width"]), targets, masks)
-
-
-def _target(one: Row) -> Target:
-    x, y, width, height = (float(value) for value in one["bbox_xywh"])
-    return Target(one["annotation_id"], one["category_id"], (x, y, width, height))
+def _boxed(shard: int, row: Row, learned: Callable[[GivenBox], bool]) -> BoxedImage:
+    image = ManifestImage.from_row(row)
+    kept = tuple(box for box in image.objects if learned(box))
+    return BoxedImage(image.key, shard, image.file_name, image.size_hw, kept)
 
 
 def load_pixels(plan: Plan, file_name: str) -> UInt8[np.ndarray, "h w 3"]:

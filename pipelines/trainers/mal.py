@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
+from pseudolabel.candidates import GivenBox
 from pseudolabel.config import result_relevant
-from pseudolabel.fusion.candidates import Target
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.trainers.canvases import Canvases
@@ -50,7 +50,7 @@ def train_mal(run: RunPaths, config: MalConfig, folder: Path) -> Path:
     return run.model("teacher")
 
 
-def is_learned(target: Target) -> bool:
+def is_learned(target: GivenBox) -> bool:
     """Whether a box is at least a pixel wide and high."""
     return min(target.bbox_xywh[2:]) >= _MIN_SIDE_PX
 

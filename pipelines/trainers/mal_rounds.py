@@ -6,22 +6,22 @@ its score goes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from pseudolabel.candidates import Candidate, GivenBox, candidates_by_image
 from pseudolabel.files import atomic_path
-from pseudolabel.fusion.candidates import Candidate, Target, candidate_from_row, rows_by_image
 from pseudolabel.fusion.labels import LabelSettings, settled_labels
+from pseudolabel.fusion.options import FuseOptions
+from pseudolabel.fusion.settings import label_settings
 from pseudolabel.masks import Grid, resample
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan
-from pseudolabel.pipelines.stages.fuse import FuseConfig, label_settings
 from pseudolabel.pipelines.trainers.images import BoxedImage, load_pixels
 from pseudolabel.progress import Progress
-from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
+from pseudolabel.teachers.base import Teacher, TeacherInput
 from pseudolabel.teachers.mal.crops import canvas_extent
 
 TARGET_CELLS = 96  # side of a target over its canvas
@@ -78,18 +78,10 @@ def _labels(
     with Progress("train-teacher: labels of the next round", len(images), unit="image") as progress:
         for first in range(0, len(images), _IMAGES_AT_ONCE):
             some = images[first : first + _IMAGES_AT_ONCE]
-            asked = [
-                TeacherInput(
-                    load_pixels(plan, image.file_name),
-                    np.array(image.boxes_xyxy, dtype=np.float32),
-                    category_ids=np.array(image.category_ids),
-                )
-                for image in some
-            ]
+            asked = [TeacherInput(load_pixels(plan, image.file_name), image.objects) for image in some]
             found = [[] for _ in some] if teacher is None else teacher.predict(asked)
             for image, one, own in zip(some, asked, found, strict=True):
-                candidates = [_bound(candidate, image) for candidate in own] + others.of(image)
-                yield from _image_labels(image, one.pixels, candidates, settings)
+                yield from _image_labels(image, one.pixels, own + others.of(image), settings)
             progress.advance(len(some))
 
 
@@ -112,33 +104,24 @@ def _settings(num_sources: int) -> LabelSettings:
     Other than beside the last teacher, guides keep their full weight here in every round: the next network begins from
     the start again, so that what it hears of them is not yet in it.
     """
-    return label_settings(FuseConfig(score="expected"), has_boxes=True, weights=[1.0] * num_sources)
+    return label_settings(FuseOptions(score="expected"), weights=[1.0] * num_sources)
 
 
-def _canvas_grid(target: Target) -> Grid:
+def _canvas_grid(target: GivenBox) -> Grid:
     left, top, right, bottom = canvas_extent(torch.tensor([target.box_xyxy]))[0].tolist()
     return Grid(left, top, (right - left) / TARGET_CELLS, (bottom - top) / TARGET_CELLS, TARGET_CELLS, TARGET_CELLS)
 
 
-def _bound(one: TeacherCandidate, image: BoxedImage) -> Candidate:
-    """A mask of the teacher as the fusion takes it."""
-    assert one.given is not None, "the teacher was asked about given boxes"
-    target = image.objects[one.given]
-    return Candidate(
-        "teacher", target.annotation_id, target.category_id, one.box_xyxy, one.box_score, one.box_iou, one.mask
-    )
-
-
 class _Guides:
-    """The rows of some candidate tables, shard by shard."""
+    """The candidates in some tables, shard by shard."""
 
     def __init__(self, run: RunPaths, plan: Plan, names: Sequence[str]) -> None:
         self._run, self._plan, self._names = run, plan, names
         self._shard = -1
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._found: dict[str, list[Candidate]] = {}
 
     def of(self, image: BoxedImage) -> list[Candidate]:
         if image.shard != self._shard and self._names:
             parts = [self._run.part(f"candidates/{name}", image.shard, self._plan.num_shards) for name in self._names]
-            self._shard, self._rows = image.shard, rows_by_image([read_part(part) for part in parts])
-        return [candidate_from_row(row) for row in self._rows.get(image.key, [])]
+            self._shard, self._found = image.shard, candidates_by_image([read_part(part) for part in parts])
+        return self._found.get(image.key, [])

@@ -7,19 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float32
 
+from pseudolabel.candidates import GivenBox
 from pseudolabel.masks import PixelMask, SoftMask
 
 BoxXyxy = tuple[float, float, float, float]
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class KnownObject:
-    """A given box of the run that stands for one object."""
-
-    annotation_id: int
-    category_id: int
-    box_xyxy: BoxXyxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +23,7 @@ class KnownImage:
     image_id: int | None
     size_hw: tuple[int, int]
     shard: int
-    objects: tuple[KnownObject, ...]
+    objects: tuple[GivenBox, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +76,7 @@ class KnownRun:
     images: Mapping[str, KnownImage]
     by_name: Mapping[str, KnownImage] = field(default_factory=dict)  # file names, and stems that one image alone has
     by_id: Mapping[int, KnownImage] = field(default_factory=dict)
-    by_object: Mapping[int, tuple[KnownImage, KnownObject]] = field(default_factory=dict)
+    by_object: Mapping[int, tuple[KnownImage, GivenBox]] = field(default_factory=dict)
 
     def image(self, said: str | int | None) -> KnownImage | None:
         """The image that a file means."""
@@ -106,7 +98,12 @@ def known_run(images: Iterable[KnownImage]) -> KnownRun:
         by_key,
         {name: image for name, image in names.items() if image is not None},
         {image.image_id: image for image in by_key.values() if image.image_id is not None},
-        {one.annotation_id: (image, one) for image in by_key.values() for one in image.objects},
+        {
+            one.annotation_id: (image, one)
+            for image in by_key.values()
+            for one in image.objects
+            if one.annotation_id is not None
+        },
     )
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from pseudolabel.boxes import iou_matrix
-from pseudolabel.brought.base import Brought, KnownImage, KnownObject, KnownRun, Mask
+from pseudolabel.brought.base import Brought, KnownImage, KnownRun, Mask
 from pseudolabel.brought.soft import extent_xyxy
+from pseudolabel.candidates import GivenBox
 
 _SAME_CLASS = 1e-6  # decides between boxes that overlap alike
 
@@ -20,7 +21,7 @@ class Matched:
 
     brought: Brought
     image: KnownImage
-    target: KnownObject | None
+    target: GivenBox | None
 
 
 @dataclass(frozen=True, slots=True)

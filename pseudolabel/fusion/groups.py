@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from pseudolabel.boxes import iou_matrix, xyxy_to_xywh
+from pseudolabel.boxes import iou_matrix
+from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.fusion.calibration import Calibration
-from pseudolabel.fusion.candidates import Candidate, Target
 from pseudolabel.fusion.labels import LabelSettings, label_objects
 from pseudolabel.masks import PixelMask, SoftMask, resample
 from pseudolabel.rle import decode_crop
@@ -110,10 +110,9 @@ def _mean_box(members: Sequence[Candidate]) -> Float64[np.ndarray, "4"]:
     return mean
 
 
-def _target(number: int, group: Group) -> Target:
-    box_xywh = tuple(float(value) for value in xyxy_to_xywh(group.box_xyxy))
+def _target(number: int, group: Group) -> GivenBox:
     assert group.category_id is not None
-    return Target(number, group.category_id, (box_xywh[0], box_xywh[1], box_xywh[2], box_xywh[3]))
+    return GivenBox.from_xyxy(number, group.category_id, group.box_xyxy.tolist())
 
 
 def _without_repeats(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,14 +5,14 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.fusion.calibration import Calibration
-from pseudolabel.fusion.candidates import Candidate, Target
 from pseudolabel.fusion.decisions import COVERED, CROWD, EMPTY_MASK, NO_CANDIDATE, Limits, Verdict, judge
 from pseudolabel.fusion.exclusive import Claim, Share, shared_out, yielded
 from pseudolabel.fusion.grid import object_window
@@ -30,17 +30,17 @@ ScoreOfMask = Literal["consensus", "expected"]
 
 @dataclass(frozen=True, slots=True)
 class LabelSettings:
-    """Everything that decides how a label comes out."""
+    """Everything that decides how a label comes out; the defaults are those of one source and given boxes."""
 
-    fusion: FusionSettings
-    limits: Limits
-    refinement: Refinement
-    smallest_part: float
-    largest_pinhole: float
-    exclusive: Exclusive  # among which objects a pixel has one owner at most
+    fusion: FusionSettings = field(default_factory=FusionSettings)
+    limits: Limits = field(default_factory=lambda: Limits(keep=0.8, review=0.65))
+    refinement: Refinement = field(default_factory=Refinement)
+    smallest_part: float = 0.02
+    largest_pinhole: float = 0.005
+    exclusive: Exclusive = "class"  # among which objects a pixel has one owner at most
     upright: bool = True  # images show the ground below
-    class_margin: float | None = None  # of probability, by which one class has to yield a pixel to another; None: never
-    score_of_mask: ScoreOfMask | None = None  # None: the rule's, which looks at candidates alone
+    class_margin: float | None = 0.3  # of probability, by which one class has to yield a pixel to another; None: never
+    score_of_mask: ScoreOfMask | None = "expected"  # None: the rule's, which looks at candidates alone
     unsure_band: float = 0.35  # pixels are unsure whose probability of being what the mask says is below 1/2 plus this
 
 
@@ -48,7 +48,7 @@ class LabelSettings:
 class Label:
     """One object with its mask at pixels, on the way to its row."""
 
-    target: Target
+    target: GivenBox
     window: Grid
     pixels: Bool[np.ndarray, "h w"]
     fused: FusedObject | None
@@ -58,7 +58,7 @@ class Label:
 
 
 def label_objects(
-    targets: Sequence[Target],
+    targets: Sequence[GivenBox],
     candidates: Sequence[Candidate],
     size_hw: tuple[int, int],
     settings: LabelSettings,
@@ -75,7 +75,7 @@ def label_objects(
 
 
 def settled_labels(
-    targets: Sequence[Target],
+    targets: Sequence[GivenBox],
     candidates: Sequence[Candidate],
     size_hw: tuple[int, int],
     settings: LabelSettings,
@@ -89,7 +89,7 @@ def settled_labels(
     return labels if settings.class_margin is None else _yielded(labels, settings, settings.class_margin)
 
 
-def crowd_row(target: Target, segmentation: Rle | None, size_hw: tuple[int, int]) -> Row:
+def crowd_row(target: GivenBox, segmentation: Rle | None, size_hw: tuple[int, int]) -> Row:
     """A crowd passes through as a region to ignore: as the user drew it, or its box."""
     window = object_window(target.box_xyxy, size_hw)
     mask = segmentation or _encode(window, np.ones((window.height, window.width), dtype=bool), size_hw)
@@ -103,7 +103,7 @@ def provenance_id(settings: LabelSettings, sources: Sequence[str], calibration: 
 
 
 def _label(
-    target: Target,
+    target: GivenBox,
     fused: FusedObject | None,
     size_hw: tuple[int, int],
     settings: LabelSettings,
@@ -197,7 +197,7 @@ def _pixels(probability: Float32[np.ndarray, "h w"], settings: LabelSettings) ->
     return without_pinholes(mask, largest_share=settings.largest_pinhole)
 
 
-def _rectangle(target: Target, window: Grid, fused: FusedObject | None, verdict: Verdict, score: float) -> Label:
+def _rectangle(target: GivenBox, window: Grid, fused: FusedObject | None, verdict: Verdict, score: float) -> Label:
     return Label(target, window, np.ones((window.height, window.width), dtype=bool), fused, verdict, score)
 
 
@@ -255,7 +255,7 @@ def _described(label: Label, size_hw: tuple[int, int], settings: LabelSettings, 
     return row
 
 
-def _row(target: Target, mask: Rle, *, iscrowd: bool, score: float) -> Row:
+def _row(target: GivenBox, mask: Rle, *, iscrowd: bool, score: float) -> Row:
     return {
         "annotation_id": target.annotation_id,
         "category_id": target.category_id,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 
+from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.condinst.ranking import (
     Ranking,
     adaptive_k,
@@ -17,14 +18,14 @@ from pseudolabel.condinst.ranking import (
     ranking_of_assignment,
 )
 from pseudolabel.fusion.agreement import opinions, pairwise_iou, source_agreement, support
-from pseudolabel.fusion.candidates import Candidate, Target, box_ious, may_serve
 from pseudolabel.fusion.fuse import passing, qmf_weights
 from pseudolabel.fusion.grid import MAX_CELLS, box_cells, cells_inside, common_grid, object_window, on_grid
+from pseudolabel.fusion.matching import box_ious, may_serve
 from pseudolabel.fusion.quality_aware import FusionRule, candidate_weights, fuse_masks, quality_of_means
 from pseudolabel.fusion.scoring import Opinion, detection_rank, mean_kept, opinion, vote_score
 from pseudolabel.masks import Grid, resample, resample_above
 
-Scale = Literal["raw", "support"]
+BoxScores = Literal["raw", "support"]
 _AT_ONCE = 16  # objects whose candidates are in memory together
 
 
@@ -34,21 +35,21 @@ class FusionSettings:
 
     rule: FusionRule = field(default_factory=FusionRule)
     ranking: Literal["bqr", "bpma"] = "bqr"
-    candidates: int | None = None  # None: adaptive, by the box's area
+    per_source: int | None = 10  # None: adaptive, by the box's area
     min_iou: float = 0.5
-    scale: Scale = "raw"
+    box_scores: BoxScores = "raw"
     balance: bool = True  # every source has the same weight in all, however many candidates it has
     source_weights: tuple[tuple[str, float], ...] = ()  # 1 for the others
     max_cells: int = MAX_CELLS
     witnesses: bool = False  # keep what the sources say, for a score that asks them
-    class_evidence: bool = False  # keep it where one of them knows classes, for a dispute between two of these
+    class_evidence: bool = True  # keep it where one of them knows classes, for a dispute between two of these
 
 
 @dataclass(frozen=True, slots=True)
 class FusedObject:
     """One object's mask, soft, at the pixels of its box."""
 
-    target: Target
+    target: GivenBox
     window: Grid
     probability: Float32[np.ndarray, "h w"]
     score: float
@@ -85,7 +86,7 @@ class Witnesses:
 
 
 def fuse_image(
-    targets: Sequence[Target], candidates: Sequence[Candidate], size_hw: tuple[int, int], settings: FusionSettings
+    targets: Sequence[GivenBox], candidates: Sequence[Candidate], size_hw: tuple[int, int], settings: FusionSettings
 ) -> list[FusedObject | None]:
     """A mask for every object, None where no candidate is usable; in the order of `targets`."""
     if not targets:
@@ -107,7 +108,7 @@ def fuse_image(
 
 
 def rank(
-    targets: Sequence[Target],
+    targets: Sequence[GivenBox],
     candidates: Sequence[Candidate],
     ious: torch.Tensor,
     allowed: torch.Tensor,
@@ -117,7 +118,7 @@ def rank(
     if settings.ranking == "bpma":
         return ranking_of_assignment(_assign(candidates, torch.where(allowed, ious, -1.0), settings))
     areas = torch.tensor([target.area_px for target in targets])
-    k = adaptive_k(areas) if settings.candidates is None else settings.candidates
+    k = adaptive_k(areas) if settings.per_source is None else settings.per_source
     names = np.array([candidate.source for candidate in candidates], dtype=object)
     own = [allowed & torch.from_numpy(names == name) for name in sorted(set(names))] or [allowed]
     rankings = [box_quality_ranking(ious, k, min_iou=settings.min_iou, allowed=mine) for mine in own]
@@ -128,7 +129,7 @@ def rank(
 class _Stack:
     """One object's candidates on their common grid."""
 
-    target: Target
+    target: GivenBox
     window: Grid
     grid: Grid
     probability: Float32[np.ndarray, "k h w"]
@@ -141,7 +142,7 @@ class _Stack:
 
 
 def _stack(
-    target: Target,
+    target: GivenBox,
     candidates: Sequence[Candidate],
     box_iou: torch.Tensor,
     size_hw: tuple[int, int],
@@ -155,7 +156,7 @@ def _stack(
     if len(set(sources)) > 1:
         overlap = pairwise_iou((probability > settings.rule.tau_pixel) & box_cells(grid, window))
     score = np.array([c.box_score for c in candidates], dtype=np.float32)
-    if settings.scale == "support" and overlap is not None:
+    if settings.box_scores == "support" and overlap is not None:
         score = score * support(overlap, sources)
     voice, knows = _voices(sources, settings), np.array([c.knows_class for c in candidates])
     return _Stack(target, window, grid, probability, overlap, sources, knows, voice, torch.from_numpy(score), box_iou)

@@ -18,10 +18,12 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 from PIL import Image
 
 from pseudolabel.boxes import area_xyxy, iou_matrix
+from pseudolabel.candidates import COLORS, Candidate, GivenBox
 from pseudolabel.masks import Grid, SoftMask, pixel_window
 from pseudolabel.random_field import Refinement, refine, rgb_to_lab
 from pseudolabel.segmenters.base import IGNORE_INDEX, SemanticResult
 
+SEMANTIC = "semantic"  # what the source is called
 CELLS_PER_SIDE = 72
 _MARGIN = 0.2  # of the box's side, at least 4 px: where background is learned
 _UNSEEN = 0.1  # mean evidence in a box below which the segmenter has missed the object
@@ -42,29 +44,6 @@ class PriorWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
-    """One given box."""
-
-    xyxy: tuple[float, float, float, float]
-    category_id: int
-    class_index: int | None  # in the segmenter's list; None where it does not know the category
-    is_crowd: bool = False  # its box says nothing about single objects: it claims nothing from others
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A soft mask cut to its box, how much evidence there is for it, how well its extent meets the box, and whether the
-    segmenter told the object's class from others, other than box and colours alone.
-    """
-
-    mask: SoftMask
-    box_xyxy: tuple[float, float, float, float]
-    box_score: float
-    box_iou: float
-    knows_class: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Window:
     """A box with its surroundings as cells: `grid` is all of it, `rows` and `columns` say where the box is."""
 
@@ -80,53 +59,55 @@ class Window:
 
 
 def semantic_candidates(
-    boxes: Sequence[Box],
+    boxes: Sequence[GivenBox],
     semantic: SemanticResult,
     rgb: UInt8[np.ndarray, "h w 3"] | None,
     *,
+    source: str = SEMANTIC,
     masks: Literal["refined", "region"] = "refined",
-    closer: Mapping[int, Sequence[SoftMask]] | None = None,
+    closer: Mapping[int | None, Sequence[SoftMask]] | None = None,
     unknown: Literal["colors", "none"] = "colors",
-) -> list[list[Candidate]]:
-    """The candidates of every box, none for a crowd and where nothing of the box would be foreground.
+) -> list[Candidate]:
+    """The candidates of every box in turn, none for a crowd and where nothing of the box would be foreground.
 
     Args:
-        boxes: all boxes of an image, each being the others' rival.
+        boxes: all boxes of an image with their classes in the segmenter's list, each being the others' rival.
         semantic: label map and confidence at image size.
         rgb: the image; only `refined` needs it.
+        source: what the candidates call theirs; those of box and colours alone are of the source `colors`.
         masks: `refined`, or the bare `region` of the class in the box.
-        closer: by place in `boxes`, the probability of the box's class on the cells of its `box_window` as closer
+        closer: by annotation id, the probability of the box's class on the cells of its `box_window` as closer
             looks found it; such a box asks the label map nothing and gets a candidate of each look.
         unknown: what a box whose class the segmenter does not know gets: a refined mask from its box and colours alone,
             or none. With `colors`, that is also what a box gets in which it saw next to nothing of the class.
     """
-    found: list[list[Candidate]] = []
+    found: list[Candidate] = []
     for index, box in enumerate(boxes):
-        found.append([])
         if box.is_crowd or (box.class_index is None and (unknown == "none" or masks == "region")):
             continue
-        window = box_window(box.xyxy, semantic.label_map.shape)
+        window = box_window(box.box_xyxy, semantic.label_map.shape)
         rivals = [rival for rival in (*boxes[:index], *boxes[index + 1 :]) if not rival.is_crowd]
         lab = _lab_cells(window, rgb) if masks == "refined" else None
-        for evidence in _evidences(window, box, semantic, (closer or {}).get(index, ())):
+        for evidence in _evidences(window, box, semantic, (closer or {}).get(box.annotation_id, ())):
             probability, knows_class = evidence, box.class_index is not None
             if lab is not None:
                 if unknown == "colors" and evidence[window.rows, window.columns].mean() < _UNSEEN:
                     evidence, knows_class = _even_odds(window), False
                 probability = _refined(window, box, rivals, evidence, lab)
-            found[index] += _candidate(window, box, probability, evidence, knows_class=knows_class)
+            name = source if knows_class else COLORS
+            found += _candidate(window, box, probability, evidence, source=name, knows_class=knows_class)
     return found
 
 
-def color_candidates(boxes: Sequence[Box], rgb: UInt8[np.ndarray, "h w 3"]) -> list[list[Candidate]]:
+def color_candidates(boxes: Sequence[GivenBox], rgb: UInt8[np.ndarray, "h w 3"]) -> list[Candidate]:
     """At most one candidate per box, from box, neighbours and the image's colours alone, whatever the classes are."""
     nothing = np.full(rgb.shape[:2], IGNORE_INDEX, dtype=np.uint8)
     unknown = [replace(box, class_index=None) for box in boxes]
-    return semantic_candidates(unknown, SemanticResult(nothing, nothing), rgb)
+    return semantic_candidates(unknown, SemanticResult(nothing, nothing), rgb, source=COLORS)
 
 
 def _evidences(
-    window: Window, box: Box, semantic: SemanticResult, looks: Sequence[SoftMask]
+    window: Window, box: GivenBox, semantic: SemanticResult, looks: Sequence[SoftMask]
 ) -> list[Float32[np.ndarray, "h w"]]:
     if looks:
         return [look.probability.astype(np.float32) / np.float32(255) for look in looks]
@@ -160,8 +141,8 @@ def _lab_cells(window: Window, rgb: UInt8[np.ndarray, "h w 3"] | None) -> Float3
 
 def _refined(
     window: Window,
-    box: Box,
-    rivals: Sequence[Box],
+    box: GivenBox,
+    rivals: Sequence[GivenBox],
     evidence: Float32[np.ndarray, "h w"],
     lab: Float32[np.ndarray, "h w 3"],
 ) -> Float32[np.ndarray, "h w"]:
@@ -172,31 +153,32 @@ def _refined(
 
 
 def prior_logit(
-    grid: Grid, box: Box, rivals: Sequence[Box], evidence: Float32[np.ndarray, "h w"], weights: PriorWeights
+    grid: Grid, box: GivenBox, rivals: Sequence[GivenBox], evidence: Float32[np.ndarray, "h w"], weights: PriorWeights
 ) -> Float32[np.ndarray, "h w"]:
     """Log-odds of every cell before colours are looked at."""
     believed = np.clip(evidence, weights.floor, 1 - weights.floor)
-    own = _radius(grid, box.xyxy)
+    own = _radius(grid, box.box_xyxy)
     logit = weights.evidence * np.log(believed / (1 - believed)) + weights.bias
     logit += weights.ellipse * np.clip(0.6 - own**2, -1.5, 0.6)
-    area = float(area_xyxy(np.array(box.xyxy)))
+    area = float(area_xyxy(np.array(box.box_xyxy)))
     for rival in rivals:
-        claim = _claim(grid, rival.xyxy)
+        claim = _claim(grid, rival.box_xyxy)
         if rival.category_id == box.category_id:
-            distance = np.clip(2 * (own - _radius(grid, rival.xyxy)), -0.3, 2)
+            distance = np.clip(2 * (own - _radius(grid, rival.box_xyxy)), -0.3, 2)
             logit -= np.where(claim, weights.rival * distance, 0)
-        elif float(area_xyxy(np.array(rival.xyxy))) < _FRONT_AREA * area:
-            logit -= np.where(claim, weights.front * np.clip(1 - _radius(grid, rival.xyxy), 0, 1), 0)
+        elif float(area_xyxy(np.array(rival.box_xyxy))) < _FRONT_AREA * area:
+            logit -= np.where(claim, weights.front * np.clip(1 - _radius(grid, rival.box_xyxy), 0, 1), 0)
     prior: Float32[np.ndarray, "h w"] = logit.astype(np.float32)
     return prior
 
 
 def _candidate(
     window: Window,
-    box: Box,
+    box: GivenBox,
     probability: Float32[np.ndarray, "h w"],
     evidence: Float32[np.ndarray, "h w"],
     *,
+    source: str,
     knows_class: bool,
 ) -> list[Candidate]:
     whole = window.grid
@@ -213,11 +195,11 @@ def _candidate(
         cut.shape[0],
         cut.shape[1],
     )
-    tight = _clipped_extent(grid, rows, columns, box.xyxy)
+    tight = _clipped_extent(grid, rows, columns, box.box_xyxy)
     mask = SoftMask(grid, np.rint(cut * 255).astype(np.uint8))
-    iou = float(iou_matrix(np.array([tight]), np.array([box.xyxy]))[0, 0])
+    iou = float(iou_matrix(np.array([tight]), np.array([box.box_xyxy]))[0, 0])
     score = _score(cut, foreground, evidence[window.rows, window.columns])
-    return [Candidate(mask, tight, score, iou, knows_class)]
+    return [Candidate(source, box.annotation_id, box.category_id, tight, score, iou, mask, knows_class)]
 
 
 def _score(

@@ -1,43 +1,20 @@
 """Instances as candidates: matched to given boxes and cut to them, or standing for themselves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 from jaxtyping import Float32
 
 from pseudolabel.boxes import iou_matrix
+from pseudolabel.candidates import Box, Candidate, GivenBox
 from pseudolabel.masks import Grid, SoftMask, pixel_window, resample
 from pseudolabel.siseg.pieces import Instance
 
 SMALLEST_IOU = 0.3
 MOST_PER_BOX = 3
 INSIDE_SHARE = 0.5
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class GivenBox:
-    """A user's box; `class_index` is None where the segmenter has no class for its category."""
-
-    annotation_id: int
-    category_id: int
-    class_index: int | None
-    box_xyxy: Box
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A row of the candidates' table."""
-
-    annotation_id: int | None
-    category_id: int
-    box_xyxy: Box
-    box_score: float
-    box_iou: float | None
-    mask: SoftMask
+SOURCE = "siseg"
 
 
 def standing_candidates(
@@ -48,7 +25,8 @@ def standing_candidates(
     for one in instances:
         box = mask_box(one.mask, size_hw)
         if box is not None and one.class_index in category_of:
-            result.append(Candidate(None, category_of[one.class_index], box, one.score, None, one.mask))
+            category = category_of[one.class_index]
+            result.append(Candidate(SOURCE, None, category, box, one.score, None, one.mask, knows_class=True))
     return result
 
 
@@ -103,7 +81,9 @@ def _candidate(
     if extent is None:
         return None
     iou = float(iou_matrix(np.array([extent]), np.array([box.box_xyxy], dtype=np.float64))[0, 0])
-    return Candidate(box.annotation_id, box.category_id, extent, score, iou, mask) if iou >= SMALLEST_IOU else None
+    if iou < SMALLEST_IOU:
+        return None
+    return Candidate(SOURCE, box.annotation_id, box.category_id, extent, score, iou, mask, knows_class=True)
 
 
 def _box_grid(box_xyxy: Box, like: Grid) -> Grid:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pseudolabel import rle
+from pseudolabel.candidates import is_usable
 from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.masks import PixelMask, pixel_window
@@ -80,7 +81,7 @@ def labels_from_rows(
         if row["status"] == "ok":
             objects[row["image_key"]].append(row)
     images = []
-    usable = sorted(_usable(manifest), key=lambda row: str(row["image_key"]))
+    usable = sorted(filter(is_usable, manifest), key=lambda row: str(row["image_key"]))
     for number, row in enumerate(tracked(usable, "labels", unit="image"), start=1):
         size_hw = (row["height"], row["width"])
         name = f"image {row['file_name']}"
@@ -209,10 +210,6 @@ def _places(categories: Iterable[Row]) -> tuple[dict[int, int], tuple[dict[str, 
         {"id": int(row["id"]), "name": str(row["name"])} for row in sorted(categories, key=lambda r: int(r["id"]))
     )
     return {row["id"]: place for place, row in enumerate(kept)}, kept
-
-
-def _usable(manifest: Iterable[Row]) -> Iterable[Row]:
-    return (row for row in manifest if row["status"] == "ok" and row["annotation_id"] is None)
 
 
 def _checked(labels: LabelSet, where: str) -> LabelSet:

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
+from jaxtyping import Bool, UInt8
 from pydantic import ValidationError
 
+from pseudolabel import rle
 from pseudolabel.errors import InputError
+from pseudolabel.labels import Labels
 from pseudolabel.students.base import Student, StudentConfig, make_student
 from pseudolabel.training.checkpoint import read_config, save_model
 from pseudolabel.weights import load_weights_file
@@ -17,11 +22,44 @@ from pseudolabel.weights import load_weights_file
 
 @dataclass(frozen=True, slots=True)
 class TrainedStudent:
-    """A student that is ready to predict."""
+    """A student that is ready to predict; `pseudolabel.Student`."""
 
     student: Student
     categories: tuple[dict[str, Any], ...]
     image_px: int  # what the longer side of an image is resized to
+
+    @classmethod
+    def load(cls, weights: Path | str, *, device: str = "cpu") -> "TrainedStudent":
+        """The student of a file that `train-student` wrote.
+
+        Raises:
+            InputError: the weights or the config beside them are missing, damaged, or no student's.
+        """
+        return load_student(Path(weights), device=device)
+
+    def predict(self, rgb: UInt8[np.ndarray, "h w 3"], *, image_px: int | None = None) -> Labels:
+        """What it finds on one picture, best first, with its own scores and without decisions.
+
+        Args:
+            image_px: the longer side at which the picture enters; as in training if not given.
+        """
+        pixels = np.asarray(rgb)
+        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        found = self.student.predict([image], image_px=image_px or self.image_px)[0]
+        planes = zip(found.masks.cpu().numpy(), found.labels.tolist(), found.scores.tolist(), strict=True)
+        rows = [self._row(mask, label, score) for mask, label, score in planes if mask.any()]
+        return Labels.of_image(rows, pixels, self.categories)
+
+    def _row(self, mask: Bool[np.ndarray, "h w"], label: int, score: float) -> dict[str, Any]:
+        encoded = rle.encode(mask)
+        return {
+            "category_id": self.categories[label]["id"],
+            "segmentation": encoded,
+            "bbox_xywh": [float(value) for value in rle.bbox_xywh(encoded)],
+            "area": rle.area(encoded),
+            "iscrowd": False,
+            "score": score,
+        }
 
 
 def save_student(

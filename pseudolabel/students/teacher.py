@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.masks import Grid, SoftMask
 from pseudolabel.students.base import Instances
 from pseudolabel.students.condinst import CondInstStudent
 from pseudolabel.students.save import TrainedStudent, load_student
-from pseudolabel.teachers.base import Teacher, TeacherCandidate, TeacherInput
+from pseudolabel.teachers.base import Teacher, TeacherInput, proposal
 from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize
 
 
@@ -43,18 +44,18 @@ class DetectingTeacher:
     def __init__(self, trained: TrainedStudent, candidates: int) -> None:
         self.trained, self.candidates = trained, candidates
 
-    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[TeacherCandidate]]:
+    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[Candidate]]:
         """Up to `candidates` detections for every given box, best overlap first; all of them where none is given."""
         return [self._of_image(one) for one in inputs]
 
-    def _of_image(self, given: TeacherInput) -> list[TeacherCandidate]:
+    def _of_image(self, given: TeacherInput) -> list[Candidate]:
         image = torch.from_numpy(np.ascontiguousarray(given.pixels.transpose(2, 0, 1)))
         found = self.trained.student.predict([image], image_px=self.trained.image_px)[0]
-        if not len(given.boxes_xyxy):
+        if not given.boxes:
             return [_candidate(found, place, None, None) for place in range(len(found.scores))]
         overlap = box_iou(torch.as_tensor(given.boxes_xyxy), found.boxes.cpu().float())
         return [
-            _candidate(found, place, box, float(overlap[box, place]))
+            _candidate(found, place, given.boxes[box], float(overlap[box, place]))
             for box in range(len(overlap))
             for place in self._own(overlap, box)
         ]
@@ -69,16 +70,11 @@ class DetectingTeacher:
         return chosen
 
 
-def _candidate(found: Instances, place: int, given: int | None, overlap: float | None) -> TeacherCandidate:
+def _candidate(found: Instances, place: int, given: GivenBox | None, overlap: float | None) -> Candidate:
     x0, y0, x1, y1 = found.boxes[place].tolist()
-    return TeacherCandidate(
-        given=given,
-        category=int(found.labels[place]) if given is None else None,
-        box_xyxy=(x0, y0, x1, y1),
-        box_score=float(found.scores[place]),
-        box_iou=overlap,
-        mask=_cut(found.masks[place].cpu().numpy()),
-    )
+    score, mask = float(found.scores[place]), _cut(found.masks[place].cpu().numpy())
+    own = int(found.labels[place]) if given is None else None
+    return proposal(given, (x0, y0, x1, y1), score, overlap, mask, class_index=own)
 
 
 def _cut(mask: np.ndarray) -> SoftMask:

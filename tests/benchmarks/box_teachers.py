@@ -17,7 +17,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from harness import report, script_parser, shared_folder
 
+from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, resized_masks
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.config import Config, unmet_needs
@@ -37,7 +38,7 @@ from pseudolabel.metrics.objects import Prediction, TrueObject, read_truth
 from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.rle import decode, encode_crop
-from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
+from pseudolabel.teachers.base import TeacherInput
 from pseudolabel.teachers.condinst.boxinst import BoxInst
 from pseudolabel.teachers.condinst.boxseg import BoxSeg
 from pseudolabel.teachers.condinst.boxteacher import BoxTeacher
@@ -195,7 +196,7 @@ def trained(
 
 
 def as_prediction(
-    candidate: TeacherCandidate, box_xyxy: Sequence[float], row: tuple[int, int, int], size_hw: tuple[int, int]
+    candidate: Candidate, box_xyxy: Sequence[float], row: tuple[int, int, int], size_hw: tuple[int, int]
 ) -> Prediction:
     """The candidate read at the pixels of a box, above one half."""
     left, top, right, bottom = box_xyxy
@@ -212,13 +213,20 @@ def figures(teacher: CondInstTeacher, data: Data) -> dict[str, Any]:
     for picture in data.val:
         size_hw, boxes = picture.pixels.shape[:2], picture.boxes_xyxy()
         image = picture.objects[0].image_id
-        for one in teacher.predict([TeacherInput(picture.pixels, boxes, data.labels(picture))])[0]:
-            target = picture.objects[one.given]
+        asked = [
+            replace(GivenBox.from_xyxy(place, target.category_id, box), class_index=label)
+            for place, (target, box, label) in enumerate(
+                zip(picture.objects, boxes.tolist(), data.labels(picture).tolist(), strict=True)
+            )
+        ]
+        for one in teacher.predict([TeacherInput(picture.pixels, asked)])[0]:
+            assert one.annotation_id is not None
+            target = picture.objects[one.annotation_id]
             row = (target.annotation_id, image, target.category_id)
-            given.append(as_prediction(one, boxes[one.given].tolist(), row, size_hw))
-        nothing = TeacherInput(picture.pixels, np.zeros((0, 4), dtype=np.float32))
-        for number, one in enumerate(teacher.predict([nothing])[0]):
-            row = (number, image, data.category_ids[one.category])
+            given.append(as_prediction(one, boxes[one.annotation_id].tolist(), row, size_hw))
+        for number, one in enumerate(teacher.predict([TeacherInput(picture.pixels)])[0]):
+            assert one.class_index is not None
+            row = (number, image, data.category_ids[one.class_index])
             own.append(as_prediction(one, one.box_xyxy, row, size_hw))
     objects = [row for picture in data.val for row in picture.objects]
     scores = mask_ap(objects, own)

@@ -23,12 +23,12 @@ from harness import report, script_parser, shared_folder
 
 from pseudolabel.masks import pixel_window, resample
 from pseudolabel.metrics.mask_iou import rle_iou
+from pseudolabel.pipelines.options.fuse import FuseConfig
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stage import StageConfig
-from pseudolabel.pipelines.stages.fuse import FuseConfig
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.steps import parse_step
 from pseudolabel.pipelines.trainers.base import run_training

@@ -17,7 +17,7 @@ import torch
 from harness import interleaved, report, script_parser
 from torch.nn import functional as F
 
-from pseudolabel.fusion.candidates import Candidate, Target
+from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.quality_aware import FusionRule, threshold_of
@@ -44,7 +44,7 @@ class Case:
     def settings(self) -> FusionSettings:
         rule = FusionRule(tau_pixel=threshold_of([1.0] * len(self.sources)))
         most = max(count for _, _, count in self.sources)
-        return FusionSettings(rule, candidates=most, scale="raw", witnesses=self.consensus)
+        return FusionSettings(rule, per_source=most, box_scores="raw", witnesses=self.consensus)
 
 
 CASES = (
@@ -52,7 +52,7 @@ CASES = (
     Case((("teacher", 4, 10),), consensus=True),
     Case((("teacher", 4, 6), ("semantic", 8, 3)), consensus=True),
 )
-Scene = tuple[list[Target], list[Candidate]]
+Scene = tuple[list[GivenBox], list[Candidate]]
 
 
 def scene(case: Case, seed: int) -> Scene:
@@ -63,14 +63,14 @@ def scene(case: Case, seed: int) -> Scene:
         width, height = (int(STEP_PX * random.integers(17, 25)) for _ in range(2))
         x = int(STEP_PX * random.integers(1, (SIZE_HW[1] - width) // STEP_PX - 1))
         y = int(STEP_PX * random.integers(1, (SIZE_HW[0] - height) // STEP_PX - 1))
-        target = Target(number + 1, 1, (float(x), float(y), float(width), float(height)))
+        target = GivenBox(number + 1, 1, (float(x), float(y), float(width), float(height)))
         targets.append(target)
         for name, stride, count in case.sources:
             candidates += [_candidate(target, name, stride, random) for _ in range(count)]
     return targets, candidates
 
 
-def _candidate(target: Target, source: str, stride: int, random: np.random.Generator) -> Candidate:
+def _candidate(target: GivenBox, source: str, stride: int, random: np.random.Generator) -> Candidate:
     x, y, width, height = target.bbox_xywh
     rows_count, columns_count = int(height) // stride + 2, int(width) // stride + 2  # a cell beyond the box all around
     grid = Grid(x - stride, y - stride, float(stride), float(stride), rows_count, columns_count)

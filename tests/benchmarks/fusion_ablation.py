@@ -29,12 +29,13 @@ from pseudolabel.metrics.objects import Prediction, TrueObject, Truth, read_trut
 from pseudolabel.pipelines.chain import parse_chain, run_chain
 from pseudolabel.pipelines.demo.chain import label_sections
 from pseudolabel.pipelines.demo.segmenter import make_demo_data, train_demo_segmenter
+from pseudolabel.pipelines.options.fuse import FuseConfig
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.stage import Shard
-from pseudolabel.pipelines.stages.fuse import FuseConfig, FuseStage
+from pseudolabel.pipelines.stages.fuse import FuseStage
 from pseudolabel.pipelines.tools.calibrate import held_out_scores
 
 VOC = (
@@ -61,15 +62,15 @@ def settings(sources: list[str]) -> dict[str, Row]:
         **{f"fused, ranking {name}": {"ranking": name} for name in ("bqr", "bpma")},
         **{f"fused, fusion {name}": {"fusion": name} for name in ("qmf", "vote", "best")},
         **{f"fused, score {name}": {"score": name} for name in SCORES},
-        "fused, as the released code": {"fusion": "vote", "score": "code", "candidates": "20"},
-        **{f"fused, K = {k}": {"candidates": str(k)} for k in (1, 10, "adaptive")},
+        "fused, as the released code": {"fusion": "vote", "score": "code", "per_source": "20"},
+        **{f"fused, K = {k}": {"per_source": str(k)} for k in (1, 10, "adaptive")},
         "fused, min_iou 0": {"min_iou": 0.0},
         **{f"fused, tau_pixel {value}": {"tau_pixel": value} for value in (0.5, 0.55, 0.6, 0.7)},
         **{f"fused, exclusive {among}": {"exclusive": among} for among in ("none", "class", "all")},
         **{f"fused, class_margin {value}": {"class_margin": value} for value in (0.2, 0.4, 1.0)},
         "fused, not upright": {"upright": False},
-        "fused, scores as given": {"scale": "raw"},
-        "fused, scores by support": {"scale": "support"},
+        "fused, scores as given": {"box_scores": "raw"},
+        "fused, scores by support": {"box_scores": "support"},
         "fused, sources not balanced": {"balance": False},
         "fused, guides not shared": {"share_guides": False},
         **{f"fused, refine {method}": {"refine": method} for method in ("none", "tight", "color")},

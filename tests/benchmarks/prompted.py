@@ -27,16 +27,18 @@ from fusion_ablation import CASES, SEGMENTER, gain, measured, predictions_of, se
 from harness import report, script_parser, shared_folder
 from onnx import numpy_helper
 
+from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.metrics.mask_iou import object_ious
-from pseudolabel.metrics.objects import Truth, read_json, read_truth
+from pseudolabel.metrics.objects import Truth, read_truth
 from pseudolabel.pipelines.chain import parse_chain, run_chain
+from pseudolabel.pipelines.options.fuse import FuseConfig
 from pseudolabel.pipelines.options.infer_prompted import CROP_GATE, InferPromptedConfig
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stage import Shard
-from pseudolabel.pipelines.stages.fuse import FuseConfig, FuseStage
+from pseudolabel.pipelines.stages.fuse import FuseStage
 
 MODEL = "/models/medium"
 TRAINED_PX = 1024
@@ -173,7 +175,7 @@ def made_run(folder: Path) -> RunPaths:
 def truth_of(run: RunPaths, shards: tuple[int, ...]) -> Truth:
     """The true objects of the images of some shards."""
     path = shared_folder() / "data" / "coco-dev" / "instances.json"
-    truth = read_truth(read_json(path), where=str(path))
+    truth = read_truth(read_coco(path))
     num_shards = read_plan(run).num_shards
     parts = [read_part(run.part("manifest", shard, num_shards), columns=["image_id"]) for shard in shards]
     images = {image_id for part in parts for image_id in part["image_id"].to_pylist()}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pseudolabel.fusion.candidates import Candidate
+from pseudolabel.candidates import Candidate
 from pseudolabel.fusion.decisions import Limits
 from pseudolabel.fusion.groups import group_candidates, label_groups, mask_iou
 from pseudolabel.fusion.labels import LabelSettings
@@ -9,7 +9,16 @@ from pseudolabel.fusion.objects import FusionSettings
 from pseudolabel.fusion.refine import Refinement
 from pseudolabel.masks import Grid, SoftMask
 
-SETTINGS = LabelSettings(FusionSettings(), Limits(0.5, 0.3), Refinement("none"), 0.0, 0.0, False)
+SETTINGS = LabelSettings(
+    FusionSettings(per_source=None, class_evidence=False),
+    Limits(0.5, 0.3),
+    Refinement("none"),
+    smallest_part=0.0,
+    largest_pinhole=0.0,
+    exclusive="none",
+    class_margin=None,
+    score_of_mask=None,
+)
 
 
 def full(box_xyxy: tuple[int, int, int, int], *, score: float, category: int | None, source: str = "a") -> Candidate:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pseudolabel import records
-from pseudolabel.fusion.candidates import Target
+from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.masks import Grid, SoftMask, resample
 from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pipelines.run.commit import commit_table, footer_of, read_footer, read_part
@@ -22,7 +22,7 @@ from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.trainers.images import boxed_images
 from pseudolabel.pipelines.trainers.mal import is_learned
 from pseudolabel.pipelines.trainers.mal_rounds import TARGET_CELLS, fused_targets
-from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
+from pseudolabel.teachers.base import TeacherInput, proposal
 from pseudolabel.teachers.mal.config import MalConfig
 
 QUICK = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
@@ -43,23 +43,23 @@ def run(tmp_path: Path) -> RunPaths:
 class _Ellipses:
     """A teacher that is sure of an ellipse in every box."""
 
-    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[TeacherCandidate]]:
-        return [[_ellipse(place, tuple(box)) for place, box in enumerate(one.boxes_xyxy.tolist())] for one in inputs]
+    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[Candidate]]:
+        return [[_ellipse(box) for box in one.boxes] for one in inputs]
 
 
 class _Silent:
     """A teacher that nobody may ask."""
 
-    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[TeacherCandidate]]:
+    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[Candidate]]:
         raise AssertionError("the targets are there already")
 
 
-def _ellipse(place: int, box: tuple[float, ...]) -> TeacherCandidate:
+def _ellipse(box: GivenBox) -> Candidate:
     cells = (np.arange(32) + 0.5) / 16 - 1
     inside = (cells[:, None] ** 2 + cells[None, :] ** 2 <= 1) * np.uint8(255)
-    left, top, right, bottom = box
+    left, top, right, bottom = box.box_xyxy
     grid = Grid(left, top, (right - left) / 32, (bottom - top) / 32, 32, 32)
-    return TeacherCandidate(place, None, (left, top, right, bottom), 0.9, 1.0, SoftMask(grid, inside))
+    return proposal(box, box.box_xyxy, 0.9, 1.0, SoftMask(grid, inside))
 
 
 def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp_path: Path) -> None:
@@ -107,14 +107,11 @@ def _write_full_boxes(run: RunPaths) -> None:
         commit_table(table, run.part("candidates/full", shard, plan.num_shards), footer)
 
 
-def _full(key: str, target: Target) -> dict[str, object]:
+def _full(key: str, target: GivenBox) -> dict[str, object]:
     box = target.box_xyxy
     soft = SoftMask(Grid(box[0], box[1], box[2] - box[0], box[3] - box[1], 1, 1), np.full((1, 1), 255, np.uint8))
-    return {
-        "image_key": key, "annotation_id": target.annotation_id, "source": "full",
-        "category_id": target.category_id, "box_xyxy": list(box), "box_score": 0.9, "box_iou": 1.0,
-        "mask": records.soft_mask_to_struct(soft), **records.ok("test"),
-    }  # fmt: skip
+    full = Candidate("full", target.annotation_id, target.category_id, box, 0.9, 1.0, soft)
+    return {"image_key": key, **full.to_row(), **records.ok("test")}
 
 
 def test_a_second_round_gives_another_teacher_and_the_same_one_every_time(run: RunPaths) -> None:

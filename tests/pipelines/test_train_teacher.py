@@ -3,15 +3,16 @@
 import inspect
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pseudolabel.candidates import GivenBox
 from pseudolabel.config import parse_config, result_relevant
 from pseudolabel.errors import ConfigError, InputError
-from pseudolabel.fusion.candidates import Target
 from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
@@ -180,9 +181,8 @@ def test_a_probability_of_pastes_that_never_come_is_refused(others: dict[str, An
 
 
 def image(box_xyxy: list[float], segmentation: str | None = None) -> BoxedImage:
-    left, top, right, bottom = box_xyxy
-    given = Target(17, 3, (left, top, right - left, bottom - top))
-    return BoxedImage("cat", 0, "cat.jpg", (50, 60), (given,), (segmentation,))
+    given = replace(GivenBox.from_xyxy(17, 3, box_xyxy), segmentation=segmentation)
+    return BoxedImage("cat", 0, "cat.jpg", (50, 60), (given,))
 
 
 @pytest.mark.parametrize(

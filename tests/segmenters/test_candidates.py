@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -5,12 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.masks import Grid, SoftMask, resample
 from pseudolabel.segmenters.base import SemanticResult
 from pseudolabel.segmenters.candidates import (
     CELLS_PER_SIDE,
-    Box,
-    Candidate,
     PriorWeights,
     box_window,
     class_evidence,
@@ -44,8 +44,15 @@ def _iou(first: np.ndarray, second: np.ndarray) -> float:
     return float((first & second).sum() / (first | second).sum())
 
 
-def _only(candidates: list[list[Candidate]]) -> Candidate:
-    ((candidate,),) = candidates
+def _box(
+    xyxy: tuple[float, ...], category_id: int, class_index: int | None, *, number: int = 1, is_crowd: bool = False
+) -> GivenBox:
+    given = GivenBox.from_xyxy(number, category_id, xyxy)
+    return replace(given, class_index=class_index, is_crowd=is_crowd)
+
+
+def _only(candidates: list[Candidate]) -> Candidate:
+    (candidate,) = candidates
     return candidate
 
 
@@ -65,7 +72,7 @@ def test_evidence_is_averaged_over_a_cell() -> None:
 def test_a_region_candidate_is_the_class_in_the_box() -> None:
     label = np.zeros((20, 30), dtype=np.uint8)
     label[5:15, 10:30] = 1
-    box = Box((8, 3, 20, 17), category_id=7, class_index=1)
+    box = _box((8, 3, 20, 17), 7, 1)
     candidate = _only(semantic_candidates([box], _maps(label, 255), None, masks="region"))
     assert candidate.mask.grid == Grid(8, 3, 1, 1, 14, 12)
     assert (candidate.mask.probability[2:12, 2:] == 255).all()
@@ -78,7 +85,7 @@ def test_a_region_candidate_is_the_class_in_the_box() -> None:
 def test_refinement_finds_the_edge_of_a_coarse_region() -> None:
     rgb, (disc,) = _scene((120, 160), [(80, 60, 40)])
     blocks = np.kron(disc[::16, ::16], np.ones((16, 16)))[:120, :160]
-    box = Box((40, 20, 120, 100), 7, 1)
+    box = _box((40, 20, 120, 100), 7, 1)
     maps = _maps(blocks, 200)
     refined = _at_pixels(_only(semantic_candidates([box], maps, rgb)), (120, 160))
     region = _at_pixels(_only(semantic_candidates([box], maps, None, masks="region")), (120, 160))
@@ -88,7 +95,7 @@ def test_refinement_finds_the_edge_of_a_coarse_region() -> None:
 
 def test_the_box_alone_finds_a_clear_object_but_with_a_low_score() -> None:
     rgb, (disc,) = _scene((120, 160), [(80, 60, 40)])
-    box = Box((40, 20, 120, 100), 7, 1)
+    box = _box((40, 20, 120, 100), 7, 1)
     unseen = _only(semantic_candidates([box], _maps(np.zeros((120, 160)), 200), rgb))
     seen = _only(semantic_candidates([box], _maps(disc, 200), rgb))
     assert _iou(_at_pixels(unseen, (120, 160)), disc) > 0.9
@@ -97,7 +104,7 @@ def test_the_box_alone_finds_a_clear_object_but_with_a_low_score() -> None:
 
 def test_an_object_that_the_segmenter_has_missed_is_left_to_its_colours() -> None:
     rgb, _ = _scene((120, 160), [(80, 60, 40)])
-    box, maps = Box((40, 20, 120, 100), 7, 1), _maps(np.zeros((120, 160)), 255)
+    box, maps = _box((40, 20, 120, 100), 7, 1), _maps(np.zeros((120, 160)), 255)
     missed = _only(semantic_candidates([box], maps, rgb))
     alone = _only(color_candidates([box], rgb))
     np.testing.assert_array_equal(missed.mask.probability, alone.mask.probability)
@@ -110,7 +117,7 @@ def test_an_object_that_the_segmenter_has_missed_is_left_to_its_colours() -> Non
 
 def test_a_rival_of_the_same_class_lowers_the_odds_on_its_own_side_of_what_both_boxes_cover() -> None:
     grid = Grid(0, 0, 1, 1, 10, 30)
-    box, rival = Box((0, 0, 20, 10), 7, 1), Box((10, 0, 30, 10), 7, 1)
+    box, rival = _box((0, 0, 20, 10), 7, 1), _box((10, 0, 30, 10), 7, 1)
     evidence = np.full((10, 30), 0.9, dtype=np.float32)
     change = prior_logit(grid, box, [rival], evidence, PriorWeights()) - prior_logit(
         grid, box, [], evidence, PriorWeights()
@@ -123,10 +130,10 @@ def test_a_rival_of_the_same_class_lowers_the_odds_on_its_own_side_of_what_both_
 
 def test_only_a_much_smaller_box_of_another_class_lies_in_front() -> None:
     grid = Grid(0, 0, 1, 1, 20, 20)
-    box, evidence = Box((0, 0, 20, 20), 7, 1), np.full((20, 20), 0.9, dtype=np.float32)
+    box, evidence = _box((0, 0, 20, 20), 7, 1), np.full((20, 20), 0.9, dtype=np.float32)
     alone = prior_logit(grid, box, [], evidence, PriorWeights())
-    small = prior_logit(grid, box, [Box((5, 5, 15, 15), 8, 2)], evidence, PriorWeights())
-    large = prior_logit(grid, box, [Box((0, 0, 20, 19), 8, 2)], evidence, PriorWeights())
+    small = prior_logit(grid, box, [_box((5, 5, 15, 15), 8, 2)], evidence, PriorWeights())
+    large = prior_logit(grid, box, [_box((0, 0, 20, 19), 8, 2)], evidence, PriorWeights())
     assert small[10, 10] < alone[10, 10] - 1
     assert small[2, 2] == alone[2, 2]
     np.testing.assert_array_equal(large, alone)
@@ -134,17 +141,18 @@ def test_only_a_much_smaller_box_of_another_class_lies_in_front() -> None:
 
 def test_a_crowd_claims_nothing() -> None:
     rgb, (disc,) = _scene((100, 100), [(50, 50, 30)])
-    box, maps = Box((20, 20, 80, 80), 7, 1), _maps(disc, 230)
+    box, maps = _box((20, 20, 80, 80), 7, 1), _maps(disc, 230)
     alone = _only(semantic_candidates([box], maps, rgb))
-    beside = semantic_candidates([box, Box((0, 0, 100, 100), 7, None, is_crowd=True)], maps, rgb)
-    assert beside[1] == []
-    np.testing.assert_array_equal(_only(beside[:1]).mask.probability, alone.mask.probability)
+    crowd = _box((0, 0, 100, 100), 7, None, number=2, is_crowd=True)
+    beside = _only(semantic_candidates([box, crowd], maps, rgb))
+    assert beside.annotation_id == box.annotation_id
+    np.testing.assert_array_equal(beside.mask.probability, alone.mask.probability)
 
 
 def test_a_class_that_the_segmenter_does_not_know_gets_a_mask_from_its_colours() -> None:
     """The label map says `other class, certain` everywhere: nobody asks it."""
     rgb, (disc,) = _scene((60, 60), [(30, 30, 18)])
-    box = Box((12, 12, 48, 48), 7, None)
+    box = _box((12, 12, 48, 48), 7, None)
     found = _at_pixels(_only(semantic_candidates([box], _maps(np.full(disc.shape, 2), 255), rgb)), disc.shape)
     assert (found & disc).sum() / (found | disc).sum() > 0.95
 
@@ -152,17 +160,17 @@ def test_a_class_that_the_segmenter_does_not_know_gets_a_mask_from_its_colours()
 @pytest.mark.parametrize("options", [{"unknown": "none"}, {"masks": "region"}])
 def test_or_none_where_none_is_wanted_or_the_bare_region_is(options: dict[str, Any]) -> None:
     rgb, (disc,) = _scene((50, 50), [(25, 25, 15)])
-    assert semantic_candidates([Box((5, 5, 45, 45), 7, None)], _maps(disc, 200), rgb, **options) == [[]]
+    assert semantic_candidates([_box((5, 5, 45, 45), 7, None)], _maps(disc, 200), rgb, **options) == []
 
 
 def test_closer_looks_are_believed_instead_of_the_label_map_one_candidate_each() -> None:
     _, (disc,) = _scene((60, 60), [(30, 30, 18)])
-    box = Box((12, 12, 48, 48), 7, 1)
-    window = box_window(box.xyxy, disc.shape)
+    box = _box((12, 12, 48, 48), 7, 1)
+    window = box_window(box.box_xyxy, disc.shape)
     inside = np.zeros((window.grid.height, window.grid.width), dtype=np.uint8)
     inside[window.rows, window.columns][:, :18] = 255
     looks = [SoftMask(window.grid, look) for look in (inside, np.full_like(inside, 255))]
-    ((half, full),) = semantic_candidates([box], _maps(disc, 255), None, masks="region", closer={0: looks})
+    half, full = semantic_candidates([box], _maps(disc, 255), None, masks="region", closer={1: looks})
     np.testing.assert_array_equal(_at_pixels(half, disc.shape)[12:48, 12:48].any(axis=0), [True] * 18 + [False] * 18)
     assert _at_pixels(full, disc.shape)[12:48, 12:48].all()
 
@@ -176,9 +184,8 @@ def test_a_mask_covers_its_box_and_stays_small(
     x: float, y: float, width: float, height: float, masks: Literal["refined", "region"]
 ) -> None:
     rgb, (disc,) = _scene((120, 200), [(100, 60, 50)])
-    box = Box((x, y, x + width, y + height), 7, 1)
-    (candidates,) = semantic_candidates([box], _maps(disc, 230), rgb, masks=masks)
-    for candidate in candidates:
+    box = _box((x, y, x + width, y + height), 7, 1)
+    for candidate in semantic_candidates([box], _maps(disc, 230), rgb, masks=masks):
         grid = candidate.mask.grid
         assert max(grid.height, grid.width) <= CELLS_PER_SIDE
         left, top, right, bottom = grid.extent_xyxy
@@ -186,5 +193,5 @@ def test_a_mask_covers_its_box_and_stays_small(
         assert top >= -1e-6
         assert right <= 200 + 1e-6
         assert bottom <= 120 + 1e-6
-        assert 0 <= candidate.box_iou <= 1
+        assert 0 <= (candidate.box_iou or 0) <= 1
         assert 0 <= candidate.box_score <= 1

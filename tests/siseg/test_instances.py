@@ -1,11 +1,14 @@
 """Instances from perfect fields, the two read-outs, and candidates for boxes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from pseudolabel.candidates import GivenBox
 from pseudolabel.masks import Grid, SoftMask, pixel_window, resample
-from pseudolabel.siseg.candidates import GivenBox, boxed_candidates, mask_box, standing_candidates
+from pseudolabel.siseg.candidates import boxed_candidates, mask_box, standing_candidates
 from pseudolabel.siseg.cells import area_matrix, semantic_cells
 from pseudolabel.siseg.instances import FieldMaps, ReadOut, ScoreMaps, find_instances, name_stray_regions, read_out
 from pseudolabel.siseg.pictures import named_alike, separate_pieces
@@ -117,8 +120,12 @@ def square(x0: float, y0: float, side: int, probability: int = 255) -> Instance:
     return Instance(CLASS, 0.5, SoftMask(grid, np.full((side, side), probability, np.uint8)))
 
 
+def _given(number: int, class_index: int | None, box_xyxy: tuple[float, ...]) -> GivenBox:
+    return replace(GivenBox.from_xyxy(number, CATEGORY, box_xyxy), class_index=class_index)
+
+
 def test_instance_is_cut_to_the_box_it_serves() -> None:
-    box = GivenBox(41, CATEGORY, CLASS, (10.6, 12.0, 30.0, 31.0))
+    box = _given(41, CLASS, (10.6, 12.0, 30.0, 31.0))
     (one,) = boxed_candidates([square(8, 8, 6)], [box], (64, 64))
     assert (one.annotation_id, one.category_id) == (41, CATEGORY)
     assert one.mask.grid.extent_xyxy == pytest.approx((10.6, 12.0, 30.0, 31.0))
@@ -132,13 +139,13 @@ def test_two_halves_of_a_box_give_their_union_too() -> None:
         Instance(CLASS, 0.5, SoftMask(place, np.full((6, 3), 255, np.uint8)))
         for place in (grid, Grid(20.0, 8.0, 4.0, 4.0, 6, 3))
     ]
-    box = GivenBox(1, CATEGORY, CLASS, (8.0, 8.0, 32.0, 32.0))
+    box = _given(1, CLASS, (8.0, 8.0, 32.0, 32.0))
     found = boxed_candidates(halves, [box], (64, 64))
     assert sorted(round(one.box_iou or 0, 3) for one in found) == [0.5, 0.5, 1.0]
 
 
 def test_box_whose_class_the_segmenter_lacks_or_that_is_elsewhere_gets_nothing() -> None:
-    boxes = [GivenBox(1, CATEGORY, None, (8, 8, 32, 32)), GivenBox(2, CATEGORY, CLASS, (50, 50, 60, 60))]
+    boxes = [_given(1, None, (8, 8, 32, 32)), _given(2, CLASS, (50, 50, 60, 60))]
     assert boxed_candidates([square(8, 8, 6)], boxes, (64, 64)) == []
 
 

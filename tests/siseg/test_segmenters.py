@@ -14,11 +14,11 @@ import yaml
 
 from pseudolabel.pipelines.demo.scenes import draw_scene, write_dataset
 from pseudolabel.pipelines.demo.segmenter import card, class_names, normalised
+from pseudolabel.pipelines.options.fuse import FuseConfig
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
-from pseudolabel.pipelines.stages.fuse import FuseConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_siseg import InferSisegConfig
 from pseudolabel.pipelines.stages.shard import ShardConfig

@@ -11,10 +11,11 @@ from pseudolabel import records
 from pseudolabel.datasets.manifest import object_cell
 from pseudolabel.errors import InputError
 from pseudolabel.masks import Grid, SoftMask
+from pseudolabel.pipelines.options.fuse import FuseConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import PlanRequest, write_plan
 from pseudolabel.pipelines.stage import Shard
-from pseudolabel.pipelines.stages.fuse import FuseConfig, FuseStage
+from pseudolabel.pipelines.stages.fuse import FuseStage
 from pseudolabel.rle import area, decode, encode
 
 from .fusing import BOX, SIZE_HW, Row, candidate, ellipse, fuse, image, table
@@ -153,11 +154,6 @@ def test_an_object_yields_what_the_segmenter_sees_as_another_class(
     )
     assert rows[1]["area"] == (600 if yields else 1200)
     assert rows[2]["area"] == 600
-
-
-def test_one_tau_stands_for_both_thresholds(tmp_path: Path) -> None:
-    row = fuse(tmp_path, [image(object_cell(1, 3, BOX))], table(candidate(box_score=0.6)), tau=0.7)[1]
-    assert row["decision_reason"] == "no_candidate"
 
 
 def test_rows_do_not_depend_on_the_number_of_shards(tmp_path: Path) -> None:

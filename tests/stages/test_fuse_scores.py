@@ -40,8 +40,8 @@ def test_sources_count_the_same_however_many_candidates_they_have(tmp_path: Path
     many = [candidate(mask=flat(90), box_score=0.8) for _ in range(4)]
     other = candidate(mask=flat(230), source="semantic", box_score=0.8)
     images = [image(object_cell(1, 3, BOX))]
-    assert fuse(tmp_path / "a", images, table(*many), table(other), scale="raw")[1]["decision"] == "keep"
-    alone = fuse(tmp_path / "b", images, table(*many), table(other), scale="raw", balance=False)[1]
+    assert fuse(tmp_path / "a", images, table(*many), table(other), box_scores="raw")[1]["decision"] == "keep"
+    alone = fuse(tmp_path / "b", images, table(*many), table(other), box_scores="raw", balance=False)[1]
     assert alone["decision_reason"] == "empty_mask"
 
 
@@ -53,7 +53,7 @@ def test_a_source_that_another_one_has_heard_twice_counts_half_beside_it(tmp_pat
     guide = table(candidate(source="semantic", mask=full, box_score=0.9))
     teacher = table(candidate(mask=empty, box_score=0.9))
     heard = teacher.replace_schema_metadata({FOOTER_KEY: json.dumps(asdict(FOOTER)).encode()})
-    limits = {"tau_pixel": 0.4, "scale": "raw"}
+    limits = {"tau_pixel": 0.4, "box_scores": "raw"}
     assert fuse(tmp_path / "a", images, guide, teacher, **limits)[1]["area"] == 40 * 30
     assert fuse(tmp_path / "b", images, guide, heard, **limits)[1]["decision_reason"] == "empty_mask"
     assert fuse(tmp_path / "c", images, guide, heard, share_guides=False, **limits)[1]["area"] == 40 * 30

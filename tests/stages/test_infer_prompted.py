@@ -16,6 +16,7 @@ from pseudolabel import records
 from pseudolabel.config import parse_config, result_relevant
 from pseudolabel.errors import ConfigError, RejectError, StaleOutputError
 from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.options.fuse import FuseConfig
 from pseudolabel.pipelines.options.infer_prompted import InferPromptedConfig
 from pseudolabel.pipelines.run.commit import Footer, commit_table, read_footer, read_part
 from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
@@ -23,7 +24,6 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, StageSummary, run_stage
 from pseudolabel.pipelines.stage import Shard
-from pseudolabel.pipelines.stages.fuse import FuseConfig
 from pseudolabel.pipelines.stages.infer_prompted import InferPromptedStage
 from pseudolabel.pipelines.stages.shard import ShardStage
 from pseudolabel.pipelines.work.job import ShardWorker, make_job

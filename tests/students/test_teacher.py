@@ -14,6 +14,7 @@ from pseudolabel.students.teacher import DetectingTeacher, load_student_teacher
 from pseudolabel.teachers.base import TeacherInput
 from pseudolabel.teachers.table import find_teacher
 from pseudolabel.training.checkpoint import read_config
+from tests.given import given_boxes
 
 from .scenes import sample
 
@@ -42,12 +43,12 @@ def filled(boxes: list[list[int]], size_hw: tuple[int, int] = (40, 60)) -> Insta
 def ask(found: Instances, given: list[list[float]], candidates: int = 3):
     pixels = np.zeros((40, 60, 3), dtype=np.uint8)
     teacher = DetectingTeacher(TrainedStudent(Fixed(found), CATEGORIES, 64), candidates)
-    return teacher.predict([TeacherInput(pixels, np.array(given, dtype=np.float32).reshape(-1, 4))])[0]
+    return teacher.predict([TeacherInput(pixels, given_boxes(given))])[0]
 
 
 def test_a_detection_is_for_the_box_that_it_overlaps_most():
     found = ask(filled([[0, 0, 10, 10], [30, 0, 40, 10], [1, 1, 11, 11]]), [[31, 0, 41, 10], [0, 0, 10, 10]])
-    assert [(one.given, one.box_xyxy[0]) for one in found] == [(0, 30.0), (1, 0.0), (1, 1.0)]
+    assert [(one.annotation_id, one.box_xyxy[0]) for one in found] == [(0, 30.0), (1, 0.0), (1, 1.0)]
     assert found[0].box_iou == pytest.approx(90 / 110)
     assert found[1].box_iou == pytest.approx(1.0)
 
@@ -63,7 +64,7 @@ def test_a_detection_far_from_every_box_is_nobody_s():
 
 def test_without_boxes_every_detection_is_a_candidate_with_its_class():
     found = ask(filled([[0, 0, 10, 10], [30, 0, 40, 10]]), [])
-    assert [(one.given, one.category, one.box_iou) for one in found] == [(None, 0, None)] * 2
+    assert [(one.annotation_id, one.class_index, one.box_iou) for one in found] == [(None, 0, None)] * 2
     grid = found[1].mask.grid
     assert grid.extent_xyxy == (30.0, 0.0, 40.0, 10.0)
     assert found[1].mask.probability.min() == 255
@@ -84,8 +85,8 @@ def test_a_saved_student_is_found_in_the_table_of_teachers(name: str, tmp_path: 
     teacher = load_student_teacher(weights, config, device="cpu", candidates=2)
     pixels = sample(0).image.numpy().transpose(1, 2, 0)
     boxes = sample(0).boxes.numpy()
-    found = teacher.predict([TeacherInput(pixels, boxes)])[0]
-    counts = [sum(one.given == box for one in found) for box in range(len(boxes))]
+    found = teacher.predict([TeacherInput(pixels, given_boxes(boxes))])[0]
+    counts = [sum(one.annotation_id == box for one in found) for box in range(len(boxes))]
     assert max(counts) <= 2
     assert sum(counts) == len(found) > 0
     assert all(0 <= one.box_score <= 1 and one.box_iou is not None for one in found)

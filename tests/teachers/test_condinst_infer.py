@@ -1,5 +1,7 @@
 """Candidates of the CondInst teachers: in their place on the image, for the right box, from a saved model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from pseudolabel.teachers.condinst.config import BoxSegConfig
 from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize, cut_mask, resize_image
 from pseudolabel.teachers.table import find_teacher
 from pseudolabel.training.checkpoint import save_model
+from tests.given import given_boxes
 
 
 def small_network(tiny) -> CondInst:
@@ -53,24 +56,21 @@ def test_a_given_class_decides_whose_score_a_candidate_has(tiny):
     with torch.no_grad():
         network.head.classes.bias.copy_(torch.tensor([-3.0, 1.0]))
     teacher = CondInstTeacher(network, InputSize(short_px=64, long_px=64), device="cpu", candidates=2)
-    pixels, boxes = np.full((64, 64, 3), 90, dtype=np.uint8), np.array([[8, 8, 40, 40]], dtype=np.float32)
-    scores = {
-        label: [one.box_score for one in teacher.predict([TeacherInput(pixels, boxes, np.array([label], np.int64))])[0]]
-        for label in (-1, 0, 1)
-    }
+    pixels, (box,) = np.full((64, 64, 3), 90, dtype=np.uint8), given_boxes([[8, 8, 40, 40]])
+    asked = {label: TeacherInput(pixels, [replace(box, class_index=label)]) for label in (None, 0, 1)}
+    scores = {label: [found.box_score for found in teacher.predict([one])[0]] for label, one in asked.items()}
     assert max(scores[0]) < 0.2 < 0.5 < min(scores[1])
-    assert scores[-1] == scores[1]
-    assert [one.box_score for one in teacher.predict([TeacherInput(pixels, boxes)])[0]] == scores[-1]
+    assert scores[None] == scores[1]
 
 
 def test_every_given_box_gets_its_candidates_best_first(tiny):
     teacher = CondInstTeacher(small_network(tiny), InputSize(short_px=64, long_px=128), device="cpu", candidates=4)
     pixels = np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8)
     boxes = np.array([[5, 5, 30, 30], [40, 10, 70, 45], [0, 0, 79, 49]], dtype=np.float32)
-    found = teacher.predict([TeacherInput(pixels, boxes)])[0]
-    assert [one.given for one in found] == [0] * 4 + [1] * 4 + [2] * 4
+    found = teacher.predict([TeacherInput(pixels, given_boxes(boxes))])[0]
+    assert [one.annotation_id for one in found] == [0] * 4 + [1] * 4 + [2] * 4
     for place, box in enumerate(boxes):
-        mine = [one for one in found if one.given == place]
+        mine = [one for one in found if one.annotation_id == place]
         overlaps = [one.box_iou for one in mine]
         assert overlaps == sorted(overlaps, reverse=True)
         left, top, right, bottom = mine[0].mask.grid.extent_xyxy
@@ -86,8 +86,7 @@ def test_images_do_not_influence_each_other(tiny):
     teacher = CondInstTeacher(small_network(tiny), InputSize(short_px=64, long_px=64), device="cpu", candidates=2)
     rng = np.random.default_rng(1)
     one, other = (
-        TeacherInput(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8), np.array([[5, 5, 30, 30]], dtype=np.float32))
-        for _ in range(2)
+        TeacherInput(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8), given_boxes([[5, 5, 30, 30]])) for _ in range(2)
     )
     together, alone = teacher.predict([other, one])[1], teacher.predict([one])[0]
     assert len(together) == 2
@@ -103,9 +102,9 @@ def test_without_given_boxes_the_detections_are_the_candidates(tiny):
         network.head.box.bias.fill_(1.0)
     teacher = CondInstTeacher(network, InputSize(short_px=64, long_px=64), device="cpu", candidates=2)
     pixels = np.zeros((64, 64, 3), dtype=np.uint8)
-    found = teacher.predict([TeacherInput(pixels, np.zeros((0, 4), dtype=np.float32))])[0]
+    found = teacher.predict([TeacherInput(pixels)])[0]
     assert found
-    assert all(one.given is None and one.category in (0, 1) and one.box_iou is None for one in found)
+    assert all(one.annotation_id is None and one.class_index in (0, 1) and one.box_iou is None for one in found)
 
 
 def test_a_saved_teacher_comes_back_and_says_the_same(tiny, tmp_path):
@@ -120,7 +119,7 @@ def test_a_saved_teacher_comes_back_and_says_the_same(tiny, tmp_path):
     path = tmp_path / "teacher.safetensors"
     save_model(path, network.state_dict(), about)
     loaded = load_target(find_teacher("boxseg").load)(path, about, device="cpu", candidates=3)
-    given = TeacherInput(np.full((64, 64, 3), 90, dtype=np.uint8), np.array([[8, 8, 40, 50]], dtype=np.float32))
+    given = TeacherInput(np.full((64, 64, 3), 90, dtype=np.uint8), given_boxes([[8, 8, 40, 50]]))
     before = CondInstTeacher(network, size, device="cpu", candidates=3).predict([given])[0]
     after = loaded.predict([given])[0]
     assert [one.box_xyxy for one in before] == [one.box_xyxy for one in after]

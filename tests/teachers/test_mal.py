@@ -26,6 +26,7 @@ from pseudolabel.teachers.mal.crops import (
 from pseudolabel.teachers.mal.infer import MOST_VIEWS, MalTeacher, object_batch
 from pseudolabel.teachers.mal.method import Mal, mask_quality, outside_loss, start_loss
 from pseudolabel.teachers.mal.network import build_network, fold_batch_norm, freeze_early
+from tests.given import given_boxes
 
 BOX = torch.tensor([[40.0, 20.0, 72.0, 60.0]])
 
@@ -37,7 +38,7 @@ def _ramp(height: int, width: int) -> np.ndarray:
 
 
 def _batch(image: np.ndarray, boxes: torch.Tensor, size: int = 128) -> CropBatch:
-    return object_batch([TeacherInput(image, boxes.numpy())], size)
+    return object_batch([TeacherInput(image, given_boxes(boxes))], size)
 
 
 def _no_flip(count: int) -> torch.Tensor:
@@ -98,7 +99,7 @@ def test_cues_tell_smaller_from_larger_neighbours_and_rivals_of_the_same_class()
     assert not others[0, 2:].any()
     assert rivals[0, :2].tolist() == [True, False]
     assert not rivals[0, 2:].any()
-    asked = TeacherInput(_ramp(100, 120), boxes.numpy(), category_ids=np.array([3, 5, 3]))
+    asked = TeacherInput(_ramp(100, 120), given_boxes(boxes, [3, 5, 3]))
     view = sample_views(object_batch([asked], 128), canvas_extent(boxes), _no_flip(3), 64)
     # smaller and larger ones of another class, then of its own
     assert view.cues[0, 5:].sum(dim=(1, 2)).tolist() == [
@@ -109,7 +110,7 @@ def test_cues_tell_smaller_from_larger_neighbours_and_rivals_of_the_same_class()
     ]
 
 
-def test_boxes_without_classes_are_taken_to_be_of_one() -> None:
+def test_boxes_of_one_category_are_rivals() -> None:
     boxes = torch.tensor([[40.0, 20.0, 72.0, 60.0], [44.0, 30.0, 52.0, 40.0]])
     assert _batch(_ramp(100, 120), boxes).rivals[:, 0].tolist() == [True, True]
 
@@ -229,7 +230,7 @@ def _ious(scenes: Sequence[Scene], inputs: Sequence[TeacherInput], teacher: MalT
             looks = [
                 resample(candidate.mask.probability.astype(np.float32), candidate.mask.grid, window)
                 for candidate in found
-                if candidate.given == place
+                if candidate.annotation_id == place
             ]
             mask = np.mean(looks, axis=0) > 127.5
             rows = slice(int(window.y0), int(window.y0) + window.height)
@@ -244,7 +245,7 @@ def _ious(scenes: Sequence[Scene], inputs: Sequence[TeacherInput], teacher: MalT
 def test_it_learns_the_masks_of_a_handful_of_images_from_their_boxes_alone() -> None:
     torch.manual_seed(0)
     scenes = [draw_scene(seed, (160, 160)) for seed in range(6)]
-    inputs = [TeacherInput(scene.image, np.array(scene.boxes_xyxy(), dtype=np.float32)) for scene in scenes]
+    inputs = [TeacherInput(scene.image, given_boxes(scene.boxes_xyxy())) for scene in scenes]
     config = _config(jitter=0.02)
     method = Mal(build_network("tiny", "none", width=32), config)
     _train(method, object_batch(inputs, config.canvas_px), steps=450)
@@ -256,16 +257,18 @@ def test_it_learns_the_masks_of_a_handful_of_images_from_their_boxes_alone() -> 
 def test_candidates_cover_their_box_and_do_not_depend_on_the_company() -> None:
     torch.manual_seed(0)
     scenes = [draw_scene(seed, (96, 96)) for seed in range(3)]
-    inputs = [TeacherInput(scene.image, np.array(scene.boxes_xyxy(), dtype=np.float32)) for scene in scenes]
-    inputs.insert(1, TeacherInput(scenes[0].image, np.zeros((0, 4), np.float32)))
+    inputs = [TeacherInput(scene.image, given_boxes(scene.boxes_xyxy())) for scene in scenes]
+    inputs.insert(1, TeacherInput(scenes[0].image))
     teacher = MalTeacher(build_network("tiny", "none", width=8), _config(width=8), device="cpu", views=3)
     together = teacher.predict(inputs)
     assert [len(found) for found in together] == [3 * len(one.boxes_xyxy) for one in inputs]
     assert together[1] == []
     for one, found in zip(inputs, together, strict=True):
         for candidate in found:
-            assert candidate.given is not None
-            assert candidate.mask.grid.extent_xyxy == pytest.approx(tuple(one.boxes_xyxy[candidate.given]), abs=1e-3)
+            assert candidate.annotation_id is not None
+            assert candidate.mask.grid.extent_xyxy == pytest.approx(
+                tuple(one.boxes_xyxy[candidate.annotation_id]), abs=1e-3
+            )
             assert 0 <= candidate.box_score <= 1
             assert candidate.box_iou is not None
             assert 0 < candidate.box_iou <= 1.000001

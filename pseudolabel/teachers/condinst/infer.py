@@ -12,13 +12,14 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from pseudolabel.candidates import Candidate
 from pseudolabel.condinst.batch import STRIDE, collate
 from pseudolabel.condinst.config import CondInstConfig
 from pseudolabel.condinst.inference import ScoreKind, candidates_for_boxes, detect
 from pseudolabel.condinst.network import CondInst, Features
 from pseudolabel.config import Config, option, parse_config
 from pseudolabel.masks import Grid, SoftMask
-from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
+from pseudolabel.teachers.base import TeacherInput, proposal
 from pseudolabel.weights import load_weights_file
 
 # A cell's logit is learned at the middle of pixel 4 i + 2, which is half a pixel right of and below the cell's middle.
@@ -64,25 +65,25 @@ class CondInstTeacher:
         self.network = network.to(device).eval()
         self.size, self.device, self.candidates, self.score = size, device, candidates, score
 
-    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[TeacherCandidate]]:
+    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[Candidate]]:
         """Candidates of every image; without given boxes, its detections."""
         return [self._of_image(one) for one in inputs]
 
     @torch.inference_mode()
-    def _of_image(self, given: TeacherInput) -> list[TeacherCandidate]:
+    def _of_image(self, given: TeacherInput) -> list[Candidate]:
         resized = resize_image(given.pixels, self.size)
         batch = collate([resized.image]).to(self.device)
         features = self.network(batch.images)
         size_hw = (resized.image.shape[1], resized.image.shape[2])
-        if not len(given.boxes_xyxy):
+        if not given.boxes:
             return self._detections(features, resized, size_hw)
         return self._for_boxes(features, given, resized, size_hw)
 
     def _for_boxes(
         self, features: Features, given: TeacherInput, resized: Resized, size_hw: tuple[int, int]
-    ) -> list[TeacherCandidate]:
+    ) -> list[Candidate]:
         boxes = torch.as_tensor(given.boxes_xyxy)
-        labels = None if given.labels is None else torch.as_tensor(given.labels, device=self.device)
+        labels = torch.as_tensor(given.labels, device=self.device)
         scale = torch.tensor([*resized.factor_xy, *resized.factor_xy])
         found = candidates_for_boxes(
             features.dense,
@@ -101,31 +102,23 @@ class CondInstTeacher:
         scores, overlaps = found.scores[index, place].tolist(), found.box_iou[index, place].tolist()
         rows = zip(index.tolist(), predicted, scores, overlaps, masks, strict=True)
         return [
-            TeacherCandidate(
-                given=one,
-                category=None,
-                box_xyxy=_four(box),
-                box_score=score,
-                box_iou=overlap,
-                mask=cut_mask(mask, _four(boxes[one].tolist()), resized.factor_xy),
+            proposal(
+                given.boxes[one],
+                _four(box),
+                score,
+                overlap,
+                cut_mask(mask, _four(boxes[one].tolist()), resized.factor_xy),
             )
             for one, box, score, overlap, mask in rows
         ]
 
-    def _detections(self, features: Features, resized: Resized, size_hw: tuple[int, int]) -> list[TeacherCandidate]:
+    def _detections(self, features: Features, resized: Resized, size_hw: tuple[int, int]) -> list[Candidate]:
         found = detect(features.dense, 0, size_hw)
         masks = self.network.mask_logits(features, torch.zeros_like(found.location), found.location).sigmoid()
         scale = torch.tensor([*resized.factor_xy, *resized.factor_xy])
         boxes = (found.boxes.cpu() / scale).tolist()
         return [
-            TeacherCandidate(
-                given=None,
-                category=label,
-                box_xyxy=_four(box),
-                box_score=score,
-                box_iou=None,
-                mask=cut_mask(mask, _four(box), resized.factor_xy),
-            )
+            proposal(None, _four(box), score, None, cut_mask(mask, _four(box), resized.factor_xy), class_index=label)
             for box, score, label, mask in zip(
                 boxes, found.scores.tolist(), found.labels.tolist(), masks.cpu().numpy(), strict=True
             )

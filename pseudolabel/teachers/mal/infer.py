@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
+from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.config import parse_config
 from pseudolabel.masks import Grid, SoftMask
-from pseudolabel.teachers.base import TeacherCandidate, TeacherInput
+from pseudolabel.teachers.base import TeacherInput, proposal
 from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.teachers.mal.crops import CropBatch, cut_canvases, neighbour_boxes, sample_views, take, widened
 from pseudolabel.teachers.mal.method import LEAST_ROOM_PX, mask_quality
@@ -43,18 +44,18 @@ class MalTeacher:
         self.network = network.to(device).eval()
         self.config, self.device, self.views = config, device, min(views, MOST_VIEWS)
 
-    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[TeacherCandidate]]:
+    def predict(self, inputs: Sequence[TeacherInput]) -> list[list[Candidate]]:
         """`views` candidates for every given box, box by box; a mask's own tight box is the candidate's box."""
-        if not any(len(one.boxes_xyxy) for one in inputs):
+        if not any(one.boxes for one in inputs):
             return [[] for _ in inputs]
         batch = object_batch(inputs, self.config.canvas_px)
-        image_of = [(image, place) for image, one in enumerate(inputs) for place in range(len(one.boxes_xyxy))]
-        result: list[list[TeacherCandidate]] = [[] for _ in inputs]
+        image_of = [(image, place) for image, one in enumerate(inputs) for place in range(len(one.boxes))]
+        result: list[list[Candidate]] = [[] for _ in inputs]
         for first in range(0, len(image_of), OBJECTS_PER_BATCH):
             wanted = torch.arange(first, first + OBJECTS_PER_BATCH)
             looks = self.look(take(batch, wanted.clamp(max=len(image_of) - 1), self.device))
             for index, (image, place) in enumerate(image_of[first : first + OBJECTS_PER_BATCH]):
-                result[image] += _candidates(looks, index, place, batch.boxes[first + index])
+                result[image] += _candidates(looks, index, inputs[image].boxes[place], batch.boxes[first + index])
         return result
 
     @torch.inference_mode()
@@ -99,7 +100,7 @@ def object_batch(inputs: Sequence[TeacherInput], canvas_px: int) -> CropBatch:
         given = torch.as_tensor(one.boxes_xyxy, dtype=torch.float32).reshape(-1, 4)
         canvases.append(cut_canvases(one.pixels, given, canvas_px))
         boxes.append(given)
-        near, same = neighbour_boxes(given, _classes(one))
+        near, same = neighbour_boxes(given, torch.from_numpy(one.category_ids))
         others.append(near)
         rivals.append(same)
         height, width = one.pixels.shape[:2]
@@ -107,12 +108,6 @@ def object_batch(inputs: Sequence[TeacherInput], canvas_px: int) -> CropBatch:
         names += [str(number)] * len(given)
     pixels, all_boxes = torch.cat(canvases), torch.cat(boxes)
     return CropBatch(pixels, all_boxes, torch.cat(others), torch.cat(rivals), torch.cat(sizes), tuple(names))
-
-
-def _classes(one: TeacherInput) -> Int[Tensor, "n"]:
-    """The class of each box; all are taken to be of one where nobody says."""
-    given = one.category_ids
-    return torch.zeros(len(one.boxes_xyxy), dtype=torch.int64) if given is None else torch.from_numpy(given)
 
 
 def _box_part(
@@ -144,12 +139,12 @@ def _tight_boxes(probability: Float[Tensor, "b h w"], boxes: Float[Tensor, "b 4"
     return torch.cat([low_corner, corner + span * torch.stack([right, bottom], dim=1)], dim=1)
 
 
-def _candidates(looks: Looks, index: int, place: int, box: Float[Tensor, "4"]) -> list[TeacherCandidate]:
+def _candidates(looks: Looks, index: int, given: GivenBox, box: Float[Tensor, "4"]) -> list[Candidate]:
     planes = looks.probability[:, index].mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     scores, overlaps = looks.quality[:, index].tolist(), looks.box_iou[:, index].tolist()
     boxes: list[tuple[float, float, float, float]] = [tuple(one) for one in looks.boxes[:, index].tolist()]
     return [
-        TeacherCandidate(place, None, boxes[view], scores[view], overlaps[view], _soft_mask(plane, box.tolist()))
+        proposal(given, boxes[view], scores[view], overlaps[view], _soft_mask(plane, box.tolist()))
         for view, plane in enumerate(planes)
     ]
 

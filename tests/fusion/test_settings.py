@@ -1,0 +1,50 @@
+"""What the options of the fusion mean."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from pseudolabel.fusion.decisions import Limits
+from pseudolabel.fusion.labels import LabelSettings
+from pseudolabel.fusion.options import FuseOptions
+from pseudolabel.fusion.settings import label_settings
+
+
+def test_the_options_defaults_are_those_of_the_library() -> None:
+    assert label_settings(FuseOptions()) == LabelSettings()
+
+
+def test_several_tables_are_scored_by_their_consensus_and_found_objects_by_the_papers_score() -> None:
+    assert label_settings(FuseOptions(), weights=[1.0, 1.0]).score_of_mask == "consensus"
+    found = label_settings(FuseOptions(), has_boxes=False)
+    assert (found.score_of_mask, found.fusion.rule.score) == (None, "mqs")
+    assert found.limits == Limits(0.5, 0.3)
+
+
+def test_of_a_source_that_another_has_heard_twice_half_counts() -> None:
+    assert label_settings(FuseOptions(), learned_from={"semantic": 2}).fusion.source_weights == (("semantic", 0.5),)
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({"exclusive": "none", "class_margin": 0.2}, "class_margin does nothing without exclusive class"),
+        ({"exclusive": "none", "upright": False}, "upright does nothing without exclusive class or all"),
+        ({"fusion": "best", "balance": False}, "balance does nothing without fusion qmf"),
+        ({"ranking": "bpma", "per_source": "3"}, "per_source does nothing without ranking bqr"),
+    ],
+    ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else "",
+)
+def test_an_option_that_would_do_nothing_is_refused(options: dict[str, object], missing: str) -> None:
+    with pytest.raises(ValidationError, match=missing):
+        FuseOptions(**options)
+
+
+def test_the_options_import_nothing_heavy() -> None:
+    code = (
+        "import sys, pseudolabel.fusion.options\n"
+        "assert not {'torch', 'numpy', 'numba', 'scipy', 'pyarrow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
