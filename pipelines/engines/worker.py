@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from types import ModuleType
 from typing import Any
 
 from pseudolabel import crash_note
@@ -40,7 +41,7 @@ class WorkerProcess:
         self.pipe, theirs = context.Pipe()
         arguments = (replace(job, device=device).to_json(), theirs, self._note, self._images, os.getpid())
         self.process: SpawnProcess = context.Process(target=_serve, args=arguments, name=f"pseudolabel-{job.stage}")
-        with _single_threaded_children(), _signals_held_back():
+        with _single_threaded_children(), _signals_held_back(), _without_main():
             self.process.start()
         theirs.close()
 
@@ -88,6 +89,19 @@ class WorkerProcess:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """A spawned process first imports the caller's main module: a script that drives a run would begin again in each of
+    its workers, which need nothing of it.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,18 @@ def test_what_is_no_run_or_no_step_is_named(run: pl.Run, tmp_path: Path) -> None
     bare = pl.Run.create(tmp_path / "bare", images=_images_of(run), shards=1)
     with pytest.raises(InputError, match="1 of 1 parts of pseudo are missing; run  fuse  first"):
         bare.labels()
+
+
+def test_a_script_needs_no_guard_against_its_workers(scenes: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pseudolabel as pl\n"
+        "print('begun')\n"
+        f"run = pl.Run.create({str(tmp_path / 'run')!r}, images={str(scenes / 'images')!r}, shards=1)\n"
+        "print(run.summaries[0]['n_ok'])\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "begun\n2\n"), done.stderr
 
 
 def _images_of(run: pl.Run) -> str:
