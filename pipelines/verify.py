@@ -170,5 +170,6 @@ def _stat_problem(root: str, row: records.Row, made_ns: int) -> Iterator[str]:
     except OSError as error:
         yield f"{path}: {error.strerror}"
         return
-    if found.st_size != row["file_bytes"] or found.st_mtime_ns > made_ns:
+    known = row["file_bytes"] is not None  # else the manifest is of somebody who did not write it down
+    if (known and found.st_size != row["file_bytes"]) or found.st_mtime_ns > made_ns:
         yield f"{path}: written since shard read it (verify --content tells whether its content changed)"
