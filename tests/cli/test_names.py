@@ -15,7 +15,6 @@ from pseudolabel.teachers.table import TRAINED
 OTHER_VALUES = {
     "images": "a run may read stores and archives; predict reads a folder",
     "masks": "how candidates are made; add-candidates: the file that has them",
-    "scale": "of images; fuse: of box scores",
     "channels": "which ones of a TIFF; train-teacher: how many of the pyramid",
 }
 # options of one name whose words differ, and why
