@@ -18,7 +18,6 @@ from pseudolabel.pipelines.run.known_parts import KnownParts, Look
 from pseudolabel.pipelines.run.leftovers import sweep_run
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan
-from pseudolabel.pipelines.run.rejects import example
 from pseudolabel.pipelines.run.seals import is_current, seal
 from pseudolabel.pipelines.run.stage_config import SavedConfig, save_config
 from pseudolabel.pipelines.stage import Stage, StageConfig
@@ -27,6 +26,7 @@ from pseudolabel.pipelines.work.attempts import clear_failures, may_retry, read_
 from pseudolabel.pipelines.work.device import resolve_device
 from pseudolabel.pipelines.work.job import Job, SetupError, expected_fingerprint, expected_footer, make_job
 from pseudolabel.pipelines.work.progress import ShardProgress
+from pseudolabel.pipelines.work.rejects import example
 
 ROUNDS = 3
 _LOOKS = 3  # at a folder of another machine, whose caches may hide a new file for a moment

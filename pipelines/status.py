@@ -11,9 +11,9 @@ from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_foot
 from pseudolabel.pipelines.run.conservation import total
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan
-from pseudolabel.pipelines.run.rejects import Rejected, rejected_rows
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.work.attempts import failures, running
+from pseudolabel.pipelines.work.rejects import Rejected, rejected_rows
 
 _RATE_PARTS = 50  # the newest parts tell the speed
 _AT_WORK_S = 600.0  # without a running shard, a part younger than this means that somebody works

@@ -8,8 +8,8 @@ from pseudolabel.errors import IncompleteError, InputError
 from pseudolabel.pipelines.run.commit import Footer
 from pseudolabel.pipelines.run.conservation import Count, Counts, total
 from pseudolabel.pipelines.run.known_parts import KnownParts
-from pseudolabel.pipelines.run.rejects import example
 from pseudolabel.pipelines.work.job import Job
+from pseudolabel.pipelines.work.rejects import example
 
 
 class Acceptance:
