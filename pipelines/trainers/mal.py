@@ -1,5 +1,6 @@
 """The box-conditioned teacher on a run's boxes: objects from the manifest, canvases on disk, then the shared loop."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from pseudolabel.pipelines.trainers.images import boxed_images
 from pseudolabel.pipelines.trainers.loop import begin, loop_config
 from pseudolabel.pipelines.trainers.mal_rounds import VIEWS, fused_targets
 from pseudolabel.teachers.mal.config import MalConfig
+from pseudolabel.teachers.mal.crops import CropBatch
 from pseudolabel.teachers.mal.infer import MalTeacher
 from pseudolabel.teachers.mal.method import Mal
 from pseudolabel.teachers.mal.network import build_network
@@ -61,8 +63,11 @@ def _trained(objects: Canvases, model: MalConfig, folder: Path, device: str, nam
     chosen = _chosen(len(objects), model)
     method = Mal(build_network(model.backbone, model.backbone_weights, width=model.width), model)
     settings = loop_config(model, len(chosen), device)
-    samples = lambda places: objects.load([chosen[place] for place in places])  # noqa: E731 - read once, where it is used
-    fit(method, samples, len(chosen), folder, settings, name=name)
+
+    def load(places: Sequence[int]) -> CropBatch:
+        return objects.load([chosen[place] for place in places])
+
+    fit(method, load, len(chosen), folder, settings, name=name)
     return method
 
 

@@ -10,6 +10,7 @@ from typing import IO
 from pseudolabel.errors import InputError, MachineError
 
 PIECE_BYTES = 1 << 20
+MOST_UNPACKED_BYTES = 4 << 30  # of a gzipped file, so that a small one cannot fill the machine
 _GZIP = b"\x1f\x8b"
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -24,8 +25,8 @@ def text_pieces(path: Path) -> Iterator[str]:
     """The text of a file, plain or gzipped whatever its suffix, as pieces of about a megabyte.
 
     Raises:
-        InputError: it cannot be read, is an archive, is cut off, or is in an encoding that cannot be told; with line
-            and column.
+        InputError: it cannot be read, is an archive, is cut off, unpacks to more than 4 GiB, or is in an encoding that
+            cannot be told; with line and column.
         MachineError: the machine refuses.
     """
     with _opened(path) as file:
@@ -75,7 +76,7 @@ def moved(line: int, column: int, text: str) -> tuple[int, int]:
     return line + breaks, column + len(text) if not breaks else len(text) - text.rfind("\n")
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
     try:
         if path.exists() and not path.is_file():  # a pipe would block
             raise InputError(f"{path}: cannot be read: not a regular file")
@@ -89,10 +90,12 @@ def _opened(path: Path) -> IO[bytes]:
     if head.startswith(b"PK\x03\x04"):
         file.close()
         raise InputError(f"{path}: this is a zip archive; unpack it and give the file or folder inside")
-    return gzip.GzipFile(fileobj=file, mode="rb") if head.startswith(_GZIP) else file  # type: ignore[return-value]
+    return gzip.GzipFile(fileobj=file, mode="rb") if head.startswith(_GZIP) else file
 
 
-def _read(path: Path, file: IO[bytes]) -> bytes:
+def _read(path: Path, file: IO[bytes] | gzip.GzipFile) -> bytes:
+    if isinstance(file, gzip.GzipFile) and file.tell() > MOST_UNPACKED_BYTES:
+        raise InputError(f"{path}: unpacks to more than {MOST_UNPACKED_BYTES} bytes; unpack it yourself, or split it")
     try:
         return file.read(PIECE_BYTES)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
