@@ -18,7 +18,9 @@ NOTES = {
     "keep": "kept",
     "review": "to review",
     "ignore": "ignored",
+    "good": "expected to be good",
 }
+_FEW, _NEARLY_ALL, _SOME = 0.05, 0.98, 20  # shares of kept masks that deserve a word, from so many masks on
 
 
 def stage_line(summary: Mapping[str, Any]) -> str:
@@ -50,11 +52,28 @@ def _fused(counts: Counts) -> str:
     """`146 objects: 120 keep, 20 review, 4 box_only, 2 ignored, 3 without a candidate`."""
     notes, objects = counts.notes, counts.objects
     made = objects.n_ok or notes["masks"]
-    decided = [f"{notes[name]} {'ignored' if name == 'ignore' else name}" for name in _DECISIONS if notes.get(name)]
+    decided = [_told(name, notes) for name in _DECISIONS if notes.get(name)]
     without = [f"{notes['without_candidate']} without a candidate"] if notes.get("without_candidate") else []
     verb = "objects" if objects.n_in else "objects made"
     refused = _refused(objects if objects.n_in else counts.images)
-    return f"{made} {verb}{refused}" + (f": {', '.join([*decided, *without])}" if decided else "")
+    told = f": {', '.join([*decided, *without])}{_one_sided(notes)}" if decided else ""
+    return f"{made} {verb}{refused}{told}"
+
+
+def _told(decision: str, notes: Mapping[str, int]) -> str:
+    """`120 keep (104 of them expected to be good)`."""
+    good = f" ({notes['good']} of them expected to be good)" if decision == "keep" and "good" in notes else ""
+    return f"{notes[decision]} {'ignored' if decision == 'ignore' else decision}{good}"
+
+
+def _one_sided(notes: Mapping[str, int]) -> str:
+    """What to do where decisions hardly divide the masks."""
+    masks, kept = notes["masks"] - notes.get("ignore", 0), notes.get("keep", 0)
+    if masks < _SOME or _FEW * masks <= kept <= _NEARLY_ALL * masks:
+        return ""
+    if kept < _FEW * masks:
+        return "; hardly a mask is kept: add a source, or ask for less by --target-precision or --at-iou"
+    return "; nearly all masks are kept: ask for more by --target-precision or --at-iou"
 
 
 def _refused(count: Count) -> str:

@@ -16,9 +16,9 @@ from pseudolabel.boxes import check_xywh, clip_xywh, xyxy_to_xywh
 from pseudolabel.candidates import Candidate, GivenBox, candidates_by_image
 from pseudolabel.config import parse_config
 from pseudolabel.errors import ConfigError, InputError, RejectError
-from pseudolabel.fusion.calibration import load_calibration
 from pseudolabel.fusion.image_rows import image_rows
 from pseudolabel.fusion.options import FuseOptions
+from pseudolabel.fusion.score_model import load_score_model
 from pseudolabel.fusion.settings import label_settings
 from pseudolabel.labels import STAGE, Labels
 from pseudolabel.masks import SoftMask
@@ -60,12 +60,12 @@ def label_image(
     config = parse_config(FuseOptions, options, where="label_image")
     segmenter = load_segmenter(model) if isinstance(model, str) else model
     found = color_candidates(boxes, pixels) if segmenter is None else _seen(segmenter, pixels, boxes, names)
-    calibration = load_calibration(config.calibration) if config.calibration else None
+    calibration = load_score_model(config.calibration) if config.calibration else None
     rows = image_rows(
         boxes,
         as_stored(found),
         (pixels.shape[0], pixels.shape[1]),
-        label_settings(config),
+        label_settings(config, calibration=calibration),
         calibration=calibration,
         rgb=pixels,
     )

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 _OFFSETS = np.array([(0, 1), (1, 0), (1, 1), (1, -1), (0, 3), (3, 0), (3, 3), (3, -3)], dtype=np.int64)
+CLUSTERS = 24  # of colours
 _OUTSIDE = np.float32(-20)
 _LAB_FROM_RGB = np.array(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]], dtype=np.float32
@@ -34,7 +35,7 @@ class Refinement:
 
     colour: float = 0.7
     colour_limit: float = 3.0  # of a cluster's log ratio
-    clusters: int = 24
+    clusters: int = CLUSTERS
     smoothness: float = 0.45
     contrast: float = 1.0  # how many times the mean squared difference counts as an edge
     rounds: int = 4  # of learning colours
@@ -48,6 +49,7 @@ def refine(
     inside: Bool[np.ndarray, "h w"],
     unknown: Bool[np.ndarray, "h w"],
     settings: Refinement,
+    cluster: Int64[np.ndarray, "h w"] | None = None,
 ) -> Float32[np.ndarray, "h w"]:
     """Posterior foreground probability, 0 outside the box.
 
@@ -57,8 +59,10 @@ def refine(
         inside: cells of the box; all others are background.
         unknown: cells whose colours must not count as background (the same class outside the box).
         settings: weights.
+        cluster: of every cell's colour, as `cluster_colours` finds it, where that is known already.
     """
-    cluster = cluster_colours(lab.reshape(-1, 3), settings.clusters).reshape(inside.shape)
+    if cluster is None:
+        cluster = cluster_colours(lab.reshape(-1, 3), settings.clusters).reshape(inside.shape)
     weights = np.float32(settings.smoothness) * contrast_weights(lab, settings.contrast)
     prior = np.where(inside, prior_logit, _OUTSIDE)
     posterior: Float32[np.ndarray, "h w"] = np.where(inside, _sigmoid(prior), 0).astype(np.float32)

@@ -120,6 +120,13 @@ CANDIDATES = pa.schema(
     ]
 )
 
+EVIDENCE = pa.struct(
+    [
+        pa.field(name, pa.float32())
+        for name in ("sources", "spread", "contrast", "edges", "covered", "fill", "solidity", "extent")
+    ]
+)
+
 PSEUDO = pa.schema(
     [
         pa.field("image_key", pa.string(), nullable=False),
@@ -140,6 +147,9 @@ PSEUDO = pa.schema(
         pa.field("candidates_used", pa.int32()),
         pa.field("sources", pa.list_(pa.string())),
         pa.field("agreement", pa.float32()),
+        # what the score was made from, see `pseudolabel.fusion.evidence`; null where a box stands in for a mask
+        pa.field("evidence", EVIDENCE),
+        pa.field("reasons", pa.list_(pa.string())),  # what speaks against the mask
         pa.field("decision", pa.string()),
         pa.field("decision_reason", pa.string()),
         pa.field("provenance_id", pa.string()),

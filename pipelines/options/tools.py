@@ -32,7 +32,6 @@ class CalibrateConfig(Config):
         None, "choose the score from which this share of masks is good", group="main", gt=0, le=1
     )
     at_iou: float = option(0.75, "what a good mask is", group="main", needs={"target_precision": ()}, gt=0, le=1)
-    seed: int = option(0, "random seed: of the bootstrap", ge=0)
 
 
 class PictureConfig(Config):

@@ -23,8 +23,8 @@ from pseudolabel.pipelines.stages.planned_images import planned_pixels
 from pseudolabel.pipelines.work.tally import counted
 
 if TYPE_CHECKING:
-    from pseudolabel.fusion.calibration import Calibration
     from pseudolabel.fusion.labels import LabelSettings
+    from pseudolabel.fusion.score_model import ScoreModel
 
 Row = dict[str, Any]
 
@@ -33,7 +33,7 @@ class FuseStage(Stage[FuseConfig]):
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name = "fuse"
-    version = 12
+    version = 13
     config_class = FuseConfig
     unit = "object"
     schema = records.PSEUDO
@@ -42,7 +42,7 @@ class FuseStage(Stage[FuseConfig]):
 
     def __init__(self, config: FuseConfig, run: RunPaths) -> None:
         super().__init__(config, run)
-        self._calibration: Calibration | None = None
+        self._calibration: ScoreModel | None = None
         self._has_boxes = True
 
     def reads(self) -> tuple[str, ...]:
@@ -67,28 +67,31 @@ class FuseStage(Stage[FuseConfig]):
 
     def setup(self, device: str) -> None:
         """What the options name; the work itself runs on the CPU, on whichever device the networks ran."""
-        from pseudolabel.fusion.calibration import load_calibration
+        from pseudolabel.fusion.score_model import load_score_model
 
         self._has_boxes = read_plan(self.run_paths).n_objects > 0
         if self.config.calibration is not None:
-            self._calibration = load_calibration(self.config.calibration)
+            self._calibration = load_score_model(self.config.calibration)
+        self._settings()  # limits that no score reaches end the stage here
+
+    def _settings(self, learned_from: Mapping[str, int] | None = None) -> "LabelSettings":
+        from pseudolabel.fusion.settings import label_settings
+
+        return label_settings(
+            self.config, has_boxes=self._has_boxes, learned_from=learned_from, calibration=self._calibration
+        )
 
     def run(self, shard: Shard, inputs: Mapping[str, pa.Table]) -> pa.Table:
-        from pseudolabel.fusion.settings import label_settings, share
-
         tables = {name: table for name, table in sorted(inputs.items()) if name.startswith("candidates/")}
         candidates = candidates_by_image(list(tables.values()))
         heard = _heard_tables(tables) if self.config.share_guides else {}
-        settings = label_settings(
-            self.config,
-            has_boxes=self._has_boxes,
-            learned_from=_heard_sources(tables, heard),
-            weights=[share(heard.get(name, 0)) for name in tables],
-        )
+        settings = self._settings(_heard_sources(tables, heard))
         rows: list[Row] = []
         for image in counted(usable_images(inputs["manifest"])):
             rows += self._rows(image, candidates.get(image.key, []), shard, settings)
-        return records.with_notes(records.table_from_rows(rows, records.PSEUDO), _decided(rows))
+        return records.with_notes(
+            records.table_from_rows(rows, records.PSEUDO), _decided(rows) + self._expected(rows, settings)
+        )
 
     def finish(self, paths: list[Path]) -> dict[str, dict[str, int]]:
         """`instances.json`, `results.json` and `provenance.json` beside the parts."""
@@ -108,13 +111,28 @@ class FuseStage(Stage[FuseConfig]):
 
         key = {"image_key": image.key}
         try:
-            rgb = planned_pixels(image, shard) if found and self.config.refine == "color" else None
+            rgb = planned_pixels(image, shard) if found and self._looks(settings) else None
         except RejectError as error:
             status = records.rejected(self.name, error.reason, error.detail)
             return [key | _given(box) | status for box in image.boxes] or [key | status]
         boxes = image.boxes if self._has_boxes else None
         rows = image_rows(boxes, found, image.size_hw, settings, calibration=self._calibration, rgb=rgb)
         return [row | key | records.ok(self.name) for row in rows] or [key | records.empty(self.name)]
+
+    def _expected(self, rows: Sequence[Row], settings: "LabelSettings") -> Counter[str]:
+        """How many of the kept masks are expected to be good; nothing where no score says that."""
+        from pseudolabel.fusion.score_model import default_score_model
+
+        model = self._calibration or (default_score_model() if settings.score_of_mask == "evidence" else None)
+        kept = [row for row in rows if row["status"] == "ok" and row["decision"] == "keep"]
+        if model is None or not kept:
+            return Counter()
+        scores = [row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"] for row in kept]
+        return Counter(good=round(float(model.chances.of(scores, self.config.at_iou).sum())))
+
+    def _looks(self, settings: "LabelSettings") -> bool:
+        """Whether masks or their scores depend on the pictures."""
+        return self.config.refine == "color" or settings.score_of_mask == "evidence"
 
     def _shards(self, paths: list[Path]) -> Iterator[tuple[pa.Table, pa.Table]]:
         for path in paths:

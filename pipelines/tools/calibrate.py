@@ -14,13 +14,15 @@ from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.work.job import library_versions
 
 Row = dict[str, Any]
+_NOISE = 0.01
 
 
 def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
     """Fits and saves a calibration, draws its reliability curve, and says how good it is on images it has not seen.
 
     Keys: `n, images, spearman_before, spearman, ece_before, ece, risk_coverage_before, risk_coverage,
-    risk_coverage_oracle, threshold, calibration, picture`. All figures after calibration are of five calibrations, each
+    risk_coverage_oracle, helps, threshold, calibration, picture`. `helps` says whether the audited masks moved the
+    score at all, and not to a worse ranking or error. All figures after calibration are of five calibrations, each
     measured on the fifth of the images that it was not learned from; the one saved is learned from all.
 
     Raises:
@@ -34,12 +36,12 @@ def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
     num_shards = len(parts)
     manifests = (read_part(run.part("manifest", shard, num_shards)) for shard in range(num_shards))
     rows, ious = audited(parts, config.ground_truth, own_ids(manifests))
-    calibration = fit_calibration(rows, ious, provenance=_provenance(run, parts, config), seed=config.seed)
+    calibration = fit_calibration(rows, ious, provenance=_provenance(run, parts, config))
     path = config.output or run.root / "calibration.json"
     write_text_atomically(path, calibration.to_json() + "\n")
     held_out = held_out_scores(rows, ious)
     picture = _draw(run, rows, held_out, ious)
-    figures = _figures(rows, held_out, ious) | {"calibration": str(path), "picture": str(picture)}
+    figures = _figures(rows, held_out, ious) | {"run": str(run.root), "calibration": str(path), "picture": str(picture)}
     return figures | {"threshold": _threshold(held_out, ious, config)}
 
 
@@ -83,7 +85,17 @@ def format_calibration(figures: Mapping[str, Any]) -> str:
             f"--keep-score {threshold['calibrated_iou']:.4f}: {threshold['precision']:.1%} of the {threshold['kept']} "
             f"kept masks (of {threshold['of']}) have IoU {threshold['at_iou']:g} or more"
         )
-    return "\n".join([*lines, f"use it with  --calibration {figures['calibration']}"])
+    return "\n".join([*lines, _advice(figures)])
+
+
+def _advice(figures: Mapping[str, Any]) -> str:
+    """What to do now: use the calibration where it helps on images that it was not learned from."""
+    if figures["helps"]:
+        return f"use it with  pseudolabel fuse {figures['run']} --calibration {figures['calibration']}"
+    return (
+        f"these {figures['n']} masks do not improve the score, which stays as good without them: "
+        f"audit about {2 * figures['n']} more, or go on without --calibration"
+    )
 
 
 def _line(what: str, before: float | None, after: float | None) -> str:
@@ -117,7 +129,7 @@ def held_out_scores(rows: Sequence[Row], ious: Any) -> Any:
     out = np.empty(len(rows))
     for k in sorted(set(fold.tolist())):
         inner = [row for row, f in zip(rows, fold, strict=True) if f != k]
-        learned = fit_calibration(inner, ious[fold != k], bootstraps=0)
+        learned = fit_calibration(inner, ious[fold != k])
         out[fold == k] = learned.expected_iou([row for row, f in zip(rows, fold, strict=True) if f == k])
     return out
 
@@ -128,17 +140,28 @@ def _figures(rows: Sequence[Row], held_out: Any, ious: Any) -> Row:
     from pseudolabel.metrics import calibration as measure
 
     before = np.array([row["score"] for row in rows], dtype=np.float64)
+    ranks = {"spearman_before": measure.spearman(before, ious), "spearman": measure.spearman(held_out, ious)}
+    errors = {
+        "ece_before": measure.expected_calibration_error(before, ious),
+        "ece": measure.expected_calibration_error(held_out, ious),
+    }
     return {
         "n": len(rows),
         "images": len({row["image_key"] for row in rows}),
-        "spearman_before": measure.spearman(before, ious),
-        "spearman": measure.spearman(held_out, ious),
-        "ece_before": measure.expected_calibration_error(before, ious),
-        "ece": measure.expected_calibration_error(held_out, ious),
+        **ranks,
+        **errors,
+        "helps": _helps(ranks, errors),
         "risk_coverage_before": measure.risk_coverage_area(before, ious),
         "risk_coverage": measure.risk_coverage_area(held_out, ious),
         "risk_coverage_oracle": measure.oracle_risk_coverage_area(ious),
     }
+
+
+def _helps(ranks: Mapping[str, float | None], errors: Mapping[str, float]) -> bool:
+    """Whether held-out masks are ranked no worse, to within noise, and one of the two figures is better."""
+    rank, rank_before = ranks["spearman"] or 0.0, ranks["spearman_before"] or 0.0
+    gains = rank - rank_before, errors["ece_before"] - errors["ece"]
+    return min(gains) > -_NOISE and max(gains) > 0
 
 
 def _threshold(held_out: Any, ious: Any, config: CalibrateConfig) -> Row | None:
@@ -167,7 +190,6 @@ def _provenance(run: RunPaths, parts: Sequence[Path], config: CalibrateConfig) -
         "ground_truth_sha256": file_sha256(config.ground_truth),
         "pseudo_fingerprints": [read_footer(part).fingerprint for part in parts],
         "fuse": read_footer(parts[0]).config,
-        "seed": config.seed,
         "versions": library_versions(),
     }
 

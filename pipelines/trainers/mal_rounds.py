@@ -74,7 +74,7 @@ def _labels(
     guides: Sequence[str],
 ) -> Iterator[tuple[np.ndarray, float]]:
     others = _Guides(run, plan, guides)
-    settings = _settings(len(guides) + (teacher is not None))
+    settings = _settings()
     with Progress("train-teacher: labels of the next round", len(images), unit="image") as progress:
         for first in range(0, len(images), _IMAGES_AT_ONCE):
             some = images[first : first + _IMAGES_AT_ONCE]
@@ -98,13 +98,13 @@ def _image_labels(
         yield np.rint(soft * 255).astype(np.uint8), label.score
 
 
-def _settings(num_sources: int) -> LabelSettings:
-    """How so many sources are fused between two rounds.
+def _settings() -> LabelSettings:
+    """How sources are fused between two rounds.
 
     Other than beside the last teacher, guides keep their full weight here in every round: the next network begins from
     the start again, so that what it hears of them is not yet in it.
     """
-    return label_settings(FuseOptions(score="expected"), weights=[1.0] * num_sources)
+    return label_settings(FuseOptions(score="expected"))
 
 
 def _canvas_grid(target: GivenBox) -> Grid:

@@ -1,115 +1,41 @@
-"""From scores to expected IoU: learned on a small audited set, saved with its provenance, applied by `fuse`.
+"""From a small audited set: how the score has to move for the masks of one's own data.
 
-A fractional logistic regression on what the row tells (its score, agreement, size, class frequency) orders the masks;
-isotonic regression on predictions that were made for images not learned from puts the order on the scale of IoU.
+The score that ships with the package knows what to expect of masks in general. An audited set moves its weights towards
+itself by as much as it can bear: how far is chosen by what predicts masks on images that were not learned from, and
+without a gain there the score stays as it is.
 """
 
-import hashlib
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from pseudolabel.errors import InputError
-from pseudolabel.fusion.features import FEATURES, feature_matrix
+from pseudolabel.fusion.score_model import ScoreModel, default_score_model, fit_weights
 
-VERSION = 2
 MIN_OBJECTS = 30
 _FOLDS = 5
-_KNOTS = 41
-_STRENGTH = 0.1  # of the regression's regularisation, inverse
-_INTERVAL = (5.0, 95.0)  # percent
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Expected mask IoU as a function of a pseudo label's row."""
-
-    mean: list[float]
-    scale: list[float]
-    weights: list[float]
-    intercept: float
-    knots: list[float]  # of the regression's output
-    expected: list[float]  # IoU at the knots
-    lower: list[float]  # bootstrap interval over images, 5 and 95 percent
-    upper: list[float]
-    class_counts: dict[int, int]
-    provenance: dict[str, Any] = field(default_factory=dict)
-    features: list[str] = field(default_factory=lambda: list(FEATURES))
-    version: int = VERSION
-
-    def expected_iou(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
-        """Expected IoU of every row's mask with the true one."""
-        return [float(v) for v in np.interp(self._order(rows), self.knots, self.expected)]
-
-    def interval(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-        """Where the expected IoU lies with 90 % confidence, as far as the size of the audited set is concerned."""
-        order = self._order(rows)
-        lower, upper = np.interp(order, self.knots, self.lower), np.interp(order, self.knots, self.upper)
-        return [(float(a), float(b)) for a, b in zip(lower, upper, strict=True)]
-
-    def _order(self, rows: Sequence[Mapping[str, Any]]) -> Float64[np.ndarray, " n"]:
-        features = feature_matrix(rows, self.class_counts)
-        return _sigmoid((features - self.mean) / self.scale @ np.array(self.weights) + self.intercept)
-
-    @cached_property
-    def digest(self) -> str:
-        """Content hash, for provenance."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, indent=1)
-
-    @classmethod
-    def from_json(cls, text: str, *, where: str) -> "Calibration":
-        """A saved calibration.
-
-        Raises:
-            InputError: it is none, or it was made by another version.
-        """
-        try:
-            values = json.loads(text)
-            values["class_counts"] = {int(key): count for key, count in values["class_counts"].items()}
-            calibration = cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{where}: not a calibration ({error}); make one with  pseudolabel calibrate") from None
-        if calibration.version != VERSION or calibration.features != list(FEATURES):
-            raise InputError(f"{where}: made by another version; run  pseudolabel calibrate  again")
-        return calibration
-
-
-def load_calibration(path: Path) -> Calibration:
-    """The calibration in a file.
-
-    Raises:
-        InputError: there is none that can be read.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from None
-    return Calibration.from_json(text, where=str(path))
+_FREE = 1e-3  # pull on a weight that may go where it likes
+_HELD = 1e9  # on one that has to stay
+# From no change over the level alone to all weights nearly free, in objects' worth of trust in the score as it is.
+_PULLS = ((_HELD, _HELD), (3.0, _HELD), (3.0, 300.0), (3.0, 100.0), (3.0, 30.0), (3.0, 10.0), (_FREE, 3.0))
 
 
 def fit_calibration(
     rows: Sequence[Mapping[str, Any]],
     iou: Float64[np.ndarray, " n"],
     *,
+    prior: ScoreModel | None = None,
     provenance: Mapping[str, Any] | None = None,
-    bootstraps: int = 200,
-    seed: int = 0,
-) -> Calibration:
-    """A calibration learned from rows of `records.PSEUDO` and their masks' true IoU.
+) -> ScoreModel:
+    """The score model moved towards rows of `records.PSEUDO` and their masks' true IoU.
 
-    Folds and bootstrap samples are made of whole images, because objects of one photograph are alike.
+    Folds are made of whole images, because objects of one photograph are alike.
+
+    Args:
+        prior: where it starts; the model that ships with the package if not given.
 
     Raises:
         InputError: fewer than 30 objects, or all from fewer images than there are folds.
@@ -120,25 +46,12 @@ def fit_calibration(
             f"{len(rows)} objects in {len(set(images))} images are too few to calibrate on; "
             f"audit at least {MIN_OBJECTS} objects in {_FOLDS} images"
         )
-    class_counts = dict(sorted(Counter(row["category_id"] for row in rows).items()))
-    features = feature_matrix(rows, class_counts)
-    held_out = _held_out_predictions(features, iou, images)
-    model = _Regression.fit(features, iou)
-    knots = np.unique(np.quantile(held_out, np.linspace(0, 1, _KNOTS)))
-    curve = _isotonic(held_out, iou, knots)
-    lower, upper = _bootstrap_interval(held_out, iou, images, knots, bootstraps, seed)
-    return Calibration(
-        mean=model.mean.tolist(),
-        scale=model.scale.tolist(),
-        weights=model.weights.tolist(),
-        intercept=model.intercept,
-        knots=knots.tolist(),
-        expected=curve.tolist(),
-        lower=np.minimum(lower, curve).tolist(),
-        upper=np.maximum(upper, curve).tolist(),
-        class_counts=class_counts,
-        provenance=dict(provenance or {}),
-    )
+    prior = prior or default_score_model()
+    features = prior.standard(rows)
+    pull = min(_PULLS, key=lambda pull: _unseen_loss(features, iou, image_folds(images), prior, pull))
+    weights = _moved(features, iou, prior, pull)
+    told = dict(provenance or {}) | {"pull": list(pull), "objects": len(rows), "prior": prior.digest}
+    return replace(prior, weights=weights[1:].tolist(), intercept=float(weights[0]), provenance=told)
 
 
 def image_folds(images: Sequence[str]) -> Int64[np.ndarray, " n"]:
@@ -175,69 +88,26 @@ def threshold_for(
     return Threshold(float(calibrated[order][last]), float(good[last] / count[last]), int(count[last]), len(order))
 
 
-@dataclass(frozen=True)
-class _Regression:
-    mean: Float64[np.ndarray, " f"]
-    scale: Float64[np.ndarray, " f"]
-    weights: Float64[np.ndarray, " f"]
-    intercept: float
-
-    @classmethod
-    def fit(cls, features: Float64[np.ndarray, "n f"], iou: Float64[np.ndarray, " n"]) -> "_Regression":
-        """Logistic regression whose target is a share: every object counts `iou` as a yes and the rest as a no."""
-        mean, scale = features.mean(axis=0), features.std(axis=0)
-        scale = np.where(scale > 1e-9, scale, 1.0)
-        standard = (features - mean) / scale
-        yes = np.repeat([1, 0], len(iou))
-        model = LogisticRegression(C=_STRENGTH, max_iter=1000)
-        model.fit(np.concatenate([standard, standard]), yes, sample_weight=np.concatenate([iou, 1 - iou]) + 1e-9)
-        return cls(mean, scale, model.coef_[0], float(model.intercept_[0]))
-
-    def predict(self, features: Float64[np.ndarray, "n f"]) -> Float64[np.ndarray, " n"]:
-        return _sigmoid((features - self.mean) / self.scale @ self.weights + self.intercept)
+def _moved(
+    features: Float64[np.ndarray, "n f"], iou: Float64[np.ndarray, " n"], prior: ScoreModel, pull: tuple[float, float]
+) -> Float64[np.ndarray, " f+1"]:
+    towards = np.array([prior.intercept, *prior.weights])
+    strength = np.full(len(towards), pull[1])
+    strength[0] = pull[0]
+    return fit_weights(features, iou, towards=towards, strength=strength)
 
 
-def _held_out_predictions(
-    features: Float64[np.ndarray, "n f"], iou: Float64[np.ndarray, " n"], images: Sequence[str]
-) -> Float64[np.ndarray, " n"]:
-    """Every object's prediction by a regression that has not seen its image."""
-    fold = image_folds(images)
-    out = np.empty(len(iou))
-    for k in range(_FOLDS):
-        out[fold == k] = _Regression.fit(features[fold != k], iou[fold != k]).predict(features[fold == k])
-    return out
-
-
-def _isotonic(
-    order: Float64[np.ndarray, " n"], iou: Float64[np.ndarray, " n"], knots: Float64[np.ndarray, " k"]
-) -> Float64[np.ndarray, " k"]:
-    model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(order, iou)
-    curve: Float64[np.ndarray, " k"] = model.predict(knots)
-    return curve
-
-
-def _bootstrap_interval(
-    order: Float64[np.ndarray, " n"],
+def _unseen_loss(
+    features: Float64[np.ndarray, "n f"],
     iou: Float64[np.ndarray, " n"],
-    images: Sequence[str],
-    knots: Float64[np.ndarray, " k"],
-    bootstraps: int,
-    seed: int,
-) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-    """Percentile interval of the curve under resampling of whole images; the curve itself for no bootstrap."""
-    generator = np.random.default_rng(seed)
-    names, image = np.unique(images, return_inverse=True)
-    members = [np.flatnonzero(image == i) for i in range(len(names))]
-    curves = []
-    for _ in range(bootstraps):
-        sample = np.concatenate([members[i] for i in generator.integers(len(names), size=len(names))])
-        curves.append(_isotonic(order[sample], iou[sample], knots))
-    if not curves:
-        curves.append(_isotonic(order, iou, knots))
-    lower, upper = np.percentile(curves, _INTERVAL, axis=0)
-    return lower, upper
-
-
-def _sigmoid(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    value: Float64[np.ndarray, " n"] = 1 / (1 + np.exp(-x))
-    return value
+    fold: Int64[np.ndarray, " n"],
+    prior: ScoreModel,
+    pull: tuple[float, float],
+) -> float:
+    """Cross-entropy of IoU and prediction, each by a model that has not seen the image."""
+    loss = 0.0
+    for k in range(_FOLDS):
+        weights = _moved(features[fold != k], iou[fold != k], prior, pull)
+        logit = features[fold == k] @ weights[1:] + weights[0]
+        loss += float((np.logaddexp(0, logit) - iou[fold == k] * logit).sum())
+    return loss

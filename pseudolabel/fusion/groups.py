@@ -13,8 +13,8 @@ from jaxtyping import Float32, Float64, UInt8
 
 from pseudolabel.boxes import iou_matrix
 from pseudolabel.candidates import Candidate, GivenBox
-from pseudolabel.fusion.calibration import Calibration
 from pseudolabel.fusion.labels import LabelSettings, label_objects
+from pseudolabel.fusion.score_model import ScoreModel
 from pseudolabel.masks import PixelMask, SoftMask, resample
 from pseudolabel.rle import decode_crop
 
@@ -52,7 +52,7 @@ def label_groups(
     candidates: Sequence[Candidate],
     size_hw: tuple[int, int],
     settings: LabelSettings,
-    calibration: Calibration | None = None,
+    calibration: ScoreModel | None = None,
     rgb: UInt8[np.ndarray, "H W 3"] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of the objects that the candidates agree on, best score first; their `annotation_id` is left empty.

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pseudolabel.candidates import Candidate, GivenBox
-from pseudolabel.fusion.calibration import Calibration
 from pseudolabel.fusion.groups import label_groups
 from pseudolabel.fusion.labels import LabelSettings, crowd_row, label_objects
+from pseudolabel.fusion.score_model import ScoreModel
 from pseudolabel.rle import Rle, from_segmentation
 
 Row = dict[str, Any]
@@ -22,7 +22,7 @@ def image_rows(
     size_hw: tuple[int, int],
     settings: LabelSettings,
     *,
-    calibration: Calibration | None = None,
+    calibration: ScoreModel | None = None,
     rgb: UInt8[np.ndarray, "H W 3"] | None = None,
 ) -> list[Row]:
     """Rows of `records.PSEUDO` without image key and status: one per given box, by annotation id.

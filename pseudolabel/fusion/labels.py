@@ -12,20 +12,32 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from pseudolabel.candidates import Candidate, GivenBox
-from pseudolabel.fusion.calibration import Calibration
-from pseudolabel.fusion.decisions import COVERED, CROWD, EMPTY_MASK, NO_CANDIDATE, Limits, Verdict, judge
+from pseudolabel.fusion.decisions import (
+    COVERED,
+    CROWD,
+    EMPTY_MASK,
+    NO_CANDIDATE,
+    Limits,
+    Verdict,
+    default_limits,
+    judge,
+    reasons,
+)
+from pseudolabel.fusion.evidence import Evidence, color_evidence, covered_shares, shape_evidence
 from pseudolabel.fusion.exclusive import Claim, Share, shared_out, yielded
 from pseudolabel.fusion.grid import object_window
 from pseudolabel.fusion.objects import FusedObject, FusionSettings, fuse_image
 from pseudolabel.fusion.parts import without_islands, without_pinholes
 from pseudolabel.fusion.refine import Refinement, refine
+from pseudolabel.fusion.score_model import ScoreModel, default_score_model
 from pseudolabel.fusion.scoring import Opinion, consensus_score, opinion, outline_iou
+from pseudolabel.fusion.surroundings import Surroundings
 from pseudolabel.masks import Grid, PixelMask
 from pseudolabel.rle import Rle, area, bbox_xywh, encode_crop
 
 Row = dict[str, Any]
 Exclusive = Literal["none", "class", "all"]
-ScoreOfMask = Literal["consensus", "expected"]
+ScoreOfMask = Literal["evidence", "consensus", "expected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +45,14 @@ class LabelSettings:
     """Everything that decides how a label comes out; the defaults are those of one source and given boxes."""
 
     fusion: FusionSettings = field(default_factory=FusionSettings)
-    limits: Limits = field(default_factory=lambda: Limits(keep=0.8, review=0.65))
+    limits: Limits = field(default_factory=lambda: default_limits())
     refinement: Refinement = field(default_factory=Refinement)
     smallest_part: float = 0.02
     largest_pinhole: float = 0.005
     exclusive: Exclusive = "class"  # among which objects a pixel has one owner at most
     upright: bool = True  # images show the ground below
     class_margin: float | None = 0.3  # of probability, by which one class has to yield a pixel to another; None: never
-    score_of_mask: ScoreOfMask | None = "expected"  # None: the rule's, which looks at candidates alone
+    score_of_mask: ScoreOfMask | None = "evidence"  # None: the rule's, which looks at candidates alone
     unsure_band: float = 0.35  # pixels are unsure whose probability of being what the mask says is below 1/2 plus this
 
 
@@ -55,6 +67,7 @@ class Label:
     verdict: Verdict | None  # None: to be judged by its score
     score: float
     expected_iou: float = 0.0
+    surroundings: Surroundings | None = None  # the picture, for refinement and evidence
 
 
 def label_objects(
@@ -62,16 +75,17 @@ def label_objects(
     candidates: Sequence[Candidate],
     size_hw: tuple[int, int],
     settings: LabelSettings,
-    calibration: Calibration | None = None,
+    calibration: ScoreModel | None = None,
     rgb: UInt8[np.ndarray, "H W 3"] | None = None,
 ) -> list[Row]:
     """One row per object, in the order of `targets`; without image key and status.
 
     Args:
-        rgb: the photograph, where the refinement looks at colours.
+        rgb: the photograph, which refinement and evidence look at.
     """
     labels = settled_labels(targets, candidates, size_hw, settings, rgb)
-    return [_judged(label, size_hw, settings, calibration) for label in labels]
+    covered = covered_shares(targets)
+    return [_judged(*one, size_hw, settings, calibration) for one in zip(labels, covered, strict=True)]
 
 
 def settled_labels(
@@ -96,9 +110,10 @@ def crowd_row(target: GivenBox, segmentation: Rle | None, size_hw: tuple[int, in
     return _row(target, mask, iscrowd=True, score=0.0) | _verdict_columns(CROWD)
 
 
-def provenance_id(settings: LabelSettings, sources: Sequence[str], calibration: Calibration | None) -> str:
+def provenance_id(settings: LabelSettings, sources: Sequence[str], calibration: ScoreModel | None) -> str:
     """One name for all masks that the same rules made from the same sources; `provenance.json` spells it out."""
-    rules = [repr(settings), sorted(sources), calibration.digest if calibration else None]
+    models = [default_score_model().digest, calibration.digest if calibration else None]
+    rules = [repr(settings), sorted(sources), *models]
     return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:16]
 
 
@@ -111,30 +126,30 @@ def _label(
 ) -> Label:
     if fused is None:
         return _rectangle(target, object_window(target.box_xyxy, size_hw), None, NO_CANDIDATE, 0.0)
-    soft = refine(fused.probability, fused.window, settings.refinement, rgb, tau_pixel=_tau(settings))
+    seen = None if rgb is None else Surroundings.of(fused.window, rgb)
+    soft = refine(fused.probability, fused.window, settings.refinement, seen, tau_pixel=fused.tau_pixel)
     fused = replace(fused, probability=soft)
     pixels = _pixels(fused.probability, settings)
     if not pixels.any():
         return _rectangle(target, fused.window, fused, EMPTY_MASK, 0.0)
     own = opinion(fused.probability, pixels)
     score = _score(fused, pixels, own, settings)
-    return Label(target, fused.window, pixels, fused, None, score, own.expected_iou)
+    return Label(target, fused.window, pixels, fused, None, score, own.expected_iou, seen)
 
 
 def _score(fused: FusedObject, pixels: Bool[np.ndarray, "h w"], own: Opinion, settings: LabelSettings) -> float:
     """The rule's score, which looks at the candidates alone, or one that looks at the refined mask, too.
 
-    `expected` is the geometric mean of two opinions: the candidates' mean probability inside their mean, and the IoU
-    that the refined probabilities let expect of the mask.
+    That of the evidence follows when the masks are settled. `expected` is the geometric mean of two opinions: the
+    candidates' mean probability inside their mean, and the IoU that the refined probabilities let expect of the mask.
 
     Args:
         own: what the refined probabilities say about the mask.
     """
-    if settings.score_of_mask is None:
+    if settings.score_of_mask is None or settings.score_of_mask == "evidence":
         return fused.score
     if settings.score_of_mask == "expected":
         return math.sqrt(fused.pixel_quality * own.expected_iou)
-    assert fused.witnesses is not None, "a consensus needs settings.fusion.witnesses"
     by_source = fused.witnesses.asked(pixels, fused.window)
     return consensus_score(own, by_source, fused.witnesses.spread, outline=outline_iou(pixels))
 
@@ -159,7 +174,6 @@ def _yielded(labels: list[Label], settings: LabelSettings, margin: float) -> lis
     claims: dict[int, Claim] = {}
     for i, label in enumerate(labels):
         if label.verdict is None and label.fused is not None and label.fused.knows_class:
-            assert label.fused.witnesses is not None, "disputes of classes need settings.fusion.class_evidence"
             evidence = label.fused.witnesses.on_average(label.window)
             claims[i] = Claim(label.window, label.pixels, evidence)
     settled, classes = list(labels), [labels[i].target.category_id for i in claims]
@@ -187,11 +201,6 @@ def _with_share(label: Label, share: Share, settings: LabelSettings) -> Label:
     return replace(label, pixels=pixels, fused=fused, expected_iou=own.expected_iou, score=score)
 
 
-def _tau(settings: LabelSettings) -> float:
-    """What a fused probability has to exceed; of votes, each of which `tau_pixel` has decided, more than half count."""
-    return 0.5 if settings.fusion.rule.fusion == "vote" else settings.fusion.rule.tau_pixel
-
-
 def _pixels(probability: Float32[np.ndarray, "h w"], settings: LabelSettings) -> Bool[np.ndarray, "h w"]:
     mask = without_islands(probability > 0.5, smallest_share=settings.smallest_part)
     return without_pinholes(mask, largest_share=settings.largest_pinhole)
@@ -201,21 +210,36 @@ def _rectangle(target: GivenBox, window: Grid, fused: FusedObject | None, verdic
     return Label(target, window, np.ones((window.height, window.width), dtype=bool), fused, verdict, score)
 
 
-def _judged(label: Label, size_hw: tuple[int, int], settings: LabelSettings, calibration: Calibration | None) -> Row:
+def _judged(
+    label: Label, covered: float, size_hw: tuple[int, int], settings: LabelSettings, calibration: ScoreModel | None
+) -> Row:
     row = _described(label, size_hw, settings, calibration)
-    row["calibrated_iou"] = _calibrated(row, calibration)
     verdict = label.verdict
     if verdict is None:
+        evidence = _evidence(label, covered)
+        row |= {"evidence": evidence.columns(), "reasons": reasons(evidence, row["agreement"])}
+        if settings.score_of_mask == "evidence":
+            row["score"] = default_score_model().expected_iou([row])[0]
+        if calibration is not None:
+            row["calibrated_iou"] = calibration.expected_iou([row])[0]
         score = row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"]
         verdict = judge(score, row["area"], settings.limits)
         row["unsure"] = _unsure(label, size_hw, settings.unsure_band)
         if verdict.decision == "box_only":
             rectangle = np.ones((label.window.height, label.window.width), dtype=bool)
             row |= _mask_columns(_encode(label.window, rectangle, size_hw)) | {"unsure": None}
-    row |= _verdict_columns(verdict)
-    if verdict.decision == "box_only":
-        row["calibrated_iou"] = _calibrated(row, calibration)  # of the rectangle that stands there now
-    return row
+    return row | _verdict_columns(verdict)
+
+
+def _evidence(label: Label, covered: float) -> Evidence:
+    assert label.fused is not None, "a box that stands in for a mask has no evidence"
+    witnesses = label.fused.witnesses
+    said = witnesses.asked(label.pixels, label.window)
+    signs: dict[str, float | None] = {"covered": covered, **shape_evidence(label.pixels), "spread": witnesses.spread}
+    signs["sources"] = sum(one.expected_iou for one in said) / len(said)
+    if label.surroundings is not None:
+        signs |= color_evidence(label.pixels, label.window, label.surroundings)
+    return Evidence(**signs)
 
 
 def _unsure(label: Label, size_hw: tuple[int, int], band: float) -> Rle | None:
@@ -235,11 +259,7 @@ def unsure_pixels(
     return unsure
 
 
-def _calibrated(row: Row, calibration: Calibration | None) -> float | None:
-    return None if calibration is None else calibration.expected_iou([row])[0]
-
-
-def _described(label: Label, size_hw: tuple[int, int], settings: LabelSettings, calibration: Calibration | None) -> Row:
+def _described(label: Label, size_hw: tuple[int, int], settings: LabelSettings, calibration: ScoreModel | None) -> Row:
     row = _row(label.target, _encode(label.window, label.pixels, size_hw), iscrowd=False, score=label.score)
     sources = label.fused.sources if label.fused else ()
     row["provenance_id"] = provenance_id(settings, sources, calibration)
@@ -269,6 +289,8 @@ def _row(target: GivenBox, mask: Rle, *, iscrowd: bool, score: float) -> Row:
         "candidates_used": 0,
         "sources": [],
         "agreement": None,
+        "evidence": None,
+        "reasons": [],
         "provenance_id": None,
     } | _mask_columns(mask)
 

@@ -18,10 +18,16 @@ from pseudolabel.condinst.ranking import (
     ranking_of_assignment,
 )
 from pseudolabel.fusion.agreement import opinions, pairwise_iou, source_agreement, support
-from pseudolabel.fusion.fuse import passing, qmf_weights
+from pseudolabel.fusion.fuse import TAU_PIXEL, passing, qmf_weights
 from pseudolabel.fusion.grid import MAX_CELLS, box_cells, cells_inside, common_grid, object_window, on_grid
 from pseudolabel.fusion.matching import box_ious, may_serve
-from pseudolabel.fusion.quality_aware import FusionRule, candidate_weights, fuse_masks, quality_of_means
+from pseudolabel.fusion.quality_aware import (
+    FusionRule,
+    candidate_weights,
+    fuse_masks,
+    quality_of_means,
+    threshold_of,
+)
 from pseudolabel.fusion.scoring import Opinion, detection_rank, mean_kept, opinion, vote_score
 from pseudolabel.masks import Grid, resample, resample_above
 
@@ -40,9 +46,8 @@ class FusionSettings:
     box_scores: BoxScores = "raw"
     balance: bool = True  # every source has the same weight in all, however many candidates it has
     source_weights: tuple[tuple[str, float], ...] = ()  # 1 for the others
+    tau_by_sources: bool = True  # the pixel threshold is what an object's own sources need, not the rule's
     max_cells: int = MAX_CELLS
-    witnesses: bool = False  # keep what the sources say, for a score that asks them
-    class_evidence: bool = True  # keep it where one of them knows classes, for a dispute between two of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,9 @@ class FusedObject:
     candidates_used: int
     sources: tuple[str, ...]
     agreement: float | None  # mean IoU between the sources' own masks; None where only one source speaks
-    witnesses: "Witnesses | None"  # None where nobody asks them
+    witnesses: "Witnesses"
     knows_class: bool  # one of its sources tells the object's class from others
+    tau_pixel: float = TAU_PIXEL  # what a probability had to exceed
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,7 @@ class _Stack:
     voice: torch.Tensor  # (k,), the weight that the candidate's source gives it beside its quality
     box_score: torch.Tensor  # (k,), on one scale
     box_iou: torch.Tensor  # (k,)
+    rule: FusionRule  # with the object's own pixel threshold
 
 
 def _stack(
@@ -152,14 +159,24 @@ def _stack(
     grid = common_grid([c.mask.grid for c in candidates], window, max_cells=settings.max_cells)
     probability = on_grid([c.mask for c in candidates], grid)
     sources = [c.source for c in candidates]
+    score = np.array([c.box_score for c in candidates], dtype=np.float32)
+    rule = _own_rule({c.source for c in candidates if c.box_score > settings.rule.tau_box}, settings)
     overlap = None
     if len(set(sources)) > 1:
-        overlap = pairwise_iou((probability > settings.rule.tau_pixel) & box_cells(grid, window))
-    score = np.array([c.box_score for c in candidates], dtype=np.float32)
+        overlap = pairwise_iou((probability > rule.tau_pixel) & box_cells(grid, window))
     if settings.box_scores == "support" and overlap is not None:
         score = score * support(overlap, sources)
     voice, knows = _voices(sources, settings), np.array([c.knows_class for c in candidates])
-    return _Stack(target, window, grid, probability, overlap, sources, knows, voice, torch.from_numpy(score), box_iou)
+    scores = torch.from_numpy(score)
+    return _Stack(target, window, grid, probability, overlap, sources, knows, voice, scores, box_iou, rule)
+
+
+def _own_rule(speaking: set[str], settings: FusionSettings) -> FusionRule:
+    """The rule with the pixel threshold of the sources that have something to say about the object."""
+    if not settings.tau_by_sources or not speaking:
+        return settings.rule
+    given = dict(settings.source_weights)
+    return replace(settings.rule, tau_pixel=threshold_of([given.get(source, 1.0) for source in sorted(speaking)]))
 
 
 def _voices(sources: Sequence[str], settings: FusionSettings) -> torch.Tensor:
@@ -178,15 +195,14 @@ def _fuse_stacks(stacks: Sequence[_Stack], settings: FusionSettings) -> list[Fus
     weights = candidate_weights(score, box_iou, kept, rule)
     if rule.fusion == "qmf":
         weights = qmf_weights(weights * _padded([stack.voice for stack in stacks])[0], kept)
-    cells = [_on_cells(stack, weights[i : i + 1], kept[i : i + 1], rule) for i, stack in enumerate(stacks)]
-    tau = 0.5 if rule.fusion == "vote" else rule.tau_pixel
-    read = [resample_above(c, stack.grid, stack.window, tau) for c, stack in zip(cells, stacks, strict=True)]
+    cells = [_on_cells(stack, weights[i : i + 1], kept[i : i + 1]) for i, stack in enumerate(stacks)]
+    read = [resample_above(c, stack.grid, stack.window, _tau(stack)) for c, stack in zip(cells, stacks, strict=True)]
     quality = quality_of_means(mean_kept(score, kept), torch.tensor([mean for _, mean in read]), rule)
     if rule.score == "code":
-        quality = replace(quality, score=_released_scores(stacks, cells, score, kept, rule))
+        quality = replace(quality, score=_released_scores(stacks, cells, score, kept))
     columns = (quality.score.tolist(), quality.box.tolist(), quality.pixel.tolist(), (weights > 0).numpy())
     return [
-        _fused(stack, pixels, *numbers, settings=settings) if numbers[3].any() else None
+        _fused(stack, pixels, *numbers) if numbers[3].any() else None
         for stack, (pixels, _), numbers in zip(stacks, read, zip(*columns, strict=True), strict=True)
     ]
 
@@ -198,12 +214,9 @@ def _fused(
     box: float,
     pixel: float,
     speaking: Bool[np.ndarray, " k"],
-    *,
-    settings: FusionSettings,
 ) -> FusedObject:
     speaking = speaking[: len(stack.sources)]
     knows_class = bool((speaking & stack.knows_class).any())
-    asked = settings.witnesses or (settings.class_evidence and knows_class)
     sources = {source for source, speaks in zip(stack.sources, speaking, strict=True) if speaks}
     return FusedObject(
         target=stack.target,
@@ -215,9 +228,15 @@ def _fused(
         candidates_used=int(speaking.sum()),
         sources=tuple(sorted(sources)),
         agreement=None if stack.overlap is None else source_agreement(stack.overlap, stack.sources, speaking),
-        witnesses=_witnesses(stack, speaking) if asked else None,
+        witnesses=_witnesses(stack, speaking),
         knows_class=knows_class,
+        tau_pixel=_tau(stack),
     )
+
+
+def _tau(stack: _Stack) -> float:
+    """What a fused probability has to exceed; of votes, each of which `tau_pixel` has decided, more than half count."""
+    return 0.5 if stack.rule.fusion == "vote" else stack.rule.tau_pixel
 
 
 def _witnesses(stack: _Stack, speaking: Bool[np.ndarray, " k"]) -> Witnesses:
@@ -226,10 +245,10 @@ def _witnesses(stack: _Stack, speaking: Bool[np.ndarray, " k"]) -> Witnesses:
     return Witnesses(stack.grid, inside, said, spread)
 
 
-def _on_cells(stack: _Stack, weights: torch.Tensor, kept: torch.Tensor, rule: FusionRule) -> Float32[np.ndarray, "h w"]:
+def _on_cells(stack: _Stack, weights: torch.Tensor, kept: torch.Tensor) -> Float32[np.ndarray, "h w"]:
     k = len(stack.sources)
     soft = torch.from_numpy(stack.probability)[None]
-    cells: Float32[np.ndarray, "h w"] = fuse_masks(soft, weights[:, :k], kept[:, :k], rule)[0].numpy()
+    cells: Float32[np.ndarray, "h w"] = fuse_masks(soft, weights[:, :k], kept[:, :k], stack.rule)[0].numpy()
     return cells
 
 
@@ -238,7 +257,6 @@ def _released_scores(
     cells: Sequence[Float32[np.ndarray, "h w"]],
     score: torch.Tensor,
     kept: torch.Tensor,
-    rule: FusionRule,
 ) -> torch.Tensor:
     """The released code's score, which compares candidates, on the grid where these are."""
     out = []
@@ -246,7 +264,8 @@ def _released_scores(
         k = len(stack.sources)
         voted = torch.from_numpy(fused > 0.5)[None]
         soft = torch.from_numpy(stack.probability)[None]
-        out.append(vote_score(score[i : i + 1, :k], kept[i : i + 1, :k], soft, voted, tau_pixel=rule.tau_pixel))
+        tau = stack.rule.tau_pixel
+        out.append(vote_score(score[i : i + 1, :k], kept[i : i + 1, :k], soft, voted, tau_pixel=tau))
     return torch.cat(out)
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pseudolabel.config import Config, option
+from pseudolabel.config import Config, Values, option
+
+NOT_GIVEN = Values("left out", lambda value: value is None)
 
 
 class FuseOptions(Config):
@@ -11,13 +13,22 @@ class FuseOptions(Config):
     measurement.
     """
 
+    target_precision: float = option(
+        0.85, "masks are kept from the score on from which this share of them is expected to be good", group="main",
+        needs={"keep_score": NOT_GIVEN, "score": ("auto", "evidence")}, gt=0, lt=1,
+    )  # fmt: skip
+    at_iou: float = option(
+        0.75, "what a good mask is: its IoU with the true one", group="main",
+        needs={"keep_score": NOT_GIVEN, "score": ("auto", "evidence")}, gt=0, lt=1,
+    )  # fmt: skip
     keep_score: float | None = option(
         None, "masks from this score on are kept; on the calibrated scale if there is one. "
-        "Default: 0.5 there and for the papers' scores, 0.85 for consensus, 0.8 for expected", group="main", ge=0
+        "Default: what target_precision asks for; 0.5 for the papers' scores, 0.85 for consensus, 0.8 for expected",
+        ge=0,
     )  # fmt: skip
     review_score: float | None = option(
-        None, "masks below this score become box_only, from there up to keep_score review. "
-        "Default: 0.3 there and for the papers' scores, 0.6 for consensus, 0.65 for expected", group="main", ge=0
+        None, "masks below this score become box_only, from there up to the kept ones review. "
+        "Default: 0.4; 0.3 for the papers' scores, 0.6 for consensus, 0.65 for expected", ge=0
     )  # fmt: skip
     calibration: Path | None = option(None, "a file that `calibrate` wrote", group="main")
     exclusive: Literal["none", "class", "all"] = option(
@@ -64,10 +75,10 @@ class FuseOptions(Config):
     fusion: Literal["qmf", "vote", "best"] = option(
         "qmf", "candidates to one mask: Quality-aware Masks Fusion, majority vote, or the best one", group="paper"
     )
-    score: Literal["auto", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
-        "auto", "how a fused mask is scored: the IoU that the mask, its sources and their consistency let expect "
-        "(expected: the mask's alone), BoxSeg's, BoxTeacher's or the released score; "
-        "auto: consensus of several tables, expected of one; mqs where objects have to be found", group="paper"
+    score: Literal["auto", "evidence", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"] = option(
+        "auto", "how a fused mask is scored: its expected IoU, learned on several data sets from the evidence for it; "
+        "what its sources' probabilities say (consensus) or its own (expected); BoxSeg's, BoxTeacher's or the released "
+        "score; auto: evidence, mqs where objects have to be found", group="paper"
     )  # fmt: skip
     tau_box: float = option(0.1, "candidates need a larger box score", group="paper", ge=0, lt=1)
     tau_pixel: float | None = option(

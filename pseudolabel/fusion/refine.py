@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
-from PIL import Image
+from jaxtyping import Bool, Float32
 
 from pseudolabel import random_field
+from pseudolabel.fusion.surroundings import Surroundings
 from pseudolabel.masks import Grid, resample
 
 Method = Literal["none", "tight", "color"]
@@ -25,8 +25,6 @@ class Refinement:
     method: Method = "color"
     thresholds: tuple[float, ...] = (0.5, 0.4, 0.6, 0.3, 0.2)  # tried in this order, the first of equal ones wins
     threshold_cost: float = 0.02  # per step away from the first one, in IoU of the boxes
-    margin: float = 0.2  # surroundings that colours are taken from, per side, in sides of the box
-    max_cells: int = 96
     trust: float = 2.0  # in the log-odds of the fused mask, against colours and neighbours
     field: random_field.Refinement = field(default_factory=random_field.Refinement)
 
@@ -35,26 +33,26 @@ def refine(
     probability: Float32[np.ndarray, "h w"],
     window: Grid,
     refinement: Refinement,
-    rgb: UInt8[np.ndarray, "H W 3"] | None = None,
+    surroundings: Surroundings | None = None,
     *,
     tau_pixel: float = 0.5,
 ) -> Float32[np.ndarray, "h w"]:
     """The refined probabilities at the window's pixels, of which 0.5 is the threshold.
 
     Args:
-        rgb: the photograph, which `color` looks at.
+        surroundings: the colours of the box and around it, which `color` looks at.
         tau_pixel: what the fused probability has to exceed.
 
     Raises:
-        ValueError: the method looks at colours and there is no photograph.
+        ValueError: the method looks at colours and there are none.
     """
     probability = shifted_to(probability, tau_pixel)
     if refinement.method == "none":
         return probability
     if refinement.method == "color":
-        if rgb is None:
+        if surroundings is None:
             raise ValueError("refining by color needs the image")
-        probability = by_color(probability, window, refinement, rgb)
+        probability = by_color(probability, window, refinement, surroundings)
     return shifted_to(probability, tight_threshold(probability, refinement))
 
 
@@ -78,16 +76,17 @@ def shifted_to(probability: Float32[np.ndarray, "h w"], threshold: float) -> Flo
 
 
 def by_color(
-    probability: Float32[np.ndarray, "h w"], window: Grid, refinement: Refinement, image_rgb: UInt8[np.ndarray, "H W 3"]
+    probability: Float32[np.ndarray, "h w"], window: Grid, refinement: Refinement, surroundings: Surroundings
 ) -> Float32[np.ndarray, "h w"]:
     """Probabilities after the mean-field pass on a grid over the box and its surroundings."""
-    size_hw = (image_rgb.shape[0], image_rgb.shape[1])
-    grid = _surroundings(window, size_hw, refinement)
-    lab = random_field.rgb_to_lab(_average_color(image_rgb, grid))
+    grid = surroundings.grid
     start = np.clip(resample(probability, window, grid), 0.02, 0.98)
     prior = (refinement.trust * np.log(start / (1 - start))).astype(np.float32)
-    inside = _inside(grid, window)
-    posterior = random_field.refine(prior, lab, inside, np.zeros_like(inside), refinement.field)
+    inside = surroundings.inside(window)
+    nothing = np.zeros_like(inside)
+    posterior = random_field.refine(
+        prior, surroundings.lab, inside, nothing, refinement.field, surroundings.cluster.astype(np.int64)
+    )
     return resample(posterior, grid, window)
 
 
@@ -97,28 +96,3 @@ def _filled_share(mask: Bool[np.ndarray, "h w"]) -> float:
         return 0.0
     extent = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
     return float(extent / mask.size)
-
-
-def _surroundings(window: Grid, size_hw: tuple[int, int], refinement: Refinement) -> Grid:
-    x0, x1 = _widened(window.x0, window.width, size_hw[1], refinement.margin)
-    y0, y1 = _widened(window.y0, window.height, size_hw[0], refinement.margin)
-    width, height = min(x1 - x0, refinement.max_cells), min(y1 - y0, refinement.max_cells)
-    return Grid(float(x0), float(y0), (x1 - x0) / width, (y1 - y0) / height, height, width)
-
-
-def _widened(start: float, length: int, size: int, share: float) -> tuple[int, int]:
-    margin = max(4, round(share * length))
-    return max(0, int(start) - margin), min(size, int(start) + length + margin)
-
-
-def _average_color(image_rgb: UInt8[np.ndarray, "H W 3"], grid: Grid) -> Float32[np.ndarray, "h w 3"]:
-    x0, y0, x1, y1 = (round(edge) for edge in grid.extent_xyxy)
-    crop = Image.fromarray(np.ascontiguousarray(image_rgb[y0:y1, x0:x1]))
-    return np.asarray(crop.resize((grid.width, grid.height), Image.Resampling.BOX), dtype=np.float32)
-
-
-def _inside(grid: Grid, window: Grid) -> Bool[np.ndarray, "h w"]:
-    x = grid.x0 + (np.arange(grid.width) + 0.5) * grid.stride_x
-    y = grid.y0 + (np.arange(grid.height) + 0.5) * grid.stride_y
-    left, top, right, bottom = window.extent_xyxy
-    return np.outer((y > top) & (y < bottom), (x > left) & (x < right))

@@ -1,16 +1,18 @@
 """What the options of the fusion mean for the candidates that there are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from pseudolabel.fusion.decisions import Limits
+from pseudolabel.fusion.decisions import LEAST_SCORE, Limits, limits_for
+from pseudolabel.fusion.fuse import TAU_PIXEL
 from pseudolabel.fusion.labels import LabelSettings, ScoreOfMask
 from pseudolabel.fusion.objects import FusionSettings
 from pseudolabel.fusion.options import FuseOptions
-from pseudolabel.fusion.quality_aware import FusionRule, Score, threshold_of
+from pseudolabel.fusion.quality_aware import FusionRule, Score
 from pseudolabel.fusion.refine import Refinement
+from pseudolabel.fusion.score_model import ScoreModel, default_score_model
 
 LIMITS = {"expected": (0.8, 0.65), "consensus": (0.85, 0.6)}  # keep and review
-OTHER_LIMITS = (0.5, 0.3)  # of calibrated scores and the papers'
+OTHER_LIMITS = (0.5, 0.3)  # of the papers'
 
 
 def label_settings(
@@ -18,29 +20,31 @@ def label_settings(
     *,
     has_boxes: bool = True,
     learned_from: Mapping[str, int] | None = None,
-    weights: Sequence[float] = (1.0,),
+    calibration: ScoreModel | None = None,
 ) -> LabelSettings:
     """What the options mean; where boxes are given, a score need not say whether there is an object.
 
     Args:
         learned_from: sources that weigh less because another one has learned from them, and in how many rounds.
-        weights: of the tables beside each other.
+        calibration: what decides instead of the score, if any.
+
+    Raises:
+        InputError: no score reaches the target precision.
     """
-    of_candidates, of_mask = _scores(options, has_boxes=has_boxes, num_tables=len(weights))
+    of_candidates, of_mask = _scores(options, has_boxes=has_boxes)
     class_margin = options.class_margin if options.exclusive == "class" and options.class_margin < 1 else None
     return LabelSettings(
         fusion=FusionSettings(
-            rule=FusionRule(options.fusion, of_candidates, options.tau_box, _tau_pixel(options, weights)),
+            rule=FusionRule(options.fusion, of_candidates, options.tau_box, options.tau_pixel or TAU_PIXEL),
             ranking=options.ranking,
             per_source=None if options.per_source == "adaptive" else int(options.per_source),
             min_iou=options.min_iou,
             box_scores=options.box_scores,
             balance=options.balance,
             source_weights=tuple((name, share(rounds)) for name, rounds in sorted((learned_from or {}).items())),
-            witnesses=of_mask == "consensus",
-            class_evidence=class_margin is not None,
+            tau_by_sources=options.tau_pixel is None and (options.fusion, options.ranking) == ("qmf", "bqr"),
         ),
-        limits=_limits(options, None if options.calibration else of_mask),
+        limits=_limits(options, of_mask, calibration),
         refinement=Refinement(options.refine),
         smallest_part=options.smallest_part,
         largest_pinhole=options.largest_pinhole,
@@ -57,27 +61,25 @@ def share(rounds: int) -> float:
     return 1 / max(rounds, 1)
 
 
-def _scores(options: FuseOptions, *, has_boxes: bool, num_tables: int) -> tuple[Score, ScoreOfMask | None]:
+def _scores(options: FuseOptions, *, has_boxes: bool) -> tuple[Score, ScoreOfMask | None]:
     """The score that looks at candidates, and the one that looks at the mask instead, if any."""
     named = options.score
-    if named == "auto" and has_boxes:
-        named = "consensus" if num_tables > 1 else "expected"
-    if named == "consensus" or named == "expected":
+    if named == "auto":
+        named = "evidence" if has_boxes else "mqs"
+    if named == "evidence" or named == "consensus" or named == "expected":
         return "mqs", named
-    return ("mqs" if named == "auto" else named), None
+    return named, None
 
 
-def _tau_pixel(options: FuseOptions, weights: Sequence[float]) -> float:
-    """What is given, or what the weighted mean of sources needs; one mask alone and a vote are read at one half."""
-    if options.tau_pixel is not None:
-        return options.tau_pixel
-    return threshold_of(weights) if (options.fusion, options.ranking) == ("qmf", "bqr") else 0.5
-
-
-def _limits(options: FuseOptions, score: ScoreOfMask | None) -> Limits:
-    """The limits that are given, or those of the score's scale: our own are high for nearly all masks, so that the
-    limits of the others would never speak. `calibrate` gives limits that mean a precision.
-    """
-    keep, review = LIMITS[score] if score else OTHER_LIMITS
-    given = options.keep_score, options.review_score
-    return Limits(keep if given[0] is None else given[0], review if given[1] is None else given[1], options.min_area_px)
+def _limits(options: FuseOptions, score: ScoreOfMask | None, calibration: ScoreModel | None) -> Limits:
+    """The limits that are given; else of expected IoU those that the target asks for, or those of the score's scale."""
+    keep, review, least = options.keep_score, options.review_score, options.min_area_px
+    model = calibration or (default_score_model() if score == "evidence" else None)
+    if model is None:
+        usual = LIMITS.get(score or "", OTHER_LIMITS)
+        return Limits(usual[0] if keep is None else keep, usual[1] if review is None else review, least)
+    low = LEAST_SCORE if review is None else review
+    if keep is not None:
+        return Limits(keep, low, least)
+    target = {"target": options.target_precision, "at_iou": options.at_iou}
+    return limits_for(model.chances, review=low, min_area_px=least, **target)

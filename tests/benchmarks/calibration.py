@@ -15,8 +15,6 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.tools.calibrate import CalibrateConfig, calibrate
 
-SEED = 0
-
 
 def main() -> None:
     parser = script_parser(__doc__)
@@ -25,10 +23,10 @@ def main() -> None:
     given = parser.parse_args()
     run = RunPaths(given.run)
     with tempfile.TemporaryDirectory() as folder:
-        config = CalibrateConfig(ground_truth=given.ground_truth, output=Path(folder) / "calibration.json", seed=SEED)
+        config = CalibrateConfig(ground_truth=given.ground_truth, output=Path(folder) / "calibration.json")
         figures = calibrate(run, config)
-    row = {key: value for key, value in figures.items() if key not in ("calibration", "picture", "threshold")}
-    report("calibration", [{"setting": "fused", **row}], on=read_plan(run).source.rsplit("/", 1)[-1], seeds=[SEED])
+    row = {key: value for key, value in figures.items() if key not in ("calibration", "picture", "threshold", "run")}
+    report("calibration", [{"setting": "fused", **row}], on=read_plan(run).source.rsplit("/", 1)[-1])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pseudolabel.fusion.refine import Refinement
 from pseudolabel.masks import Grid, SoftMask
 
 SETTINGS = LabelSettings(
-    FusionSettings(per_source=None, class_evidence=False),
+    FusionSettings(per_source=None),
     Limits(0.5, 0.3),
     Refinement("none"),
     smallest_part=0.0,

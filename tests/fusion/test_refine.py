@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from pseudolabel.fusion.refine import Refinement, refine, shifted_to, tight_threshold
+from pseudolabel.fusion.surroundings import Surroundings
 from pseudolabel.masks import Grid
 
 WINDOW = Grid(20.0, 10.0, 1.0, 1.0, 30, 40)
@@ -61,7 +62,7 @@ def test_color_pulls_a_blurred_mask_to_the_edge_of_its_object(trust: float, leas
     def iou(mask: np.ndarray) -> float:
         return float((mask & truth).sum() / (mask | truth).sum())
 
-    refined = refine(blurred, WINDOW, Refinement("color", trust=trust), image)
+    refined = refine(blurred, WINDOW, Refinement("color", trust=trust), Surroundings.of(WINDOW, image))
     assert iou(blurred > 0.5) < 0.5
     assert iou(refined > 0.5) > least_iou
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from pseudolabel.errors import InputError
 from pseudolabel.fusion.decisions import Limits
 from pseudolabel.fusion.labels import LabelSettings
 from pseudolabel.fusion.options import FuseOptions
@@ -16,11 +17,23 @@ def test_the_options_defaults_are_those_of_the_library() -> None:
     assert label_settings(FuseOptions()) == LabelSettings()
 
 
-def test_several_tables_are_scored_by_their_consensus_and_found_objects_by_the_papers_score() -> None:
-    assert label_settings(FuseOptions(), weights=[1.0, 1.0]).score_of_mask == "consensus"
+def test_given_boxes_are_scored_by_the_evidence_and_found_objects_by_the_papers_score() -> None:
+    assert label_settings(FuseOptions()).score_of_mask == "evidence"
     found = label_settings(FuseOptions(), has_boxes=False)
     assert (found.score_of_mask, found.fusion.rule.score) == (None, "mqs")
     assert found.limits == Limits(0.5, 0.3)
+
+
+def test_a_higher_target_keeps_less_and_a_kept_score_that_is_given_holds() -> None:
+    usual, strict = (label_settings(FuseOptions(**given)).limits for given in ({}, {"target_precision": 0.95}))
+    assert strict.keep > usual.keep
+    assert label_settings(FuseOptions(keep_score=0.7)).limits == Limits(0.7, 0.4)
+    assert label_settings(FuseOptions(score="expected")).limits == Limits(0.8, 0.65)
+
+
+def test_a_target_that_no_score_reaches_is_refused() -> None:
+    with pytest.raises(InputError, match="target precision"):
+        label_settings(FuseOptions(target_precision=0.999, at_iou=0.95))
 
 
 def test_of_a_source_that_another_has_heard_twice_half_counts() -> None:
@@ -34,6 +47,8 @@ def test_of_a_source_that_another_has_heard_twice_half_counts() -> None:
         ({"exclusive": "none", "upright": False}, "upright does nothing without exclusive class or all"),
         ({"fusion": "best", "balance": False}, "balance does nothing without fusion qmf"),
         ({"ranking": "bpma", "per_source": "3"}, "per_source does nothing without ranking bqr"),
+        ({"keep_score": 0.7, "target_precision": 0.9}, "target_precision does nothing without keep_score left out"),
+        ({"score": "mqs", "at_iou": 0.5}, "at_iou does nothing without score auto or evidence"),
     ],
     ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else "",
 )
