@@ -18,7 +18,7 @@ from pseudolabel.students.base import Student, learn_batch_norm, make_student
 from pseudolabel.students.config import StudentConfig
 from pseudolabel.students.data import SampleLoader
 from pseudolabel.students.evaluation import ap_on_file, evaluate_student
-from pseudolabel.students.labels import LabelSet, labels_from_coco, labels_from_rows
+from pseudolabel.students.labels import LabelSet, check_masks, labels_from_coco, labels_from_rows
 from pseudolabel.students.method import StudentMethod, Validate
 from pseudolabel.students.save import model_card, save_student
 from pseudolabel.students.throughput import measured
@@ -47,6 +47,8 @@ def train_student(run: RunPaths, config: TrainStudentConfig, folder: Path) -> Pa
     if config.batch_norm == "sync" and not device.startswith("cuda"):
         raise ConfigError("--batch-norm sync is for GPUs; on a CPU say frozen or trained")
     plan, labels = read_plan(run), student_labels(run, config)
+    check_masks(labels, config)
+    _LOG.info("train-student: learns from %s", labels)
     student = _new_student(config, len(labels.categories))
     folder.mkdir(parents=True, exist_ok=True)
     loader = SampleLoader(labels.images, plan.images_root, rule=plan.pixel_rule)

@@ -31,6 +31,10 @@ class LabelConfig(Config):
 
     mask_weight: Literal["score", "none"] = option("score", "weight of a mask's loss: its score, or 1")
     mask_threshold: float = option(0.0, "masks with a lower score train their box alone", ge=0, le=1)
+    review_masks: bool = option(True, "masks to be reviewed train, by their score; off: their box alone")
+    least_mask_share: float = option(
+        0.1, "refuse to train where fewer of the objects have a mask; 0: train all the same", ge=0, le=1
+    )
     given_masks: bool = option(True, "learn the labels' masks; off: each box filled (a baseline)")
     unsure: Literal["left_out", "learned"] = option(
         "left_out", "pixels of a mask that `fuse` was not sure of", needs={"given_masks": ()}

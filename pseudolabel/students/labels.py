@@ -3,7 +3,7 @@
 Every object is one of three things, and none of them is background:
 
 * `mask`: its mask trains, by its weight, and its box;
-* `box`: its box alone trains (the fuse stage's `box_only` and `review`, or a mask below the threshold);
+* `box`: its box alone trains (the fuse stage's `box_only`, or a mask below the threshold);
 * `ignored`: nothing about its place is learned (`ignore`, and crowds).
 """
 
@@ -24,7 +24,8 @@ from pseudolabel.students.config import LabelConfig
 Role = Literal["mask", "box", "ignored"]
 Row = Mapping[str, Any]
 
-_ROLES: dict[str, Role] = {"keep": "mask", "box_only": "box", "review": "box", "ignore": "ignored"}
+_ROLES: dict[str, Role] = {"keep": "mask", "box_only": "box", "review": "mask", "ignore": "ignored"}
+_FEW = 20  # objects: of fewer no share is asked
 _LEAST_SIDE_PX = 1.0
 
 
@@ -61,6 +62,29 @@ class LabelSet:
         """Images, and objects by role."""
         roles = [one.role for image in self.images for one in image.objects]
         return {"images": len(self.images)} | {role: roles.count(role) for role in ("mask", "box", "ignored")}
+
+    def __str__(self) -> str:
+        """`40 images, 380 masks of weight 0.81 on average, 6 boxes alone, 2 ignored`."""
+        counts = self.counts()
+        weights = [one.weight for image in self.images for one in image.objects if one.role == "mask"]
+        mean = f" of weight {sum(weights) / len(weights):.2f} on average" if weights else ""
+        told = f"{counts['images']} images, {counts['mask']} masks{mean}, {counts['box']} boxes alone"
+        return told + (f", {counts['ignored']} ignored" if counts["ignored"] else "")
+
+
+def check_masks(labels: LabelSet, config: LabelConfig) -> None:
+    """That enough of the objects have a mask to learn masks from.
+
+    Raises:
+        InputError: the share is below `least_mask_share`, and there are more than a handful of objects.
+    """
+    counts = labels.counts()
+    objects = counts["mask"] + counts["box"]
+    if objects >= _FEW and counts["mask"] < config.least_mask_share * objects:
+        raise InputError(
+            f"only {counts['mask']} of {objects} objects have a mask to learn from, the others their box alone: "
+            "look at the decisions (pseudolabel status RUN), add a source to fuse, or say --least-mask-share 0"
+        )
 
 
 def labels_from_rows(
@@ -157,6 +181,8 @@ def _from_pseudo(
         return None
     mask = _checked_rle(row, "segmentation", size_hw, name)
     role: Role = "ignored" if row["iscrowd"] else _ROLES[row["decision"] or "keep"]
+    if row["decision"] == "review" and not config.review_masks:
+        role = "box"
     score = row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"]
     if role == "mask" and not config.given_masks:
         mask = _filled(box, size_hw)

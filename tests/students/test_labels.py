@@ -9,7 +9,7 @@ from pseudolabel import rle
 from pseudolabel.errors import InputError
 from pseudolabel.students.config import LabelConfig
 from pseudolabel.students.data import make_sample
-from pseudolabel.students.labels import labels_from_coco, labels_from_rows
+from pseudolabel.students.labels import check_masks, labels_from_coco, labels_from_rows
 
 SIZE = (8, 10)
 CATEGORIES = [{"id": 7, "name": "cell"}, {"id": 3, "name": "dust"}]
@@ -43,7 +43,7 @@ def only(row: dict, **config):
     [
         pytest.param("keep", "mask", id="kept"),
         pytest.param("box_only", "box", id="box only"),
-        pytest.param("review", "box", id="to be reviewed"),
+        pytest.param("review", "mask", id="to be reviewed"),
         pytest.param("ignore", "ignored", id="ignored"),
     ],
 )
@@ -65,6 +65,29 @@ def test_the_weight_is_the_calibrated_score_where_there_is_one():
 def test_a_mask_below_the_threshold_trains_its_box_alone():
     assert only(pseudo(), mask_threshold=0.41).role == "box"
     assert only(pseudo(), mask_threshold=0.4).role == "mask"
+
+
+def test_masks_to_be_reviewed_train_their_box_alone_where_asked_for():
+    assert only(pseudo(decision="review"), review_masks=False).role == "box"
+    assert only(pseudo(), review_masks=False).role == "mask"
+
+
+def boxes_and_masks(masks: int, boxes: int):
+    decisions = ["keep"] * masks + ["box_only"] * boxes
+    rows = [pseudo(annotation_id=i, decision=decision) for i, decision in enumerate(decisions)]
+    return labels_from_rows([image()], rows, CATEGORIES, LabelConfig())
+
+
+def test_training_on_almost_no_mask_is_refused_unless_asked_for():
+    check_masks(boxes_and_masks(2, 18), LabelConfig())
+    with pytest.raises(InputError, match="only 1 of 20 objects have a mask"):
+        check_masks(boxes_and_masks(1, 19), LabelConfig())
+    check_masks(boxes_and_masks(1, 19), LabelConfig(least_mask_share=0))
+    check_masks(boxes_and_masks(0, 5), LabelConfig())
+
+
+def test_labels_say_what_is_learned():
+    assert str(boxes_and_masks(3, 1)) == "1 images, 3 masks of weight 0.40 on average, 1 boxes alone"
 
 
 def test_the_given_box_is_learned_and_not_the_extent_of_the_mask():
