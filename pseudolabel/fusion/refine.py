@@ -87,7 +87,8 @@ def by_color(
     start = np.clip(resample(probability, window, grid), 0.02, 0.98)
     prior = (refinement.trust * np.log(start / (1 - start))).astype(np.float32)
     inside = _inside(grid, window)
-    posterior = random_field.refine(prior, lab, inside, np.zeros_like(inside), refinement.field)
+    colours = random_field.Colours.of(lab, refinement.field)
+    posterior = random_field.refine(prior, colours, inside, np.zeros_like(inside), refinement.field)
     return resample(posterior, grid, window)
 
 
