@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from pseudolabel.errors import InputError
 from pseudolabel.fusion.features import FEATURES, feature_matrix
@@ -185,6 +183,8 @@ class _Regression:
     @classmethod
     def fit(cls, features: Float64[np.ndarray, "n f"], iou: Float64[np.ndarray, " n"]) -> "_Regression":
         """Logistic regression whose target is a share: every object counts `iou` as a yes and the rest as a no."""
+        from sklearn.linear_model import LogisticRegression  # seconds, which who applies a calibration does not have
+
         mean, scale = features.mean(axis=0), features.std(axis=0)
         scale = np.where(scale > 1e-9, scale, 1.0)
         standard = (features - mean) / scale
@@ -211,6 +211,8 @@ def _held_out_predictions(
 def _isotonic(
     order: Float64[np.ndarray, " n"], iou: Float64[np.ndarray, " n"], knots: Float64[np.ndarray, " k"]
 ) -> Float64[np.ndarray, " k"]:
+    from sklearn.isotonic import IsotonicRegression
+
     model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(order, iou)
     curve: Float64[np.ndarray, " k"] = model.predict(knots)
     return curve
