@@ -82,7 +82,7 @@ def semantic_candidates(
             or none. With `colors`, that is also what a box gets in which it saw next to nothing of the class.
     """
     found: list[Candidate] = []
-    contenders = _Contenders.among(boxes)
+    contenders = Contenders.among(boxes)
     for index, box in enumerate(boxes):
         if box.is_crowd or (box.class_index is None and (unknown == "none" or masks == "region")):
             continue
@@ -108,7 +108,7 @@ def color_candidates(boxes: Sequence[GivenBox], rgb: UInt8[np.ndarray, "h w 3"])
 
 
 @dataclass(frozen=True, slots=True)
-class _Contenders:
+class Contenders:
     """The boxes of an image, as rows to be asked all at once which of them reach into a window."""
 
     boxes: Sequence[GivenBox]
@@ -116,7 +116,7 @@ class _Contenders:
     is_object: Bool[np.ndarray, " n"]
 
     @classmethod
-    def among(cls, boxes: Sequence[GivenBox]) -> "_Contenders":
+    def among(cls, boxes: Sequence[GivenBox]) -> "Contenders":
         corners = np.array([box.box_xyxy for box in boxes], dtype=np.float64).reshape(-1, 4)
         return cls(boxes, corners, np.array([not box.is_crowd for box in boxes], dtype=bool))
 
