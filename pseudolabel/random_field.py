@@ -18,9 +18,11 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 _OFFSETS = np.array([(0, 1), (1, 0), (1, 1), (1, -1), (0, 3), (3, 0), (3, 3), (3, -3)], dtype=np.int64)
+_LENGTHS = np.hypot(_OFFSETS[:, 0], _OFFSETS[:, 1])
+_RIM = 3  # cells, the longest step
 CLUSTERS = 24  # of colours
 _OUTSIDE = np.float32(-20)
 _LAB_FROM_RGB = np.array(
@@ -43,35 +45,71 @@ class Refinement:
     pull_limit: float = 3.0  # of tightness per round, in log-odds
 
 
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """What the field knows of a window's colours, the same for every prior."""
+
+    cluster: Int32[np.ndarray, "h w"]
+    weights: Float32[np.ndarray, "8 h+6 w+6"]  # of pairs of neighbours, with a rim of zeros
+
+    @classmethod
+    def of(
+        cls, lab: Float32[np.ndarray, "h w 3"], settings: Refinement, cluster: Int32[np.ndarray, "h w"] | None = None
+    ) -> "Colours":
+        """Clusters and neighbours' weights of CIE-Lab colours.
+
+        Args:
+            cluster: of every cell's colour, as `cluster_colours` finds it, where that is known already.
+        """
+        if cluster is None:
+            cluster = cluster_colours(lab.reshape(-1, 3), settings.clusters).reshape(lab.shape[:2])
+        return cls(cluster, np.float32(settings.smoothness) * contrast_weights(lab, settings.contrast))
+
+
 def refine(
     prior_logit: Float32[np.ndarray, "h w"],
-    lab: Float32[np.ndarray, "h w 3"],
+    colours: Colours,
     inside: Bool[np.ndarray, "h w"],
     unknown: Bool[np.ndarray, "h w"],
     settings: Refinement,
-    cluster: Int64[np.ndarray, "h w"] | None = None,
 ) -> Float32[np.ndarray, "h w"]:
     """Posterior foreground probability, 0 outside the box.
 
     Args:
         prior_logit: log-odds before looking at colours.
-        lab: CIE-Lab colours.
+        colours: of the window, by `Colours.of`.
         inside: cells of the box; all others are background.
         unknown: cells whose colours must not count as background (the same class outside the box).
         settings: weights.
-        cluster: of every cell's colour, as `cluster_colours` finds it, where that is known already.
     """
-    if cluster is None:
-        cluster = cluster_colours(lab.reshape(-1, 3), settings.clusters).reshape(inside.shape)
-    weights = np.float32(settings.smoothness) * contrast_weights(lab, settings.contrast)
     prior = np.where(inside, prior_logit, _OUTSIDE)
     posterior: Float32[np.ndarray, "h w"] = np.where(inside, _sigmoid(prior), 0).astype(np.float32)
     for _ in range(settings.rounds):
-        colour = _colour_logit(cluster, posterior, unknown, settings.colour_limit)
+        colour = _colour_logit(colours.cluster, posterior, unknown, settings.colour_limit)
         unary = np.where(inside, prior + settings.colour * colour, _OUTSIDE).astype(np.float32)
-        posterior, logit = _mean_field(unary, weights, inside, posterior, settings.steps)
+        posterior, logit = mean_field(unary, colours.weights, inside, posterior, settings.steps)
         prior = prior + _tightness_pull(logit, inside, settings.pull_limit)
     return posterior
+
+
+def mean_field(
+    unary: Float32[np.ndarray, "h w"],
+    weights: Float32[np.ndarray, "8 h+6 w+6"],
+    inside: Bool[np.ndarray, "h w"],
+    posterior: Float32[np.ndarray, "h w"],
+    steps: int,
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """Posterior and log-odds after some steps in which every cell hears its neighbours' votes of the step before."""
+    height, width = unary.shape
+    vote = np.zeros((height + 2 * _RIM, width + 2 * _RIM), dtype=np.float32)
+    here = vote[_RIM:-_RIM, _RIM:-_RIM]
+    here[...] = 2 * posterior - np.float32(1)
+    logit, opinion = np.empty_like(unary), np.empty(unary.shape, dtype=np.float64)
+    for _ in range(steps):
+        _hear(unary, weights, vote, logit)
+        np.tanh(np.divide(logit, 2, out=opinion), out=opinion)
+        _vote(opinion, inside, vote)
+    return (here + np.float32(1)) / np.float32(2), logit
 
 
 def rgb_to_lab(rgb: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
@@ -85,31 +123,37 @@ def rgb_to_lab(rgb: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"
     return stacked
 
 
-def cluster_colours(colours: Float32[np.ndarray, "n 3"], clusters: int) -> Int64[np.ndarray, " n"]:
+def cluster_colours(colours: Float32[np.ndarray, "n 3"], clusters: int) -> Int32[np.ndarray, " n"]:
     """Index of the colour cluster of every cell: k-means from seeds at even ranks of lightness, so without chance."""
-    order = np.argsort(colours[:, 0], kind="stable")
-    seeds = order[np.linspace(0, len(colours) - 1, min(clusters, len(colours))).astype(np.int64)]
-    cluster: Int64[np.ndarray, " n"] = _k_means(np.ascontiguousarray(colours), colours[seeds].copy(), 6)
+    seeds = _at_even_ranks(colours[:, 0], min(clusters, len(colours)))
+    cluster: Int32[np.ndarray, " n"] = _k_means(np.ascontiguousarray(colours.T), colours[seeds].copy(), 6)
     return cluster
 
 
-def contrast_weights(lab: Float32[np.ndarray, "h w 3"], contrast: float) -> Float32[np.ndarray, "8 h w"]:
-    """Weight in [0, 1] of the pair (cell, cell + offset) for eight offsets, 0 where that lies outside."""
-    height, width, _ = lab.shape
-    near = [np.square(lab[:, 1:] - lab[:, :-1]).sum(-1), np.square(lab[1:] - lab[:-1]).sum(-1)]
+def _at_even_ranks(values: Float32[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " k"]:
+    """Places of the values at even ranks from least to greatest; of equal ones the earlier place ranks lower.
+
+    Bits of a float32, read as an integer, are in the order of its size; with the place behind them no two are equal.
+    """
+    bits = (values + np.float32(0)).view(np.int32).astype(np.int64)
+    keys = (np.where(bits < 0, -(bits & 0x7FFFFFFF), bits) << 32) | np.arange(len(values))
+    ranks = np.linspace(0, len(values) - 1, count).astype(np.int64)
+    places: Int64[np.ndarray, " k"] = np.partition(keys, ranks)[ranks] & 0xFFFFFFFF
+    return places
+
+
+def contrast_weights(lab: Float32[np.ndarray, "h w 3"], contrast: float) -> Float32[np.ndarray, "8 h+6 w+6"]:
+    """Weight in [0, 1] of the pair (cell, cell + offset) for eight offsets, 0 where either lies outside.
+
+    The cells have a rim of three around them.
+    """
+    differences = _differences(np.ascontiguousarray(np.moveaxis(lab, -1, 0)))
+    cells = differences[:, _RIM:-_RIM, _RIM:-_RIM]
+    near = [np.ascontiguousarray(cells[0, :, :-1]), np.ascontiguousarray(cells[1, :-1])]
     scale = np.mean([d.mean() if d.size else 0.0 for d in near]) + 1e-3
-    weights = np.zeros((len(_OFFSETS), height, width), dtype=np.float32)
-    for index, (down, right) in enumerate(_OFFSETS):
-        here, there = _shifted(height, down), _shifted(width, right)
-        difference = np.square(lab[here[0], there[0]] - lab[here[1], there[1]]).sum(-1)
-        weights[index, here[0], there[0]] = np.exp(-difference / (2 * contrast * scale)) / np.hypot(down, right)
+    closeness = np.exp(-differences / (2 * contrast * scale))
+    weights: Float32[np.ndarray, "8 h+6 w+6"] = (closeness / _LENGTHS[:, None, None]).astype(np.float32)
     return weights
-
-
-def _shifted(size: int, step: int) -> tuple[slice, slice]:
-    """Slices of the cells that have a neighbour `step` further on, and of those neighbours."""
-    first, last = max(0, -step), max(0, size - max(0, step))
-    return slice(first, max(first, last)), slice(first + step, max(first, last) + step)
 
 
 def _sigmoid(logit: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
@@ -118,7 +162,7 @@ def _sigmoid(logit: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
 
 
 def _colour_logit(
-    cluster: Int64[np.ndarray, "h w"],
+    cluster: Int32[np.ndarray, "h w"],
     posterior: Float32[np.ndarray, "h w"],
     unknown: Bool[np.ndarray, "h w"],
     limit: float,
@@ -146,51 +190,83 @@ def _tightness_pull(
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _k_means(colours: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:  # pragma: no cover
-    labels = np.zeros(colours.shape[0], dtype=np.int64)
+def _k_means(planes: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:  # pragma: no cover
+    """Loops over cells innermost, without a branch, so that they become vector instructions."""
+    count = planes.shape[1]
+    labels = np.zeros(count, dtype=np.int32)
+    smallest = np.empty(count, dtype=np.float32)
     for step in range(rounds):
-        sums = np.zeros(centres.shape, dtype=np.float64)
-        counts = np.zeros(centres.shape[0], dtype=np.int64)
-        for i in range(colours.shape[0]):
-            nearest = 0
-            smallest = np.float32(np.inf)
-            for k in range(centres.shape[0]):
-                d0 = colours[i, 0] - centres[k, 0]
-                d1 = colours[i, 1] - centres[k, 1]
-                d2 = colours[i, 2] - centres[k, 2]
+        smallest[:] = np.inf
+        for k in range(centres.shape[0]):
+            lightness, green_red, blue_yellow = centres[k]
+            for i in range(count):
+                d0 = planes[0, i] - lightness
+                d1 = planes[1, i] - green_red
+                d2 = planes[2, i] - blue_yellow
                 distance = d0 * d0 + d1 * d1 + d2 * d2
-                if distance < smallest:
-                    smallest = distance
-                    nearest = k
-            labels[i] = nearest
-            counts[nearest] += 1
-            for channel in range(3):
-                sums[nearest, channel] += colours[i, channel]
+                closer = distance < smallest[i]
+                labels[i] = np.int32(k) if closer else labels[i]
+                smallest[i] = distance if closer else smallest[i]
         if step + 1 < rounds:
-            for k in range(centres.shape[0]):
-                for channel in range(3):
-                    if counts[k] > 0:
-                        centres[k, channel] = sums[k, channel] / counts[k]
+            _move_centres(planes, labels, centres)
     return labels
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _mean_field(  # pragma: no cover
-    unary: np.ndarray, weights: np.ndarray, inside: np.ndarray, posterior: np.ndarray, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _move_centres(planes: np.ndarray, labels: np.ndarray, centres: np.ndarray) -> None:  # pragma: no cover
+    sums = np.zeros(centres.shape, dtype=np.float64)
+    counts = np.zeros(centres.shape[0], dtype=np.int64)
+    for i in range(labels.shape[0]):
+        label = labels[i]
+        counts[label] += 1
+        for channel in range(3):
+            sums[label, channel] += planes[channel, i]
+    for k in range(centres.shape[0]):
+        for channel in range(3):
+            if counts[k] > 0:
+                centres[k, channel] = sums[k, channel] / counts[k]
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _differences(planes: np.ndarray) -> np.ndarray:  # pragma: no cover
+    """Squared distance in colour of every cell and its neighbour at each offset, infinite without one; with a rim."""
+    _, height, width = planes.shape
+    squared = np.full((_OFFSETS.shape[0], height + 2 * _RIM, width + 2 * _RIM), np.inf, dtype=np.float32)
+    for index in range(_OFFSETS.shape[0]):
+        down, right = _OFFSETS[index]
+        first, last = max(0, -right), width - max(0, right)
+        for y in range(height - down):
+            found = squared[index, y + _RIM, first + _RIM :]
+            here, there = planes[:, y, first:], planes[:, y + down, first + right :]
+            for x in range(last - first):
+                d0 = here[0, x] - there[0, x]
+                d1 = here[1, x] - there[1, x]
+                d2 = here[2, x] - there[2, x]
+                found[x] = d0 * d0 + d1 * d1 + d2 * d2
+    return squared
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _vote(opinion: np.ndarray, inside: np.ndarray, vote: np.ndarray) -> None:  # pragma: no cover
+    """Opinions in [-1, 1] become votes; outside the box all vote against."""
+    for y in range(inside.shape[0]):
+        cast = vote[y + _RIM, _RIM:]
+        for x in range(inside.shape[1]):
+            cast[x] = np.float32(opinion[y, x]) if inside[y, x] else np.float32(-1)
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _hear(unary: np.ndarray, weights: np.ndarray, vote: np.ndarray, logit: np.ndarray) -> None:  # pragma: no cover
+    """Unary and the votes of the sixteen neighbours; of each pair of them the one above or to the left comes first."""
     height, width = unary.shape
-    vote = 2 * posterior - np.float32(1)
-    logit = unary.copy()
-    for _ in range(steps):
-        logit[:] = unary
+    for y in range(height):
+        heard = logit[y]
+        heard[:] = unary[y]
+        middle = y + _RIM
         for index in range(_OFFSETS.shape[0]):
             down, right = _OFFSETS[index]
-            for y in range(height - down):
-                for x in range(max(0, -right), width - max(0, right)):
-                    weight = weights[index, y, x]
-                    logit[y, x] += weight * vote[y + down, x + right]
-                    logit[y + down, x + right] += weight * vote[y, x]
-        for y in range(height):
+            left = _RIM - right
+            pair_before, vote_before = weights[index, middle - down, left:], vote[middle - down, left:]
+            pair_after, vote_after = weights[index, middle, _RIM:], vote[middle + down, _RIM + right :]
             for x in range(width):
-                vote[y, x] = np.tanh(logit[y, x] / 2) if inside[y, x] else np.float32(-1)
-    return (vote + np.float32(1)) / 2, logit
+                heard[x] = heard[x] + pair_before[x] * vote_before[x] + pair_after[x] * vote_after[x]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,8 @@ def keep_after_nms(
 
     Source: FCOS' own inference, as BoxTeacher uses it.
     """
+    from torchvision.ops import batched_nms  # seconds, which `fuse` would wait for and mostly not need
+
     kept: Tensor = batched_nms(boxes_xyxy, scores, classes, max_iou)
     return kept[:top]
 

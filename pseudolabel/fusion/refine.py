@@ -83,10 +83,8 @@ def by_color(
     start = np.clip(resample(probability, window, grid), 0.02, 0.98)
     prior = (refinement.trust * np.log(start / (1 - start))).astype(np.float32)
     inside = surroundings.inside(window)
-    nothing = np.zeros_like(inside)
-    posterior = random_field.refine(
-        prior, surroundings.lab, inside, nothing, refinement.field, surroundings.cluster.astype(np.int64)
-    )
+    colours = random_field.Colours.of(surroundings.lab, refinement.field, surroundings.cluster.astype(np.int32))
+    posterior = random_field.refine(prior, colours, inside, np.zeros_like(inside), refinement.field)
     return resample(posterior, grid, window)
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from pseudolabel.boxes import area_xyxy, iou_matrix
 from pseudolabel.candidates import COLORS, Candidate, GivenBox
 from pseudolabel.masks import Grid, SoftMask, pixel_window
-from pseudolabel.random_field import Refinement, refine, rgb_to_lab
+from pseudolabel.random_field import Colours, Refinement, refine, rgb_to_lab
 from pseudolabel.segmenters.base import IGNORE_INDEX, SemanticResult
 
 SEMANTIC = "semantic"  # what the source is called
@@ -82,18 +82,19 @@ def semantic_candidates(
             or none. With `colors`, that is also what a box gets in which it saw next to nothing of the class.
     """
     found: list[Candidate] = []
+    contenders = Contenders.among(boxes)
     for index, box in enumerate(boxes):
         if box.is_crowd or (box.class_index is None and (unknown == "none" or masks == "region")):
             continue
         window = box_window(box.box_xyxy, semantic.label_map.shape)
-        rivals = [rival for rival in (*boxes[:index], *boxes[index + 1 :]) if not rival.is_crowd]
-        lab = _lab_cells(window, rgb) if masks == "refined" else None
+        colours = _colours(window, rgb) if masks == "refined" else None
+        rivals = contenders.rivals(index, window.grid) if masks == "refined" else []
         for evidence in _evidences(window, box, semantic, (closer or {}).get(box.annotation_id, ())):
             probability, knows_class = evidence, box.class_index is not None
-            if lab is not None:
+            if colours is not None:
                 if unknown == "colors" and evidence[window.rows, window.columns].mean() < _UNSEEN:
                     evidence, knows_class = _even_odds(window), False
-                probability = _refined(window, box, rivals, evidence, lab)
+                probability = _refined(window, box, rivals, evidence, colours)
             name = source if knows_class else COLORS
             found += _candidate(window, box, probability, evidence, source=name, knows_class=knows_class)
     return found
@@ -104,6 +105,27 @@ def color_candidates(boxes: Sequence[GivenBox], rgb: UInt8[np.ndarray, "h w 3"])
     nothing = np.full(rgb.shape[:2], IGNORE_INDEX, dtype=np.uint8)
     unknown = [replace(box, class_index=None) for box in boxes]
     return semantic_candidates(unknown, SemanticResult(nothing, nothing), rgb, source=COLORS)
+
+
+@dataclass(frozen=True, slots=True)
+class Contenders:
+    """The boxes of an image, as rows to be asked all at once which of them reach into a window."""
+
+    boxes: Sequence[GivenBox]
+    boxes_xyxy: Float64[np.ndarray, "n 4"]
+    is_object: Bool[np.ndarray, " n"]
+
+    @classmethod
+    def among(cls, boxes: Sequence[GivenBox]) -> "Contenders":
+        corners = np.array([box.box_xyxy for box in boxes], dtype=np.float64).reshape(-1, 4)
+        return cls(boxes, corners, np.array([not box.is_crowd for box in boxes], dtype=bool))
+
+    def rivals(self, index: int, grid: Grid) -> list[GivenBox]:
+        """The other objects' boxes in their order, without those that hold no cell's centre whatever its row."""
+        x, y = _centres(grid)
+        left, top, right, bottom = self.boxes_xyxy.T
+        across, down = (left < x[0, -1]) & (right > x[0, 0]), (top < y[-1, 0]) & (bottom > y[0, 0])
+        return [self.boxes[k] for k in np.flatnonzero(self.is_object & across & down) if k != index]
 
 
 def _evidences(
@@ -131,12 +153,13 @@ def class_evidence(semantic: SemanticResult, class_index: int, grid: Grid) -> Fl
     return means
 
 
-def _lab_cells(window: Window, rgb: UInt8[np.ndarray, "h w 3"] | None) -> Float32[np.ndarray, "h w 3"]:
-    """CIE-Lab colours of the window's cells."""
+def _colours(window: Window, rgb: UInt8[np.ndarray, "h w 3"] | None) -> Colours:
+    """What the random field knows of the window's colours, whichever evidence it is asked about."""
     if rgb is None:
         raise ValueError("refined masks need the image")
     x0, y0, x1, y1 = _pixels_of(window.grid, rgb.shape)
-    return rgb_to_lab(_cell_means(rgb[y0:y1, x0:x1], window.grid, (x0, y0)))
+    lab = rgb_to_lab(_cell_means(rgb[y0:y1, x0:x1], window.grid, (x0, y0)))
+    return Colours.of(lab, Refinement())
 
 
 def _refined(
@@ -144,12 +167,12 @@ def _refined(
     box: GivenBox,
     rivals: Sequence[GivenBox],
     evidence: Float32[np.ndarray, "h w"],
-    lab: Float32[np.ndarray, "h w 3"],
+    colours: Colours,
 ) -> Float32[np.ndarray, "h w"]:
     inside = window.inside
     prior = prior_logit(window.grid, box, rivals, evidence, PriorWeights())
     same_class_outside = ~inside & (evidence > 0.5)
-    return refine(prior, lab, inside, same_class_outside, Refinement())
+    return refine(prior, colours, inside, same_class_outside, Refinement())
 
 
 def prior_logit(

@@ -63,3 +63,11 @@ def test_the_options_import_nothing_heavy() -> None:
         "assert not {'torch', 'numpy', 'numba', 'scipy', 'pyarrow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_fusing_loads_neither_torchvision_nor_scikit_learn() -> None:
+    program = (
+        "import pseudolabel.fusion.labels, pseudolabel.fusion.calibration, sys\n"
+        "assert not {'torchvision', 'sklearn'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -11,6 +11,7 @@ from pseudolabel.masks import Grid, SoftMask, resample
 from pseudolabel.segmenters.base import SemanticResult
 from pseudolabel.segmenters.candidates import (
     CELLS_PER_SIDE,
+    Contenders,
     PriorWeights,
     box_window,
     class_evidence,
@@ -113,6 +114,41 @@ def test_an_object_that_the_segmenter_has_missed_is_left_to_its_colours() -> Non
     believed = _only(semantic_candidates([box], maps, rgb, unknown="none"))
     assert believed.knows_class
     assert believed.box_score < 0.1
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(
+        st.tuples(*[st.integers(0, 80)] * 2, *[st.integers(1, 40)] * 2, st.integers(7, 8), st.booleans()),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_the_rivals_left_away_would_have_changed_no_bit(rows: list[tuple[int, int, int, int, int, bool]]) -> None:
+    boxes = [
+        _box((x / 2, y / 2, (x + w) / 2, (y + h) / 2), kind, kind, number=number, is_crowd=crowd)
+        for number, (x, y, w, h, kind, crowd) in enumerate(rows)
+    ]
+    contenders = Contenders.among(boxes)
+    for index, box in enumerate(boxes):
+        grid = box_window(box.box_xyxy, (60, 60)).grid
+        evidence = np.full((grid.height, grid.width), 0.7, dtype=np.float32)
+        others = [other for other in boxes if other is not box and not other.is_crowd]
+        near = contenders.rivals(index, grid)
+        assert set(map(id, near)) <= set(map(id, others))
+        np.testing.assert_array_equal(
+            prior_logit(grid, box, near, evidence, PriorWeights()),
+            prior_logit(grid, box, others, evidence, PriorWeights()),
+        )
+
+
+def test_a_box_that_reaches_a_window_is_a_rival_and_one_beyond_it_is_not() -> None:
+    grid = Grid(10, 10, 1, 1, 20, 20)  # centres from 10.5 to 29.5
+    reaching = [_box((0, 0, 11, 11), 7, 1), _box((29, 29, 40, 40), 7, 1), _box((0, 15, 50, 16), 7, 1)]
+    beyond = [_box((0, 0, 10.5, 40), 7, 1), _box((0, 29.5, 40, 40), 7, 1)]
+    crowd = [_box((12, 12, 20, 20), 7, 1, is_crowd=True)]
+    boxes = [_box((12, 12, 28, 28), 7, 1), *reaching, *beyond, *crowd]
+    assert Contenders.among(boxes).rivals(0, grid) == reaching
 
 
 def test_a_rival_of_the_same_class_lowers_the_odds_on_its_own_side_of_what_both_boxes_cover() -> None:
