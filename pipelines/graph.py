@@ -278,6 +278,7 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine",
         config=f"{_OPTIONS}.look:ReportConfig",
         function="pseudolabel.pipelines.look.report:write_report",
+        show="pseudolabel.pipelines.look.report:format_written",
     ),
     "calibrate": Tool(
         section="Look",

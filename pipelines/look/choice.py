@@ -47,7 +47,7 @@ class Choice:
     def __init__(self, most: int) -> None:
         self._most, self._seen = most, 0
         self._even = RankedSample(most // 3)
-        self._worst, self._disputed = _Lowest(most // 3), _Lowest(most // 4)
+        self._worst, self._disputed = _Lowest(most), _Lowest(most // 4)
         self._classes: dict[int, _Lowest] = defaultdict(lambda: _Lowest(_OF_A_CLASS))
         self._reasons: dict[str, _Lowest] = defaultdict(lambda: _Lowest(_OF_A_REASON))
 
@@ -68,7 +68,7 @@ class Choice:
             self._reasons[reason].add(badness, order, item)
 
     def objects(self) -> list[Chosen]:
-        """The chosen ones, each once: first those drawn evenly, then by turns of the other lists."""
+        """The chosen ones, each once: first those drawn evenly, then by turns of the other lists; the worst fill up."""
         even = [Chosen(one.shard, one.row, one.iou, even=True) for one in self._even.ranked()]
         lists = [self._worst, self._disputed, *self._reasons.values(), *self._classes.values()]
         found = {_key(one): one for one in even}

@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pseudolabel.config import Config
-from pseudolabel.errors import PseudolabelError, hide_credentials
+from pseudolabel.errors import hide_credentials
 from pseudolabel.pipelines.graph import COMMANDS, Trainer, configured
 from pseudolabel.pipelines.look.rows import FusedRun
 from pseudolabel.pipelines.run.commit import read_footer
@@ -24,7 +23,6 @@ from pseudolabel.yaml_file import read_yaml
 
 Row = dict[str, Any]
 _REFUSED_LISTED = 500
-_PLANNING = ("images", "annotations", "source", "shards", "exif", "stretch", "channels", "page")
 
 
 def funnel(tables: list[TableStatus], sources: list[Row], decisions: Counter[str]) -> list[Row]:
@@ -130,8 +128,9 @@ def _trainings(run: RunPaths) -> dict[str, Mapping[str, Any]]:
 
 def _command(name: str, run: RunPaths, plan: Plan, values: Mapping[str, Any]) -> str:
     if name == "shard":
-        planned = {"images": plan.images_root, "annotations": "BOXES" if plan.n_objects else None}
-        planned |= {"source": plan.source, "shards": plan.num_shards, "exif": plan.exif, "stretch": plan.stretch}
+        kind, _, annotations = plan.source.partition(":")
+        planned = {"images": plan.images_root, "annotations": annotations if annotations != plan.images_root else None}
+        planned |= {"source": kind, "shards": plan.num_shards, "exif": plan.exif, "stretch": plan.stretch}
         planned |= {"channels": plan.channels, "page": plan.page}
         values = {**values, **planned}
     words = ["pseudolabel", name, str(run.root), *_options(name, values)]
@@ -139,18 +138,12 @@ def _command(name: str, run: RunPaths, plan: Plan, values: Mapping[str, Any]) ->
 
 
 def _options(name: str, values: Mapping[str, Any]) -> Iterator[str]:
-    try:
-        config_class = configured(name).config_class(values)
-    except PseudolabelError:  # of an earlier version: everything that was said is shown
-        config_class = Config
-    for key, value in values.items():
-        field = config_class.model_fields.get(key)
-        default = (
-            field.get_default(call_default_factory=True) if field is not None and not field.is_required() else None
-        )
-        if value is None or value == _plain(default) or value == []:
-            continue
-        yield from _option(f"--{key.replace('_', '-')}", value)
+    """The options that differ from their defaults; those of another version, which nobody could type now, are gone."""
+    for key, field in configured(name).config_class(values).model_fields.items():
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        value = values.get(key, default)
+        if value is not None and _plain(value) != _plain(default):
+            yield from _option(f"--{key.replace('_', '-')}", _plain(value))
 
 
 def _plain(value: Any) -> Any:

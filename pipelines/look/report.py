@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudolabel import __version__
@@ -27,8 +26,8 @@ _USES = {
 }
 
 
-def write_report(run: RunPaths, config: ReportConfig) -> Path:
-    """Write the page; its path.
+def write_report(run: RunPaths, config: ReportConfig) -> dict[str, Any]:
+    """Write the page; `report`, its path, `objects` in all and those `shown` in the gallery.
 
     Raises:
         InputError: the run has no pseudo labels yet, or the ground truth cannot be read.
@@ -44,7 +43,12 @@ def write_report(run: RunPaths, config: ReportConfig) -> Path:
     facts = _facts(fused, tally, gallery)
     path = config.out or run.root / "report.html"
     write_text_atomically(path, render_page("report", facts, {"objects": gallery.objects}))
-    return path
+    return {"report": path, "objects": facts["objects"], "shown": facts["shown"]}
+
+
+def format_written(written: Mapping[str, Any]) -> str:
+    """What was written, in a line for people."""
+    return f"{written['report']}: {written['objects']} objects, {written['shown']} of them with pictures"
 
 
 def _counted(fused: "FusedRun", truth: "Truth", gallery: int) -> "tuple[Tally, Choice]":

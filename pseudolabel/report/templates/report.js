@@ -225,7 +225,9 @@
 
   const redraw = () => {
     const one = found[place], number = without ? -1 : layer - 1;
-    document.querySelectorAll("input[name=layer]").forEach((input, at) => { input.checked = at === layer; });
+    const inputs = document.querySelectorAll("input[name=layer]");
+    inputs[layer].checked = true;
+    if ($("layers").contains(document.activeElement)) inputs[layer].focus();
     const shown = number < 0 ? "no mask" : `the mask ${one.layers[number].name}`;
     $("canvas").setAttribute("aria-label", `${one.cls} in ${one.file} with ${shown}`);
     draw($("canvas"), one, number, VIEW_PX, $("show-box").checked, $("show-fill").checked);
