@@ -15,12 +15,11 @@ from pseudolabel import rle
 from pseudolabel.boxes import xywh_to_xyxy
 from pseudolabel.candidates import Candidate
 from pseudolabel.errors import InputError, RejectError
-from pseudolabel.masks import PixelMask
-from pseudolabel.pipelines.look.candidates import best_of_each_source, candidate_mask
+from pseudolabel.pipelines.look.candidates import best_of_each_source
 from pseudolabel.pipelines.look.choice import Chosen
 from pseudolabel.pipelines.look.rows import FusedRun
 from pseudolabel.pipelines.look.tally import reasons_of, score_of
-from pseudolabel.report.overlay import DrawnObject, Frame, Window, square_around
+from pseudolabel.report.overlay import DrawnObject, Frame, Mask, Window, square_around
 
 Row = dict[str, Any]
 _PICTURE_PX = 384  # the longest side of an object's picture
@@ -83,14 +82,14 @@ def _by_image(chosen: Sequence[Chosen]) -> Iterator[tuple[int, str, list[int]]]:
 
 def _layers(
     row: Row, candidates: Sequence[Candidate], truth: Truth, size_hw: tuple[int, int]
-) -> Iterator[tuple[str, float | None, PixelMask]]:
+) -> Iterator[tuple[str, float | None, Mask]]:
     """Name, score and mask of all that can be switched between: the fused one, each source's best, the true one."""
-    yield "fused", score_of(row), rle.decode_crop(row["segmentation"])
+    yield "fused", score_of(row), row["segmentation"]
     for one in best_of_each_source(candidates):
-        yield one.source, one.box_score, candidate_mask(one, size_hw)
+        yield one.source, one.box_score, one.mask
     true_mask = truth(row, size_hw)
     if true_mask is not None:
-        yield "truth", None, rle.decode_crop(true_mask)
+        yield "truth", None, true_mask
 
 
 def _object(
@@ -130,11 +129,10 @@ def _on_image(window: Window, size_hw: tuple[int, int]) -> Window:
     return (left, top, max(left + 1, min(window[2], width)), max(top + 1, min(window[3], height)))
 
 
-def _on_frame(frame: Frame, mask: PixelMask) -> Pixels:
+def _on_frame(frame: Frame, mask: Mask) -> Pixels:
     canvas: Pixels = np.zeros(frame.size_hw, dtype=bool)
-    if mask.pixels.size:
-        rows, columns, pixels = frame.mask(mask)
-        canvas[rows, columns] = pixels
+    rows, columns, pixels = frame.mask(mask)
+    canvas[rows, columns] = pixels
     return canvas
 
 

@@ -117,14 +117,14 @@ def _objects(fused: "FusedRun", truth: _Truth, numbers: Sequence[int]) -> Iterat
 
 
 def _panels(fused: "FusedRun", truth: _Truth, row: Row, pixels: Any, candidates: Sequence[Any]) -> Any:
-    from pseudolabel.pipelines.look.candidates import best_of_each_source, candidate_label, candidate_mask
+    from pseudolabel.pipelines.look.candidates import best_of_each_source, candidate_label
     from pseudolabel.report.overlay import LONGEST_PX, DrawnObject, contact_sheet, object_picture, square_around
 
     fused_one = _drawn(fused, truth, row, pixels.shape[:2])
     window, box = square_around(fused_one), fused_one.box_xyxy
     shown = [DrawnObject(None, "given", box)]
     for one in best_of_each_source(candidates):
-        shown.append(DrawnObject(candidate_mask(one, pixels.shape[:2]), candidate_label(one), box))
+        shown.append(DrawnObject(one.mask, candidate_label(one), box))
     shown.append(replace(fused_one, label=f"fused: {fused_one.label}"))
     columns = min(len(shown), 4)
     side_px = min(480, LONGEST_PX // columns)

@@ -13,33 +13,39 @@ from jaxtyping import Bool, Int64, UInt8
 from PIL import Image, ImageDraw
 
 from pseudolabel import rle
-from pseudolabel.masks import PixelMask
+from pseudolabel.masks import Grid, PixelMask, SoftMask, resample
 
 Rgb = UInt8[np.ndarray, "h w 3"]
 Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]
+Mask = PixelMask | rle.Rle | SoftMask  # pixels, encoded pixels, or probabilities, of which those from 0.5 on count
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image, ends exclusive
 
 TRUTH_COLOR: Color = (255, 255, 255)
 LONGEST_PX = 1600  # no picture for people is larger unless asked for
+_HALF = 127  # of 255
 _FILL = 0.25  # how much of a mask's colour covers the image
+_SAMPLES = 4  # along a side of a square of pixels that becomes one
 _GOLDEN = 0.61803398875  # steps of hue by it never come near an earlier one soon
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnObject:
-    """A mask to draw, encoded or as pixels, and what stands beside it."""
+    """A mask to draw, and what stands beside it."""
 
-    mask: PixelMask | rle.Rle | None
+    mask: Mask | None
     label: str = ""
     box_xyxy: Box | None = None
-    truth: PixelMask | rle.Rle | None = None
+    truth: Mask | None = None
 
     @property
-    def area_px(self) -> int:
+    def area_px(self) -> float:
         if self.mask is None:
             return 0
-        return int(self.mask.pixels.sum()) if isinstance(self.mask, PixelMask) else rle.area(self.mask)
+        if isinstance(self.mask, SoftMask):
+            grid = self.mask.grid
+            return float((self.mask.probability > _HALF).sum() * grid.stride_x * grid.stride_y)
+        return float(self.mask.pixels.sum()) if isinstance(self.mask, PixelMask) else rle.area(self.mask)
 
 
 def overlay_picture(
@@ -130,15 +136,15 @@ def square_around(drawn: DrawnObject) -> Window:
     return (left, top, left + side, top + side)
 
 
-def _extent(mask: PixelMask | rle.Rle | None) -> Box:
+def _extent(mask: Mask | None) -> Box:
     if mask is None:
         raise ValueError("neither a box nor a mask to show")
-    crop = _pixels(mask)
-    return (crop.x0, crop.y0, crop.x0 + crop.pixels.shape[1], crop.y0 + crop.pixels.shape[0])
-
-
-def _pixels(mask: PixelMask | rle.Rle) -> PixelMask:
-    return mask if isinstance(mask, PixelMask) else rle.decode_crop(mask)
+    if isinstance(mask, SoftMask):
+        return mask.grid.extent_xyxy
+    if isinstance(mask, PixelMask):
+        return (mask.x0, mask.y0, mask.x0 + mask.pixels.shape[1], mask.y0 + mask.pixels.shape[0])
+    x, y, width, height = rle.bbox_xywh(mask)
+    return (x, y, x + width, y + height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,32 +180,67 @@ class Frame:
         y, x = self.sources(rows, 0), self.sources(columns, 1)
         if not (len(y) and len(x)):
             return canvas
-        part = Image.fromarray(np.ascontiguousarray(image[y[0] : y[-1] + 1, x[0] : x[-1] + 1]))
+        part = Image.fromarray(_reduced(image[y[0] : y[-1] + 1, x[0] : x[-1] + 1], int(1 / self.scale + 1e-9)))
         kind = Image.Resampling.BILINEAR if self.scale < 1 else Image.Resampling.NEAREST
-        canvas[rows, columns] = np.asarray(part.resize((len(x), len(y)), kind, reducing_gap=2.0))
+        canvas[rows, columns] = np.asarray(part.resize((len(x), len(y)), kind))
         return canvas
 
-    def mask(self, mask: PixelMask) -> tuple[slice, slice, Bool[np.ndarray, "h w"]]:
+    def mask(self, mask: Mask) -> tuple[slice, slice, Bool[np.ndarray, "h w"]]:
         """Rows and columns of the picture below a mask, and the mask's pixels there."""
-        height, width = mask.pixels.shape
-        rows = self.span(mask.y0, mask.y0 + height, 0)
-        columns = self.span(mask.x0, mask.x0 + width, 1)
-        y = (self.sources(rows, 0) - mask.y0).clip(0, height - 1)
-        x = (self.sources(columns, 1) - mask.x0).clip(0, width - 1)
-        return rows, columns, mask.pixels[np.ix_(y, x)]
+        if isinstance(mask, SoftMask):
+            return self._soft(mask)
+        x0, y0, x1, y1 = (int(value) for value in _extent(mask))
+        rows, columns = self.span(y0, y1, 0), self.span(x0, x1, 1)
+        y = self.sources(rows, 0).clip(y0, max(y1 - 1, y0))
+        x = self.sources(columns, 1).clip(x0, max(x1 - 1, x0))
+        if not isinstance(mask, PixelMask):
+            return rows, columns, rle.sample(mask, y, x)
+        return rows, columns, mask.pixels[np.ix_(y - y0, x - x0)]
+
+    def _soft(self, mask: SoftMask) -> tuple[slice, slice, Bool[np.ndarray, "h w"]]:
+        left, top, right, bottom = mask.grid.extent_xyxy
+        rows, columns = self.span(top, bottom, 0), self.span(left, right, 1)
+        height, width, step = rows.stop - rows.start, columns.stop - columns.start, 1 / self.scale
+        if height < 1 or width < 1:
+            return rows, columns, np.zeros((max(height, 0), max(width, 0)), dtype=np.bool_)
+        target = Grid(self.left + columns.start * step, self.top + rows.start * step, step, step, height, width)
+        return rows, columns, resample(mask.probability.astype(np.float32), mask.grid, target) > _HALF
 
     def point(self, x: float, y: float) -> tuple[float, float]:
         return self.scale * (x - self.left), self.scale * (y - self.top)
 
 
+def _reduced(image: Rgb, by: int) -> Rgb:
+    """The image with the mean of each `by` x `by` pixels, or of 16 of them, for one; in memory of the result's size."""
+    height, width = (side // max(by, 1) for side in image.shape[:2])
+    if by < 2 or not (height and width):
+        return np.ascontiguousarray(image)
+    total = np.zeros((height, width, 3), dtype=np.uint16)
+    offsets = even_places(by, _SAMPLES)
+    for down in offsets:
+        for across in offsets:
+            total += image[down : down + height * by : by, across : across + width * by : by]
+    reduced: Rgb = (total // len(offsets) ** 2).astype(np.uint8)
+    return reduced
+
+
 def _paint(canvas: Rgb, frame: Frame, drawn: DrawnObject, color: Color) -> None:
     for mask, own, fill in ((drawn.mask, color, _FILL), (drawn.truth, TRUTH_COLOR, 0.0)):
         if mask is not None:
-            rows, columns, pixels = frame.mask(_pixels(mask))
+            rows, columns, pixels = frame.mask(mask)
             part = canvas[rows, columns]
             if fill:
-                part[pixels] = np.round(part[pixels] + fill * (np.array(own) - part[pixels])).astype(np.uint8)
+                _tint(part, pixels, own, fill)
             part[pixels & ~_eroded(pixels)] = own
+
+
+def _tint(part: Rgb, pixels: Bool[np.ndarray, "h w"], color: Color, fill: float) -> None:
+    """Mix a colour into the pixels, by a table of all 256 values."""
+    values = np.arange(256)
+    for channel, own in enumerate(color):
+        table = np.round(values + fill * (own - values)).astype(np.uint8)
+        plane = part[..., channel]
+        plane[pixels] = table[plane[pixels]]
 
 
 def _eroded(pixels: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import pseudolabel as pl
 from pseudolabel import records, rle
-from pseudolabel.masks import Grid, PixelMask, SoftMask
+from pseudolabel.masks import PixelMask, SoftMask, box_cells
 from pseudolabel.pipelines.run.commit import Footer, commit_table, read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 
@@ -160,10 +160,11 @@ def _pseudo(name: str, number: int, one: Made, size_hw: tuple[int, int], categor
 
 def _candidate(name: str, number: int, one: Made, source: str) -> Row:
     x, y, width, height = one.box_xywh
-    probability = np.full((height, width), 255, np.uint8)
+    grid = box_cells((x, y, x + width, y + height), (y + height, x + width))
+    probability = np.full((grid.height, grid.width), 255, np.uint8)
     if source == "colors":
-        probability[: height // 2] = 0  # the lower half alone
-    mask = SoftMask(Grid(float(x), float(y), 1.0, 1.0, height, width), probability)
+        probability[: grid.height // 2] = 0  # the lower half alone
+    mask = SoftMask(grid, probability)
     return {
         "image_key": name, "annotation_id": number, "source": source, "box_xyxy": [x, y, x + width, y + height],
         "box_score": 0.7, "box_iou": 0.9, "mask": records.soft_mask_to_struct(mask), **records.ok(f"infer-{source}"),

@@ -5,10 +5,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pseudolabel import rle
-from pseudolabel.masks import PixelMask
+from pseudolabel.masks import Grid, PixelMask, SoftMask
 from pseudolabel.report.overlay import (
     TRUTH_COLOR,
     DrawnObject,
+    Frame,
     color_of,
     contact_sheet,
     even_places,
@@ -70,6 +71,32 @@ def test_a_small_object_is_drawn_above_a_large_one_whatever_their_order() -> Non
     for objects in ([small, large], [large, small]):
         picture = overlay_picture(GREY, objects)
         assert tuple(picture[6, 6]) == color_of(objects.index(small))
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5, 1, 2.7], ids=str)
+def test_an_encoded_mask_is_sampled_where_its_pixels_are(scale: float) -> None:
+    random = np.random.default_rng(1)
+    pixels = random.random((37, 53)) < 0.5
+    image = np.zeros((60, 80, 3), dtype=np.uint8)
+    frame = Frame.of(image, (-4, 3, 71, 58), scale)
+    crop = PixelMask(11, 9, pixels)
+    expected, got = frame.mask(crop), frame.mask(rle.encode_crop(crop, (60, 80)))
+    assert expected[:2] == got[:2]
+    assert np.array_equal(expected[2], got[2])
+
+
+def test_probabilities_are_drawn_from_one_half_on() -> None:
+    probability = np.array([[0, 255], [127, 128]], dtype=np.uint8)
+    soft = SoftMask(Grid(4.0, 5.0, 1.0, 1.0, 2, 2), probability)
+    picture = overlay_picture(GREY, [DrawnObject(soft)])
+    touched = np.argwhere((picture != GREY).any(2)).tolist()
+    assert touched == [[5, 5], [6, 5]]
+
+
+def test_a_reduced_picture_has_the_mean_of_its_pixels() -> None:
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    image[:, ::2] = 200
+    assert (overlay_picture(image, [], scale=0.25) == 100).all()
 
 
 def test_an_encoded_mask_is_drawn_as_its_pixels_are() -> None:
