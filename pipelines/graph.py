@@ -271,6 +271,15 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.tools:PictureConfig",
         function="pseudolabel.pipelines.look.picture:draw_pictures",
     ),
+    "report": Tool(
+        section="Look",
+        help="All of it on one page: decisions, scores, classes, sources, and a gallery to look into.",
+        about="One HTML file that asks the network for nothing. An object opens large, with every source's mask.",
+        example="runs/mine",
+        config=f"{_OPTIONS}.look:ReportConfig",
+        function="pseudolabel.pipelines.look.report:write_report",
+        show="pseudolabel.pipelines.look.report:format_written",
+    ),
     "calibrate": Tool(
         section="Look",
         help="Learn from a small audited set what a score means as expected mask IoU.",

@@ -23,7 +23,7 @@ from pseudolabel.errors import ConfigError
 from pseudolabel.formats.coco import write_coco
 from pseudolabel.fusion.decisions import Decision
 from pseudolabel.registry import did_you_mean
-from pseudolabel.report.overlay import DrawnObject, overlay_picture
+from pseudolabel.report.overlay import DrawnObject, fitting_scale, overlay_picture
 
 Row = dict[str, Any]
 Pixels = UInt8[np.ndarray, "h w 3"]
@@ -176,8 +176,12 @@ class Labels:
             content: Row = json.loads(path.read_bytes())
         return content
 
-    def show(self, image: str | None = None, *, scale: int = 2) -> Image.Image:
-        """The picture of one image with outlines, classes and scores; each of its pixels is `scale` pixels wide.
+    def show(self, image: str | None = None, *, scale: float | None = None) -> Image.Image:
+        """The picture of one image with outlines, classes and scores.
+
+        Args:
+            image: its key; may be left out where there is one image alone.
+            scale: pixels of the picture per pixel of the image; None for at most 2 and 1600 pixels along a side.
 
         Raises:
             ConfigError: as of `masks`.
@@ -187,7 +191,8 @@ class Labels:
             raise ConfigError("these labels know no pixels: make them by a run or by label_image")
         rows = [row for row in self._of(key).to_pylist() if not row["iscrowd"]]
         drawn = [drawn_label(row, self._names[row["category_id"]]) for row in rows]
-        return Image.fromarray(overlay_picture(self.load_pixels(key), drawn, scale=scale))
+        pixels = self.load_pixels(key)
+        return Image.fromarray(overlay_picture(pixels, drawn, scale=scale or fitting_scale(pixels.shape[:2])))
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows of a single image; of several it shows `repr`."""
@@ -234,7 +239,7 @@ def drawn_label(row: Row, class_name: str) -> DrawnObject:
     x, y, width, height = row["source_bbox_xywh"] or row["bbox_xywh"]
     decision = "" if row["decision"] in ("keep", None) else f" {row['decision']}"
     text = f"{class_name} {row['score']:.2f}{decision}"
-    return DrawnObject(rle.decode_crop(row["segmentation"]), text, (x, y, x + width, y + height))
+    return DrawnObject(row["segmentation"], text, (x, y, x + width, y + height))
 
 
 def _image_row(image: ManifestImage) -> Row:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pseudolabel.config import Config, option
+from pseudolabel.config import Config, Values, option
 from pseudolabel.pipelines.options.base import DEVICE
 
 _TRUTH = "COCO file with true masks"
+_NONE_NAMED = Values("left out", lambda named: not named)
 
 
 class EvaluateConfig(Config):
@@ -37,10 +38,14 @@ class CalibrateConfig(Config):
 class PictureConfig(Config):
     """What is drawn."""
 
-    pictures: int = option(4, "how many pictures: of whole images", group="main", ge=0, le=10_000)
-    objects: int = option(
-        36, "how many objects on the sheet, evenly over the ranks of score", group="main", ge=0, le=10_000
+    object: list[int] = option([], "annotation id: this object large, with every source's candidate", group="main")
+    pictures: int = option(
+        4, "how many pictures: of whole images", group="main", needs={"object": _NONE_NAMED}, ge=0, le=10_000
     )
+    objects: int = option(
+        36, "how many objects on the sheet, evenly over the ranks of score", group="main",
+        needs={"object": _NONE_NAMED}, ge=0, le=400,
+    )  # fmt: skip
     ground_truth: Path | None = option(None, f"{_TRUTH}, drawn as white outlines", group="main")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from pseudolabel import rle
 from pseudolabel.masks import PixelMask
 from pseudolabel.metrics.objects import Prediction
-from pseudolabel.report.overlay import DrawnObject, overlay_picture
+from pseudolabel.report.overlay import DrawnObject, fitting_scale, overlay_picture
 from pseudolabel.students.base import Instances
 
 _LEAST_DRAWN = 0.3
@@ -18,8 +18,8 @@ _LEAST_DRAWN = 0.3
 
 def instances_picture(
     image: UInt8[np.ndarray, "h w 3"], found: Instances, names: Sequence[str], *, least_score: float = _LEAST_DRAWN
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The image with every instance of at least that score."""
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The image with every instance of at least that score; a large one is made smaller."""
     chosen = [place for place in range(len(found.scores)) if float(found.scores[place]) >= least_score]
     drawn = [
         DrawnObject(
@@ -29,7 +29,7 @@ def instances_picture(
         )
         for place in chosen
     ]
-    picture: UInt8[np.ndarray, "h w 3"] = overlay_picture(image, drawn)
+    picture: UInt8[np.ndarray, "H W 3"] = overlay_picture(image, drawn, scale=fitting_scale(image.shape[:2], most=1))
     return picture
 
 

@@ -20,6 +20,7 @@ OTHER_VALUES = {
 # options of one name whose words differ, and why
 OTHER_WORDS = OTHER_VALUES | {
     "batch-size": "what a batch is made of",
+    "out": "a folder of results, or a page",
     "epochs": "objects are seen, or images",
     "image-px": "the short side of an image, or of a square",
 }

@@ -1,0 +1,164 @@
+"""What the files of a run say of it as a whole: funnel, sources, refused inputs, speed, and how to repeat it."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pseudolabel.errors import hide_credentials
+from pseudolabel.pipelines.graph import COMMANDS, Trainer, configured
+from pseudolabel.pipelines.look.rows import FusedRun
+from pseudolabel.pipelines.run.commit import read_footer
+from pseudolabel.pipelines.run.conservation import Counts
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import Plan
+from pseudolabel.pipelines.run.stage_config import saved_configs
+from pseudolabel.pipelines.status import TableStatus, rejected, run_status
+from pseudolabel.yaml_file import read_yaml
+
+Row = dict[str, Any]
+_REFUSED_LISTED = 500
+
+
+def funnel(tables: list[TableStatus], sources: list[Row], decisions: Counter[str]) -> list[Row]:
+    """From images to kept masks; each step with what was lost on it, in words."""
+    manifest = Counts.from_dict(next(table for table in tables if table.table == "manifest").counts)
+    images, boxes = manifest.images, manifest.objects
+    crowds = manifest.notes.get("crowd", 0)
+    steps = [
+        {"name": "images", "n": images.n_in, "note": f"{images.n_rejected} refused" if images.n_rejected else ""},
+        {"name": "usable images", "n": images.n_ok, "note": ""},
+    ]
+    if boxes.n_in:
+        refused = f"{boxes.n_rejected} refused" if boxes.n_rejected else ""
+        notes = [refused, f"{crowds} crowd regions" if crowds else ""]
+        steps += [
+            {"name": "boxes", "n": boxes.n_in, "note": ", ".join(filter(None, notes))},
+            {"name": "usable boxes", "n": boxes.n_ok - crowds, "note": "of one object each"},
+        ]
+    steps.append({"name": "candidates", "n": sum(one["candidates"] for one in sources), "note": "of all sources"})
+    fused = {"name": "fused masks", "n": decisions.total(), "note": "one per object"}
+    kept = {"name": "kept masks", "n": decisions["keep"], "note": "decision keep"}
+    return [*steps, fused, kept]
+
+
+def candidate_sources(fused: FusedRun) -> list[Row]:
+    """Per source its candidates, the objects that it reached, and how sure it is on average."""
+    found: dict[str, Row] = {}
+    for table in fused.paths.candidate_tables():
+        for part in sorted(fused.paths.table(table).glob("part-*.parquet")):
+            rows = pq.read_table(part, columns=["status", "source", "annotation_id", "box_score"])
+            rows = rows.filter(pc.equal(rows["status"], "ok"))
+            for source in rows["source"].unique().to_pylist():
+                own = rows.filter(pc.equal(rows["source"], source))
+                line = found.setdefault(f"{table}/{source}", {"table": table, "source": source} | _NOTHING)
+                line["candidates"] += own.num_rows
+                line["objects"] += pc.count_distinct(own["annotation_id"]).as_py()
+                line["score_sum"] += pc.sum(own["box_score"]).as_py() or 0.0
+    return [line | {"score": line["score_sum"] / max(line["candidates"], 1)} for line in found.values()]
+
+
+_NOTHING = {"candidates": 0, "objects": 0, "score_sum": 0.0}
+
+
+def refused(run: RunPaths, tables: list[TableStatus]) -> Row:
+    """How many inputs were refused for which reason, and the first of them by name."""
+    reasons: Counter[str] = Counter()
+    for table in tables:
+        reasons.update({f"{table.table}: {reason}": count for reason, count in table.rejects.items()})
+    listed = [
+        {"table": one.table, "reason": one.reason, "text": one.text} for one in islice(rejected(run), _REFUSED_LISTED)
+    ]
+    return {"reasons": reasons.most_common(), "listed": listed, "all": reasons.total()}
+
+
+def throughput(run: RunPaths, plan: Plan, tables: list[TableStatus]) -> list[Row]:
+    """Per stage its shards, device and speed: images of all parts but the first by the time since that was written."""
+    devices = {saved.table: saved.device for saved in saved_configs(run)[0]}
+    return [
+        {
+            "stage": table.stage or "-",
+            "table": table.table,
+            "done": table.done,
+            "shards": table.shards,
+            "device": devices.get(table.table, "-"),
+            **_speed(run, plan, table),
+        }
+        for table in tables
+    ]
+
+
+def _speed(run: RunPaths, plan: Plan, table: TableStatus) -> Row:
+    parts = [run.part(table.table, shard, plan.num_shards) for shard in range(plan.num_shards)]
+    ended = sorted((part.stat().st_mtime, part) for part in parts if part.exists())
+    seconds = ended[-1][0] - ended[0][0] if ended else 0.0
+    if len(ended) < 2 or seconds <= 0:
+        return {"seconds": None, "images_per_s": None}
+    images = sum(read_footer(part).counted.images.n_in for _, part in ended[1:])
+    return {"seconds": seconds, "images_per_s": images / seconds}
+
+
+def versions(fused: FusedRun) -> dict[str, str]:
+    """The libraries that the pseudo labels were made with."""
+    return read_footer(fused.paths.part("pseudo", fused.shards[0], fused.plan.num_shards)).versions
+
+
+def repeat_commands(run: RunPaths, plan: Plan) -> list[str]:
+    """What to type to make the run again, in the order of the steps; options at their defaults are left out."""
+    said = {saved.stage: saved.config for saved in saved_configs(run)[0]} | _trainings(run)
+    return [_command(name, run, plan, said[name]) for name in COMMANDS if name in said and not COMMANDS[name].hidden]
+
+
+def _trainings(run: RunPaths) -> dict[str, Mapping[str, Any]]:
+    """The configs of the models of a run, by their commands."""
+    trainers = {entry.model: name for name, entry in COMMANDS.items() if isinstance(entry, Trainer)}
+    found = {}
+    for path in sorted((run.root / "models").glob("*.provenance.json")):
+        name = trainers.get(path.name.removesuffix(".provenance.json"))
+        wanted = read_yaml(path).get("wanted")  # JSON is YAML
+        if name and isinstance(wanted, Mapping):
+            found[name] = wanted.get("config", {})
+    return found
+
+
+def _command(name: str, run: RunPaths, plan: Plan, values: Mapping[str, Any]) -> str:
+    if name == "shard":
+        kind, _, annotations = plan.source.partition(":")
+        planned = {"images": plan.images_root, "annotations": annotations if annotations != plan.images_root else None}
+        planned |= {"source": kind, "shards": plan.num_shards, "exif": plan.exif, "stretch": plan.stretch}
+        planned |= {"channels": plan.channels, "page": plan.page}
+        values = {**values, **planned}
+    words = ["pseudolabel", name, str(run.root), *_options(name, values)]
+    return hide_credentials(" ".join(shlex.quote(word) for word in words))
+
+
+def _options(name: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """The options that differ from their defaults; those of another version, which nobody could type now, are gone."""
+    for key, field in configured(name).config_class(values).model_fields.items():
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        value = values.get(key, default)
+        if value is not None and _plain(value) != _plain(default):
+            yield from _option(f"--{key.replace('_', '-')}", _plain(value))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+
+
+def _option(name: str, value: Any) -> Iterator[str]:
+    if isinstance(value, bool):
+        yield name if value else name.replace("--", "--no-", 1)
+        return
+    for one in value if isinstance(value, list) else [value]:
+        yield name
+        yield str(one)
+
+
+def stages(run: RunPaths) -> list[TableStatus]:
+    """The tables of the run, in the order of the data's way."""
+    return run_status(run)

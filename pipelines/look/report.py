@@ -1,0 +1,147 @@
+"""`report`: what came out of a run, as one HTML file that needs no network."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pseudolabel import __version__
+from pseudolabel.errors import InputError
+from pseudolabel.files import write_text_atomically
+from pseudolabel.pipelines.options.look import ReportConfig
+from pseudolabel.pipelines.run.paths import RunPaths
+
+if TYPE_CHECKING:
+    from pseudolabel.pipelines.look.choice import Choice
+    from pseudolabel.pipelines.look.gallery import Gallery, Truth
+    from pseudolabel.pipelines.look.rows import FusedRun
+    from pseudolabel.pipelines.look.tally import Tally
+
+_FEW_KEPT, _MANY_KEPT = 0.3, 0.98  # outside of them the decisions tell nothing
+_CLASSES_LISTED = 300
+_USES = {
+    "keep": "the mask",
+    "review": "the box alone, until somebody looks",
+    "box_only": "the box alone",
+    "ignore": "nothing",
+}
+
+
+def write_report(run: RunPaths, config: ReportConfig) -> dict[str, Any]:
+    """Write the page; `report`, its path, `objects` in all and those `shown` in the gallery.
+
+    Raises:
+        InputError: the run has no pseudo labels yet, or the ground truth cannot be read.
+    """
+    from pseudolabel.pipelines.look.gallery import make_gallery
+    from pseudolabel.pipelines.look.rows import FusedRun, true_masks
+    from pseudolabel.report.page import render_page
+
+    fused = FusedRun(run)
+    truth = true_masks(config.ground_truth, fused.own_ids)
+    tally, choice = _counted(fused, truth, config.gallery)
+    gallery = make_gallery(fused, choice.objects(), truth)
+    facts = _facts(fused, tally, gallery)
+    path = config.out or run.root / "report.html"
+    write_text_atomically(path, render_page("report", facts, {"objects": gallery.objects}))
+    return {"report": path, "objects": facts["objects"], "shown": facts["shown"]}
+
+
+def format_written(written: Mapping[str, Any]) -> str:
+    """What was written, in a line for people."""
+    return f"{written['report']}: {written['objects']} objects, {written['shown']} of them with pictures"
+
+
+def _counted(fused: "FusedRun", truth: "Truth", gallery: int) -> "tuple[Tally, Choice]":
+    """One way through all objects: counts, and the ones that are shown."""
+    from pseudolabel.metrics.mask_iou import rle_iou
+    from pseudolabel.pipelines.look.choice import Choice
+    from pseudolabel.pipelines.look.tally import Tally
+
+    tally, choice = Tally(), Choice(gallery)
+    for shard, row in fused.all_objects():
+        height, width = row["segmentation"]["size"]
+        true_mask = truth(row, (height, width))
+        iou = None if true_mask is None else rle_iou(row["segmentation"], true_mask)
+        tally.add(row, iou)
+        choice.add(shard, row, iou)
+    if not tally.all.scores:
+        raise InputError(
+            f"{fused.paths.root}: fuse labelled not one object; see  pseudolabel status {fused.paths.root}"
+        )
+    return tally, choice
+
+
+def _facts(fused: "FusedRun", tally: "Tally", gallery: "Gallery") -> dict[str, Any]:
+    from pseudolabel.errors import hide_credentials
+    from pseudolabel.pipelines.look import facts
+    from pseudolabel.pipelines.look.tally import DECISIONS, SIZES
+
+    run, plan = fused.paths, fused.plan
+    tables, sources, decisions = facts.stages(run), facts.candidate_sources(fused), tally.all.decisions
+    n = decisions.total()
+    classes = sorted(tally.classes, key=lambda number: -len(tally.classes[number].scores))
+    return {
+        "run": str(run.root),
+        "version": __version__,
+        "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "images_root": hide_credentials(plan.images_root),
+        "source": plan.source,
+        "funnel": facts.funnel(tables, sources, decisions),
+        "decision_names": DECISIONS,
+        "decisions": [
+            {"name": one, "n": decisions[one], "share": decisions[one] / n, "use": _USES[one]} for one in DECISIONS
+        ],
+        "reasons": tally.reasons.most_common(20),
+        "warnings": list(_warnings(decisions["keep"] / n, tally)),
+        "mean_score": tally.all.line("all")["score_mean"],
+        "truth": tally.truth(),
+        "histogram": tally.histogram,
+        "classes": [tally.classes[number].line(fused.names[number]) for number in classes[:_CLASSES_LISTED]],
+        "classes_left_out": max(0, len(classes) - _CLASSES_LISTED),
+        "sizes": [tally.sizes[name].line(name) for name in SIZES if name in tally.sizes],
+        "sources": sources,
+        "combinations": [group.line(name) for name, group in sorted(tally.sources.items())],
+        **_agreement(gallery),
+        "objects": n,
+        "refused": facts.refused(run, tables),
+        "speed": facts.throughput(run, plan, tables),
+        "versions": facts.versions(fused),
+        "commands": facts.repeat_commands(run, plan),
+        "zip": zip,
+        "dict": dict,
+    }
+
+
+def _warnings(kept: float, tally: "Tally") -> Any:
+    if kept < _FEW_KEPT or kept > _MANY_KEPT:
+        yield (
+            f"{kept:.0%} of the masks are kept: the decisions tell good from bad hardly at all. "
+            "The scores need a calibration: pseudolabel calibrate."
+        )
+    truth = tally.truth()
+    if truth and abs(truth["mean_score"] - truth["mean_iou"]) > 0.1:
+        yield (
+            f"the scores promise a mean IoU of {truth['mean_score']:.2f}, the masks have {truth['mean_iou']:.2f}: "
+            "pseudolabel calibrate learns the difference."
+        )
+
+
+def _agreement(gallery: "Gallery") -> Mapping[str, Any]:
+    """The gallery in numbers, and how the layers of evenly drawn objects overlap, as a square table."""
+    even = sum(one["even"] for one in gallery.objects)
+    layers = list(dict.fromkeys(name for pair in gallery.overlaps for name in pair))
+    both = gallery.overlaps | {(second, first): values for (first, second), values in gallery.overlaps.items()}
+    rows = [{"name": first, "cells": [_cell(first, second, both) for second in layers]} for first in layers]
+    return {
+        "shown": len(gallery.objects),
+        "left_out": gallery.left_out,
+        "unreadable": gallery.unreadable[:20],
+        "even": even,
+        "layers": layers,
+        "overlaps": rows,
+    }
+
+
+def _cell(first: str, second: str, overlaps: Mapping[tuple[str, str], list[float]]) -> str:
+    values = overlaps.get((first, second))
+    return f"{sum(values) / len(values):.3f}" if values else "-" if first != second else ""

@@ -1,0 +1,116 @@
+"""What a finished run holds, shard by shard, for pictures and pages; never all of it at once."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import UInt8
+
+from pseudolabel import rle
+from pseudolabel.candidates import Candidate
+from pseudolabel.errors import InputError
+from pseudolabel.formats.extras import own_ids
+from pseudolabel.images import load_image
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.made_categories import made_categories
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import Plan, read_plan
+
+Row = dict[str, Any]
+
+
+class FusedRun:
+    """The pseudo labels of a run, its images and its candidates.
+
+    Raises:
+        InputError: the folder holds no run, or one without pseudo labels.
+    """
+
+    def __init__(self, run: RunPaths) -> None:
+        self.paths, self.plan = run, read_plan(run)
+        self.shards = [shard for shard in range(self.plan.num_shards) if self._part("pseudo", shard).exists()]
+        if not self.shards:
+            raise InputError(f"{run.root} has no pseudo labels yet; make them with  pseudolabel fuse {run.root}")
+        self.names = _class_names(run, self.plan, [self._part("pseudo", shard) for shard in self.shards])
+
+    def objects(self, shard: int, ids: Collection[int] | None = None) -> list[Row]:
+        """The labelled objects of a shard that are no crowds, in the order of the table.
+
+        Args:
+            ids: annotations that are wanted; all where None.
+        """
+        return list(_rows(read_part(self._part("pseudo", shard)), ids))
+
+    def all_objects(self) -> Iterator[tuple[int, Row]]:
+        """Every labelled object with its shard."""
+        return ((shard, row) for shard in self.shards for row in self.objects(shard))
+
+    def file_names(self, shard: int) -> dict[str, str]:
+        """The images' files by key."""
+        manifest = read_part(self._part("manifest", shard), ["image_key", "file_name"])
+        return dict(zip(manifest["image_key"].to_pylist(), manifest["file_name"].to_pylist(), strict=True))
+
+    def candidates(self, shard: int, ids: Collection[int]) -> dict[int, list[Candidate]]:
+        """The candidates that were made for these annotations, by annotation, in the order of the tables."""
+        found: dict[int, list[Candidate]] = {}
+        for table in self.paths.candidate_tables():
+            part = self._part(table, shard)
+            for row in _rows(read_part(part), ids) if part.exists() else ():
+                found.setdefault(row["annotation_id"], []).append(Candidate.from_row(row))
+        return found
+
+    def pixels(self, file_name: str) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture of an image, as every stage sees it."""
+        return load_image(self.plan.images_root, file_name, rule=self.plan.pixel_rule)
+
+    def own_ids(self) -> dict[int, int]:
+        """The ids of the source by those of the run, where they differ."""
+        return own_ids(read_part(self._part("manifest", shard)) for shard in self.shards)
+
+    def _part(self, table: str, shard: int) -> Path:
+        return self.paths.part(table, shard, self.plan.num_shards)
+
+
+def true_masks(
+    path: Path | None, own: Callable[[], Mapping[int, int]]
+) -> Callable[[Row, tuple[int, int]], rle.Rle | None]:
+    """From a row of the pseudo table and the size of its image to the true mask of its object, if the file has one.
+
+    Args:
+        path: a COCO file; None for no truth at all.
+        own: the ids of the source by those of the run.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if path is None:
+        return lambda row, size_hw: None
+    from pseudolabel.datasets.coco_file import read_coco
+
+    rows = read_coco(path)["annotations"]
+    known = {row["id"]: row.get("segmentation") for row in rows if not row.get("iscrowd")}
+    other = own()
+
+    def of(row: Row, size_hw: tuple[int, int]) -> rle.Rle | None:
+        number = row["annotation_id"]
+        segmentation = known.get(other.get(number, number))
+        return rle.from_segmentation(segmentation, size_hw) if segmentation else None
+
+    return of
+
+
+def _rows(table: pa.Table, ids: Collection[int] | None) -> Iterator[Row]:
+    chosen = pc.equal(table["status"], "ok")
+    if "iscrowd" in table.column_names:
+        chosen = pc.and_kleene(chosen, pc.invert(pc.fill_null(table["iscrowd"], False)))
+    if ids is not None:
+        chosen = pc.and_kleene(chosen, pc.is_in(table["annotation_id"], pa.array(list(ids), pa.int64())))
+    return iter(table.filter(chosen).to_pylist())
+
+
+def _class_names(run: RunPaths, plan: Plan, parts: list[Path]) -> dict[int, str]:
+    categories = plan.categories or made_categories(run, parts)
+    return {category["id"]: str(category["name"]) for category in categories}

@@ -1,0 +1,290 @@
+"""`report`: what the page says, what it holds, and what it does in a browser."""
+
+import json
+import re
+import socket
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pseudolabel import rle
+from pseudolabel.cli.main import main
+from pseudolabel.errors import InputError
+from pseudolabel.pipelines.look.report import write_report
+from pseudolabel.pipelines.options.look import ReportConfig
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.report.page import script_json
+from tests.look.browser import opened
+from tests.look.made_runs import FIRST_ID, Made, MadeRun, make_run, many
+
+HOSTILE_CLASS = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+HOSTILE_FILE = "a'\"><img src=x onerror=alert(3)>&amp;.png"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    images = {f"{place}.png": many(10, seed=place) for place in range(9)}
+    images[HOSTILE_FILE] = [Made((10, 10, 30, 20), HOSTILE_CLASS, 0.2, "box_only", "low_score", 6, 0.1)]
+    return make_run(tmp_path_factory.mktemp("report"), images)
+
+
+@pytest.fixture(scope="module")
+def page_file(made: MadeRun) -> Path:
+    written = write_report(made.paths, ReportConfig(ground_truth=made.truth))
+    assert written["objects"] == 91
+    return Path(written["report"])
+
+
+def data_of(path: Path) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.DOTALL)
+    assert found
+    return json.loads(found[1])["objects"]
+
+
+class Addresses(HTMLParser):
+    """Everything that a page could load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [str(value) for name, value in attrs if name in ("src", "href", "action", "srcset", "data")]
+
+
+def test_the_page_names_nothing_to_load(page_file: Path) -> None:
+    parser = Addresses()
+    parser.feed(page_file.read_text())
+    assert parser.found
+    assert all(address.startswith(("#", "data:")) for address in parser.found)
+
+
+def test_json_in_a_page_cannot_end_its_element() -> None:
+    hostile = {"name": "</script><!-- & \u2028"}
+    text = str(script_json(hostile))
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == hostile
+
+
+def test_an_object_is_shown_with_every_mask_at_the_resolution_of_its_picture(page_file: Path) -> None:
+    one = next(one for one in data_of(page_file) if one["cls"] == HOSTILE_CLASS)
+    assert [layer["name"] for layer in one["layers"]] == ["fused", "colors", "semantic", "truth"]
+    height, width = one["size"]  # the square around a box of 30 pixels is 38 wide; its upper end is cut by the image
+    assert (height, width) == (38, 38)
+    masks = {layer["name"]: rle.decode({"size": one["size"], "counts": layer["rle"]}) for layer in one["layers"]}
+    x0, y0, x1, y1 = (round(value) for value in one["box"])
+    assert (x1 - x0, y1 - y0) == (30, 20)
+    box = np.zeros((height, width), bool)
+    box[y0:y1, x0:x1] = True
+    lower, shrunk = box.copy(), box.copy()
+    lower[y0 : y0 + 10] = False
+    shrunk[:, x1 - 6 : x1] = False
+    assert np.array_equal(masks["truth"], box)
+    assert np.array_equal(masks["semantic"], box)
+    assert np.array_equal(masks["colors"], lower)
+    assert np.array_equal(masks["fused"], shrunk)
+    assert one["iou"] == pytest.approx(24 / 30)
+
+
+def test_the_gallery_is_bounded_and_has_the_worst_the_disputed_and_all_classes(made: MadeRun, tmp_path: Path) -> None:
+    everything = data_of(Path(write_report(made.paths, ReportConfig(out=tmp_path / "all.html"))["report"]))
+    assert len(everything) == 91
+    few = data_of(Path(write_report(made.paths, ReportConfig(out=tmp_path / "few.html", gallery=24))["report"]))
+    assert len(few) == 24
+    ids = {one["id"] for one in few}
+    assert {one["id"] for one in sorted(everything, key=lambda one: one["score"])[:3]} <= ids
+    assert {one["id"] for one in sorted(everything, key=lambda one: one["agreement"])[:3]} <= ids
+    assert {one["cls"] for one in few} == {"disc", "star", "ring", HOSTILE_CLASS}
+    assert data_of(Path(write_report(made.paths, ReportConfig(out=tmp_path / "none.html", gallery=0))["report"])) == []
+
+
+def test_the_page_counts_what_the_run_holds(page_file: Path, made: MadeRun) -> None:
+    text = page_file.read_text()
+    decisions = [one["decision"] for one in data_of(page_file)]
+    for name in ("keep", "review", "box_only"):
+        assert re.search(rf'{name}</td><td class="n">{decisions.count(name)}</td>', text)
+    assert ">usable boxes<" in text
+    assert "images: 10" in text  # the bar's own words
+    assert "candidates: 182" in text
+    assert f"pseudolabel shard {made.paths.root} --images" in text
+
+
+def test_a_run_without_pseudo_labels_says_what_to_type(tmp_path: Path, made: MadeRun) -> None:
+    with pytest.raises(InputError, match="plan"):
+        write_report(RunPaths(tmp_path), ReportConfig())
+    bare = make_run(tmp_path / "bare", {"a.png": [Made((5, 5, 20, 20))]}, shards=1)
+    bare.paths.part("pseudo", 0, 1).unlink()
+    with pytest.raises(InputError, match="pseudolabel fuse"):
+        write_report(bare.paths, ReportConfig())
+
+
+def test_an_image_that_is_gone_is_named_and_all_others_are_shown(tmp_path: Path) -> None:
+    made = make_run(tmp_path, {"a.png": [Made((5, 5, 20, 20))], "b.png": [Made((9, 9, 20, 20))]}, shards=1)
+    (tmp_path / "images" / "a.png").unlink()
+    path = Path(write_report(made.paths, ReportConfig())["report"])
+    assert [one["file"] for one in data_of(path)] == ["b.png"]
+    assert "Could not be opened now: a.png" in path.read_text()
+
+
+def test_the_command_says_where_the_page_is(made: MadeRun, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    result = CliRunner().invoke(main, ["report", str(made.paths.root), "--out", str(out), "--gallery", "5"])
+    assert result.exit_code == 0, result.output
+    assert result.output == f"{out}: 91 objects, 5 of them with pictures\n"
+
+
+# --- in a browser ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_runs_without_a_complaint_and_asks_the_network_for_nothing(page_file: Path, scheme: str) -> None:
+    with opened(page_file, scheme=scheme) as (page, told):
+        page.locator(".card").first.scroll_into_view_if_needed()
+        page.locator(".card canvas[data-drawn]").first.wait_for()
+        assert page.locator(".card").count() == 60
+        page.get_by_role("button", name="Show more").click()
+        assert page.locator(".card").count() == 91
+        back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (back == "rgb(255, 255, 255)") == (scheme == "light")
+        assert told == []
+
+
+def test_hostile_names_are_shown_as_they_are(page_file: Path) -> None:
+    with opened(page_file) as (page, told):
+        page.locator("#search").fill("onerror")
+        assert page.locator(".card").count() == 1
+        assert HOSTILE_CLASS in page.locator(".card").inner_text()
+        page.locator(".card").click()
+        assert HOSTILE_FILE in page.locator("#viewer-facts").inner_text()
+        assert page.locator("#classes td", has_text=HOSTILE_CLASS).count() == 1
+        assert page.locator("img").count() == 0
+        assert told == []
+
+
+def test_nothing_that_a_name_could_smuggle_in_may_run_or_load(page_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, opened(page_file) as (page, told):
+        server.settimeout(1)
+        page.evaluate(
+            """(port) => { const made = document.createElement('div');
+            made.innerHTML = `<img src="http://127.0.0.1:${port}/a.png"><b onclick="window.ran=1">x</b>`;
+            document.body.append(made); made.querySelector('b').click();
+            const script = document.createElement('script'); script.textContent = 'window.ran = 2';
+            document.body.append(script);
+            fetch(`http://127.0.0.1:${port}/b`).catch(() => {}); }""",
+            server.getsockname()[1],
+        )
+        with pytest.raises(TimeoutError):
+            server.accept()
+        assert page.evaluate("window.ran") is None
+        assert [line for line in told if "Content Security Policy" in line]
+
+
+def test_filters_and_orders_leave_what_they_say(page_file: Path) -> None:
+    objects = data_of(page_file)
+    with opened(page_file) as (page, told):
+        page.locator("#class").select_option("star")
+        stars = sorted((one for one in objects if one["cls"] == "star"), key=lambda one: one["iou"])
+        assert page.locator("#count").inner_text() == f"{len(stars)} of 91 objects"
+        titles = [card.get_attribute("title") for card in page.locator(".card").all()]
+        assert titles[0] == f"{stars[0]['file']} {stars[0]['id']}"
+        page.locator("#filters button[type=reset]").click()
+        page.wait_for_function("document.getElementById('count').textContent.startsWith('91')")
+        page.locator("input[name=decision][value=keep]").uncheck()
+        others = [one for one in objects if one["decision"] != "keep"]
+        assert page.locator("#count").inner_text() == f"{len(others)} of 91 objects"
+        page.locator("#reason").select_option("doubtful_score")
+        doubtful = [one for one in others if "doubtful_score" in one["reasons"]]
+        assert page.locator("#count").inner_text() == f"{len(doubtful)} of 91 objects"
+        page.locator("#most").fill("0.6")
+        low = [one for one in doubtful if one["score"] <= 0.6]
+        assert page.locator("#count").inner_text() == f"{len(low)} of 91 objects"
+        page.locator("#order").select_option("disagreement")
+        first = min(low, key=lambda one: one["agreement"])
+        assert page.locator(".card").first.get_attribute("title") == f"{first['file']} {first['id']}"
+        page.locator("#search").fill("no such file")
+        assert page.locator(".card").count() == 0
+        assert told == []
+
+
+def test_an_object_is_looked_through_by_keys_alone(page_file: Path) -> None:
+    with opened(page_file) as (page, told):
+        page.locator(".card").first.scroll_into_view_if_needed()
+        page.locator(".card canvas[data-drawn]").first.wait_for()
+        page.locator(".card").first.focus()
+        page.keyboard.press("Enter")
+        canvas, title = page.locator("#canvas"), page.locator("#viewer-title")
+        label = canvas.get_attribute("aria-label")
+        assert label.endswith("with the mask fused")
+        pictures = set()
+        for key, name in [("1", "the mask fused"), ("2", "the mask colors"), ("4", "the mask truth"), ("0", "no mask")]:
+            page.keyboard.press(key)
+            page.wait_for_timeout(100)
+            assert canvas.get_attribute("aria-label").endswith(f"with {name}")
+            pictures.add(canvas.evaluate("one => one.toDataURL()"))
+        assert len(pictures) == 4
+        page.keyboard.press("ArrowDown")
+        assert canvas.get_attribute("aria-label").endswith("with the mask fused")
+        page.keyboard.press("9")  # there is none
+        assert canvas.get_attribute("aria-label").endswith("with the mask fused")
+        page.keyboard.press("b")
+        assert not page.locator("#show-box").is_checked()
+        page.keyboard.press("ArrowRight")
+        assert title.inner_text().endswith("2 of 91")
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowLeft")
+        assert title.inner_text().endswith("91 of 91")
+        page.keyboard.press("Escape")
+        assert not page.locator("#viewer").is_visible()
+        assert page.evaluate("document.activeElement.className") == "card"
+        assert told == []
+
+
+def test_the_mask_is_painted_where_it_is(page_file: Path) -> None:
+    """The true mask of the hostile object is its box, and its colour inside differs from the picture's."""
+    one = next(one for one in data_of(page_file) if one["id"] == FIRST_ID + 90)
+    with opened(page_file) as (page, _):
+        page.locator("#search").fill(str(FIRST_ID + 90))
+        page.locator(".card").click()
+        page.keyboard.press("b")
+
+        def colours(layer: str) -> list[list[int]]:
+            page.keyboard.press(layer)
+            page.wait_for_timeout(150)
+            scale = 768 / max(one["size"])
+            points = [(one["box"][0] + 15, one["box"][1] + 5), (one["box"][0] + 15, one["box"][1] + 15), (2, 2)]
+            return [
+                page.evaluate(
+                    "([x, y]) => [...document.getElementById('canvas').getContext('2d').getImageData(x, y, 1, 1).data]",
+                    [x * scale, y * scale],
+                )
+                for x, y in points
+            ]
+
+        bare, lower_half = colours("0"), colours("2")
+        assert bare[0] == lower_half[0]  # the upper half is not in the mask
+        assert bare[1] != lower_half[1]
+        assert bare[2] == lower_half[2]
+
+
+@pytest.mark.slow
+def test_a_report_of_10000_objects_takes_a_minute_and_20_mb_at_most(tmp_path: Path) -> None:
+    import time
+
+    images = {f"{place}.jpg": many(20, seed=place, size_hw=(480, 640)) for place in range(500)}
+    made = make_run(tmp_path, images, size_hw=(480, 640), shards=8)
+    started = time.monotonic()
+    written = write_report(made.paths, ReportConfig(ground_truth=made.truth, gallery=1000))
+    assert time.monotonic() - started < 60
+    assert written["objects"] == 10_000
+    assert Path(written["report"]).stat().st_size < 20_000_000
+    with opened(Path(written["report"])) as (page, told):
+        started = time.monotonic()
+        page.locator("#order").select_option("best")
+        page.locator(".card").first.scroll_into_view_if_needed()
+        page.locator(".card canvas[data-drawn]").first.wait_for()
+        assert time.monotonic() - started < 5
+        assert told == []
