@@ -74,3 +74,20 @@ class ExportModelConfig(Config):
     image_px: int = option(
         0, "side of the square input, a multiple of 32; 0 = as in training", group="main", ge=0, multiple_of=32
     )
+
+
+class ModelsConfig(Config):
+    """What is listed."""
+
+    kind: list[Literal["segmenters", "promptable models", "encoders"]] = option(
+        [], "models of this kind alone; default: all", group="main"
+    )
+
+
+class CardConfig(Config):
+    """Options of `card`."""
+
+    output: Path | None = option(None, "where the card goes; default: the terminal", group="main")
+    classes_from: Literal["voc", "coco", "ade20k", "cityscapes"] | None = option(
+        None, "the data set whose classes they are, in its order; default: numbers", group="main"
+    )

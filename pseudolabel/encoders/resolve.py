@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.known_models import card_path
 
 HUB, HUB_DOWNLOAD, NONE = "hub", "hub-download", "none"
 SEGMENTER = "smp:"
@@ -75,7 +76,8 @@ def backbone_files(backbone: str, weights: str) -> dict[str, Path]:
     if weights in (HUB, HUB_DOWNLOAD, NONE):
         return {}
     path = Path(weights)
-    return {"backbone": path} | ({"card": path.with_suffix(".yaml")} if path.suffix == ".onnx" else {})
+    card = card_path(path) if path.suffix == ".onnx" else None
+    return {"backbone": path} | ({"card": card} if card else {})
 
 
 def find_on_hub(backbone: str, *, fetch: bool) -> Path:
