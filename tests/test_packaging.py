@@ -47,7 +47,9 @@ def _modules() -> dict[str, Path]:
     for folder, name in TOP.items():
         for path in (ROOT / folder).rglob("*.py"):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
-            if not (folder == "pseudolabel" and parts[0] in ("cli", "pipelines", "data")):  # links to the folders at the top
+            if not (
+                folder == "pseudolabel" and parts[0] in ("cli", "pipelines", "data")
+            ):  # links to the folders at the top
                 modules[".".join([name, *parts]).removesuffix(".__init__")] = path
     return modules
 

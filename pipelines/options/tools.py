@@ -26,7 +26,7 @@ class CalibrateConfig(Config):
 
     ground_truth: Path = option(..., f"{_TRUTH}, of some or all objects, under the ids of the boxes", group="main")
     output: Path | None = option(
-        None, "where the calibration goes; default: calibration.json in the run folder", group="main"
+        None, "the file that is written; default: calibration.json in the run folder", group="main"
     )
     target_precision: float | None = option(
         None, "choose the score from which this share of masks is good", group="main", gt=0, le=1
@@ -87,7 +87,7 @@ class ModelsConfig(Config):
 class CardConfig(Config):
     """Options of `card`."""
 
-    output: Path | None = option(None, "where the card goes; default: the terminal", group="main")
+    output: Path | None = option(None, "the file that is written; default: none, the card is printed", group="main")
     classes_from: Literal["voc", "coco", "ade20k", "cityscapes"] | None = option(
         None, "the data set whose classes they are, in its order; default: numbers", group="main"
     )

@@ -138,7 +138,9 @@ def card_from_options(name: str, options: SegmenterOptions, *, weights: Path) ->
     }
     missing = [flag for flag, there in given.items() if not there]
     if missing:
-        raise ConfigError(f"no model card {weights.with_suffix('.yaml')}; {_cure(weights)}, or give {', '.join(missing)}")
+        raise ConfigError(
+            f"no model card {weights.with_suffix('.yaml')}; {_cure(weights)}, or give {', '.join(missing)}"
+        )
     values = {
         "name": name,
         "input": {"mean": list(options.mean), "std": list(options.std), "size": list(options.size_hw or ())},

@@ -62,7 +62,9 @@ def _image_and_output(session: Any, path: Path) -> tuple[Any, Any]:
     inputs = [one for one in session.get_inputs() if one.type == "tensor(float)" and len(one.shape) == 4]
     outputs = [one for one in session.get_outputs() if _is_map(one)]
     if len(inputs) != 1 or not outputs:
-        found = ", ".join(f"{one.name} {one.type} {one.shape}" for one in [*session.get_inputs(), *session.get_outputs()])
+        found = ", ".join(
+            f"{one.name} {one.type} {one.shape}" for one in [*session.get_inputs(), *session.get_outputs()]
+        )
         raise InputError(
             f"{path}: expected a float32 image (batch, 3, height, width) as input, and logits (batch, classes, height, "
             f"width) or a label map (batch, height, width) as output; found {found}"
