@@ -305,7 +305,8 @@ def _refuse_stale(job: Job, stage: Stage, states: Mapping[int, ShardState], *, o
         return
     raise StaleOutputError(
         f"{job.run.table(stage.writes)} holds {len(stale)} shards made otherwise: {changes}: "
-        f"use --overwrite, or another run folder.\nTo make them again:  pseudolabel {job.stage} {job.run.root} --overwrite"
+        f"use --overwrite, or another run folder.\n"
+        f"To make them again:  pseudolabel {job.stage} {job.run.root} --overwrite"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the number of images decides before rows go to shards: how many shards there are, and which images a sample has."""
+"""What hangs on the number of images: how many shards there are, and which images a sample has."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ class CountedRows:
         return len(self._ranks)
 
     def rows(self, n_wanted: int | None = None) -> Iterator[Mapping[str, Any]]:
-        """The rows of all images, or of so many, drawn by a hash of their keys: the same for every order of the rows."""
+        """The rows of all images, or of so many, drawn by a hash of their keys, whatever the order."""
         last = None if n_wanted is None else self._ranks[min(n_wanted, self.n_images) - 1]
         with machine_faults_named(self._path), self._path.open(encoding="utf-8") as file:
             for line in file:

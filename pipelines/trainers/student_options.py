@@ -1,12 +1,11 @@
 """Options of `train-student`: those of the student's parts, and of what it learns from; imports no torch."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pseudolabel.config import option
 from pseudolabel.students.config import AugmentConfig, LabelConfig, RecipeConfig, StudentConfig
 from pseudolabel.training.config import PresetConfig
-
 
 _SMALL = {
     "backbone": "mobilenet_v2",
@@ -23,7 +22,7 @@ _SMALL = {
 class TrainStudentConfig(PresetConfig, RecipeConfig, AugmentConfig, LabelConfig, StudentConfig):
     """Options of `train-student`."""
 
-    PRESETS = {"small": _SMALL}
+    PRESETS: ClassVar = {"small": _SMALL}
 
     learn_from: Path | None = option(None, "COCO file to learn from; default: the run's pseudo labels")
     predict_px: int = option(0, "longer side of an image that the trained student is asked about; 0 = image_px", ge=0)

@@ -3,9 +3,9 @@
 What `--backbone-weights` takes: a file (.safetensors, .pt read without code, or the .onnx of a segmenter over the same
 backbone, its card beside it), `smp:DIR` (the encoder of a segmenter of segmentation-models-pytorch), `hub` (the
 encoder's own ImageNet weights, out of the hub's local cache alone), `hub-download` (the same, fetched where the cache
-lacks them), or `none` to start from chance. `auto`, the default, is the encoder of the run's own segmenter where that is
-the same network, which a trainer settles first, and else `hub`. `--backbone smp:DIR` is the encoder of that segmenter
-with its weights.
+lacks them), or `none` to start from chance. `auto`, the default, is the encoder of the run's own segmenter where that
+is the same network, which a trainer settles first, and else `hub`. `--backbone smp:DIR` is the encoder of that
+segmenter with its weights.
 """
 
 from pathlib import Path
