@@ -25,8 +25,8 @@ def format_models(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(
         [
             *lines,
-            "Nothing is fetched by this command: type the line behind `fetch` where there is a network. Where no sha256",
-            "is told, nobody here had the file. Licences are the publishers'; look them up before you use the weights.",
+            "Nothing is fetched by this command: type what stands behind `fetch` where there is a network. Where no",
+            "sha256 is told, nobody here had the file. Licences are the publishers': look them up before use.",
         ]
     )
 

@@ -17,9 +17,7 @@ def test_a_shard_has_16_images_until_there_are_16_shards_and_then_256(images: in
     assert default_shards(images) == shards
 
 
-@pytest.mark.parametrize(
-    ("sample", "size"), [(0.01, 2), (0.5, 75), (0.001, 1), (1, 1), (40, 40), (1000, 150)], ids=str
-)
+@pytest.mark.parametrize(("sample", "size"), [(0.01, 2), (0.5, 75), (0.001, 1), (1, 1), (40, 40), (1000, 150)], ids=str)
 def test_a_sample_is_a_share_below_one_and_a_number_from_one_on(sample: float, size: int) -> None:
     assert sample_size(sample, 150) == size
 
