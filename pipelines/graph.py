@@ -139,6 +139,26 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.shard:ShardOptions",
         function=f"{_STAGES}.shard:ShardStage",
     ),
+    "models": Tool(
+        section="Start",
+        help="Models known to work: source, licence, size, what fetches them, what names them.",
+        about="Segmenters, promptable models and encoders. Nothing is fetched.",
+        example="--kind segmenters",
+        argument="",
+        config=f"{_OPTIONS}.tools:ModelsConfig",
+        function=f"{_TOOLS}.models:models",
+        show=f"{_TOOLS}.models:format_models",
+    ),
+    "card": Tool(
+        section="Start",
+        help="A model card for an ONNX segmenter: what its graph says, and marks where you must look.",
+        about="FILE is the segmenter. Without --output the card is printed.",
+        example="deeplabv3.onnx --output deeplabv3.yaml",
+        argument="FILE",
+        config=f"{_OPTIONS}.tools:CardConfig",
+        function=f"{_TOOLS}.models:card",
+        show=f"{_TOOLS}.models:format_card",
+    ),
     "run": OwnCommand(
         section="Start",
         help="All steps of a run file, one after the other.",
@@ -147,7 +167,7 @@ COMMANDS: dict[str, Command] = {
         "\b\n"
         "run: runs/mine\n"
         "shard: {images: images, annotations: boxes.json}\n"
-        'infer-semantic: {model: "onnx:deeplabv3.onnx"}\n'
+        "infer-semantic: {model: deeplabv3.onnx}\n"
         "fuse: {}\n"
         "evaluate: {ground_truth: instances.json}",
         example="mine.yaml --set fuse.upright=false",
@@ -161,7 +181,7 @@ COMMANDS: dict[str, Command] = {
     "infer-semantic": StageCommand(
         section="Masks",
         help="Candidates by a pretrained segmenter: its label maps, and a mask for every box.",
-        example="runs/mine --model onnx:deeplabv3.onnx",
+        example="runs/mine --model deeplabv3.onnx",
         config=f"{_OPTIONS}.infer_semantic:InferSemanticConfig",
         function=f"{_STAGES}.infer_semantic:InferSemanticStage",
         then="semantic-candidates",

@@ -1,6 +1,7 @@
 """Run what is missing of a stage, for a bounded number of rounds; done is what the shard's own file says."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,7 @@ from pseudolabel.pipelines.work.job import Job, SetupError, expected_fingerprint
 from pseudolabel.pipelines.work.progress import ShardProgress
 from pseudolabel.pipelines.work.rejects import example
 
+_LOG = logging.getLogger(__name__)
 ROUNDS = 3
 _LOOKS = 3  # at a folder of another machine, whose caches may hide a new file for a moment
 _LOOK_AGAIN_S = 1.0
@@ -292,10 +294,19 @@ def _refuse_stale(job: Job, stage: Stage, states: Mapping[int, ShardState], *, o
     num_shards = job.plan.num_shards
     found = read_footer(job.run.part(stage.writes, stale[0], num_shards))
     inputs = {table: read_footer(job.run.part(table, stale[0], num_shards)) for table in stage.reads()}
-    changes = "; ".join(differences(found, expected_footer(job, stage, stale[0], inputs)))
+    wanted = expected_footer(job, stage, stale[0], inputs)
+    changes = "; ".join(differences(found, wanted))
+    if stage.made_again and (found.stage_version, found.config, found.weights) == (
+        wanted.stage_version,
+        wanted.config,
+        wanted.weights,
+    ):
+        _LOG.info("%s: %s is made again: %s", job.stage, job.run.table(stage.writes), changes)
+        return
     raise StaleOutputError(
         f"{job.run.table(stage.writes)} holds {len(stale)} shards made otherwise: {changes}: "
-        "use --overwrite, or another run folder"
+        f"use --overwrite, or another run folder.\n"
+        f"To make them again:  pseudolabel {job.stage} {job.run.root} --overwrite"
     )
 
 

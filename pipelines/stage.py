@@ -59,6 +59,7 @@ class Stage(ABC, Generic[ConfigT]):
     schema: ClassVar[pa.Schema]
     writes: str  # the table it writes: "semantic", "candidates/siseg"
     exports: ClassVar[tuple[str, ...]] = ()  # names of the files that `finish` writes beside the parts
+    made_again: ClassVar[bool] = False  # without being asked, where other input is all that changed
 
     def __init__(self, config: ConfigT, run: RunPaths) -> None:
         self.config = config

@@ -115,7 +115,7 @@ class PlanStep(StageStep):
 
     def outlook(self, run: RunPaths) -> str:
         assert isinstance(self.config, ShardOptions)
-        return f"{self.name}: {self.config.images} into {self.config.shards} shards"
+        return f"{self.name}: {self.config.images} into {self.config.shards or 'as many as suit the images'} shards"
 
 
 class TrainingStep(Step):

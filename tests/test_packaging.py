@@ -21,7 +21,7 @@ def _packages_on_disk() -> Iterator[str]:
     for folder, name in TOP.items():
         for init in sorted((ROOT / folder).rglob("__init__.py")):
             parts = init.parent.relative_to(ROOT / folder).parts
-            if not (folder == "pseudolabel" and parts and parts[0] in ("cli", "pipelines")):
+            if not (folder == "pseudolabel" and parts and parts[0] in ("cli", "pipelines", "data")):
                 yield ".".join([name, *parts])
 
 
@@ -47,7 +47,9 @@ def _modules() -> dict[str, Path]:
     for folder, name in TOP.items():
         for path in (ROOT / folder).rglob("*.py"):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
-            if not (folder == "pseudolabel" and parts[0] in ("cli", "pipelines")):  # links to the folders at the top
+            if not (
+                folder == "pseudolabel" and parts[0] in ("cli", "pipelines", "data")
+            ):  # links to the folders at the top
                 modules[".".join([name, *parts]).removesuffix(".__init__")] = path
     return modules
 

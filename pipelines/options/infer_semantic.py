@@ -25,8 +25,12 @@ class SemanticCandidatesConfig(StageConfig):
 class InferSemanticConfig(StageConfig):
     """Options of `infer-semantic`."""
 
-    model: str = option(..., "which model: onnx:FILE, smp:DIR-or-hub-id, torchvision:NAME or labels:DIR", group="main")
-    card: Path | None = option(None, "model card; default: the YAML of the same stem beside the weights", group="main")
+    model: str = option(..., "which model: FILE.onnx, smp:DIR-or-hub-id, torchvision:NAME or labels:DIR", group="main")
+    card: Path | None = option(
+        None,
+        "model card, or the name of one that ships; default: the YAML beside the weights, or that of a known model",
+        group="main",
+    )
     classes: list[str] | None = option(None, "class names in order, where no card says them")
     mean: str | None = option(None, "mean of values in [0, 1], as 0.485,0.456,0.406, where no card says it")
     std: str | None = option(None, "standard deviation likewise")
@@ -64,6 +68,12 @@ class InferSemanticConfig(StageConfig):
     ignore_index: int | None = option(None, "value in label maps that means no class", ge=0, le=65535)
     batch_size: int = option(1, "images per forward pass; raise it on a GPU", group="main", ge=1, le=1024)
     threads: int = option(1, "CPU threads: of one worker's forward pass", changes_result=False, group="machine", ge=1)
+
+    @field_validator("model")
+    @classmethod
+    def _with_kind(cls, model: str) -> str:
+        """An ONNX file needs no prefix."""
+        return f"onnx:{model}" if model.endswith(".onnx") and ":" not in model else model
 
     @field_validator("unknown_classes")
     @classmethod

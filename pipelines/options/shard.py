@@ -30,8 +30,12 @@ class PlanConfig(Config):
     strip_prefix: str = option("", "what file names begin with in the annotations and not below the images")
     box_format: Literal["auto", "xywh", "xyxy"] = option("auto", "of boxes in Parquet files; auto = by the numbers")
     crowds: Literal["as-given", "objects"] = option("as-given", "objects: regions marked as crowds are objects")
-    shards: int = option(
-        8, "number of shards; a shard is the unit of work and of resuming", group="main", ge=1, le=100_000
+    shards: int | None = option(
+        None, "number of shards, the units of work and of resuming; default: one for 16 images, from 16 shards on for "
+        "256", group="main", ge=1, le=100_000,
+    )  # fmt: skip
+    sample: float | None = option(
+        None, "only this share of the images, such as 0.01, or this number, such as 500: a pilot", group="main", gt=0
     )
     exif: ExifRule = option(
         "auto", "a rotation in the file: turn pictures as a viewer shows them (transpose: boxes are drawn on those), "

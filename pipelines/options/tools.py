@@ -27,7 +27,7 @@ class CalibrateConfig(Config):
 
     ground_truth: Path = option(..., f"{_TRUTH}, of some or all objects, under the ids of the boxes", group="main")
     output: Path | None = option(
-        None, "where the calibration goes; default: calibration.json in the run folder", group="main"
+        None, "the file that is written; default: calibration.json in the run folder", group="main"
     )
     target_precision: float | None = option(
         None, "choose the score from which this share of masks is good", group="main", gt=0, le=1
@@ -77,4 +77,21 @@ class ExportModelConfig(Config):
     torch_export: Path | None = option(None, ".pt2 file of torch.export to write", group="main")
     image_px: int = option(
         0, "side of the square input, a multiple of 32; 0 = as in training", group="main", ge=0, multiple_of=32
+    )
+
+
+class ModelsConfig(Config):
+    """What is listed."""
+
+    kind: list[Literal["segmenters", "promptable models", "encoders"]] = option(
+        [], "models of this kind alone; default: all", group="main"
+    )
+
+
+class CardConfig(Config):
+    """Options of `card`."""
+
+    output: Path | None = option(None, "the file that is written; default: none, the card is printed", group="main")
+    classes_from: Literal["voc", "coco", "ade20k", "cityscapes"] | None = option(
+        None, "the data set whose classes they are, in its order; default: numbers", group="main"
     )

@@ -36,6 +36,7 @@ def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
         page=config.page,
         notes=dataset.notes,
         wants_boxes=config.annotations is not None,
+        sample=config.sample,
     )
     return write_plan(run, request, dataset.rows())
 

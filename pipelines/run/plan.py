@@ -21,6 +21,7 @@ from pseudolabel.errors import InputError, MachineError, StaleOutputError
 from pseudolabel.files import fsync, machine_faults_named, temporary_name
 from pseudolabel.pipelines.run.commit import Footer, commit_table, damage_named
 from pseudolabel.pipelines.run.conservation import count_shard
+from pseudolabel.pipelines.run.counted import CountedRows, default_shards, sample_size
 from pseudolabel.pipelines.run.leftovers import sweep_run
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pixel_rule import ExifRule, PixelRule, Stretch
@@ -72,7 +73,7 @@ class PlanRequest:
 
     images_root: str | Path
     source: str
-    num_shards: int
+    num_shards: int | None  # None: by the number of images
     exif: ExifRule
     categories: list[dict[str, Any]]
     info: dict[str, Any]
@@ -82,6 +83,7 @@ class PlanRequest:
     page: int | None = None
     notes: list[str] = field(default_factory=list)  # may grow until the last row is read
     wants_boxes: bool = False  # annotations were given, so a plan without one box is a mistake
+    sample: float | None = None  # of the images, a share or a number
 
 
 @dataclass(slots=True)
@@ -154,16 +156,31 @@ def write_plan(run: RunPaths, request: PlanRequest, rows: Iterable[Mapping[str, 
     _refuse_foreign_folder(run)
     sweep_run(run)
     with _spool(run) as folder:
-        seen = _spool_rows(rows, folder, request.num_shards)
+        num_shards, chosen = _chosen(request, rows, folder)
+        seen = _spool_rows(chosen, folder, num_shards)
         _refuse_nothing(request, seen)
-        digests = [_shard_digest(folder, shard) for shard in range(request.num_shards)]
+        digests = [_shard_digest(folder, shard) for shard in range(num_shards)]
         plan = _plan(request, seen, digests)
         existing = _existing_plan(run, plan)
         if existing is not None:
             return existing
         for shard, digest in enumerate(digests):
-            _commit_shard(run, folder, shard, request.num_shards, digest)
+            _commit_shard(run, folder, shard, num_shards, digest)
     return _freeze(run, plan)
+
+
+def _chosen(
+    request: PlanRequest, rows: Iterable[Mapping[str, Any]], folder: Path
+) -> tuple[int, Iterable[Mapping[str, Any]]]:
+    """The number of shards and the rows that go to them; where the one or the other hangs on it, they are counted."""
+    if request.num_shards is not None and request.sample is None:
+        return request.num_shards, rows
+    counted = CountedRows(rows, folder)
+    n_wanted = counted.n_images
+    if request.sample is not None and counted.n_images:
+        n_wanted = sample_size(request.sample, counted.n_images)
+        request.notes.append(f"a sample of {n_wanted} of {counted.n_images} images")
+    return request.num_shards or default_shards(n_wanted), counted.rows(n_wanted if request.sample else None)
 
 
 def _refuse_nothing(request: PlanRequest, seen: _Seen) -> None:
@@ -190,7 +207,7 @@ def _plan(request: PlanRequest, seen: _Seen, digests: list[str]) -> Plan:
     said = {"root": str(request.images_root), "pixels": asdict(rule), "categories": request.categories}
     digest = hashlib.sha256(json.dumps([said, digests], sort_keys=True).encode()).hexdigest()
     return Plan(
-        num_shards=request.num_shards,
+        num_shards=len(digests),
         images_root=str(request.images_root),
         exif=rule.exif,
         stretch=rule.stretch,

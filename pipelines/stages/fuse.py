@@ -39,6 +39,7 @@ class FuseStage(Stage[FuseConfig]):
     schema = records.PSEUDO
     writes = "pseudo"
     exports = ("instances.json", "results.json", "provenance.json")
+    made_again = True
 
     def __init__(self, config: FuseConfig, run: RunPaths) -> None:
         super().__init__(config, run)

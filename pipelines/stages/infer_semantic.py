@@ -11,6 +11,7 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.candidates import ManifestImage, usable_images
 from pseudolabel.errors import ConfigError, RejectError
+from pseudolabel.known_models import card_path
 from pseudolabel.pipelines.options.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
@@ -19,7 +20,8 @@ from pseudolabel.pipelines.stages.planned_images import planned_pixels
 from pseudolabel.pipelines.stages.semantic_candidates import label_map_table
 from pseudolabel.pipelines.work.tally import counted
 from pseudolabel.prompted.onnx_files import onnx_files
-from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult, open_segmenter
+from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult, open_segmenter, split_spec
+from pseudolabel.segmenters.card import find_card
 from pseudolabel.segmenters.known_classes import KnownClasses
 from pseudolabel.segmenters.label_maps import encode_indices
 
@@ -47,8 +49,12 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
         self._closer: CloserLooks | None = None
 
     def weights(self) -> Mapping[str, Path]:
-        """Weights with the files that they name, card and architecture; of label maps the whole folder."""
-        kind, _, where = self.config.model.partition(":")
+        """Weights with the files that they name, card and architecture; of label maps the whole folder.
+
+        Raises:
+            ConfigError: no such kind of model, or a model without a card; told before any work begins.
+        """
+        kind, where = split_spec(self.config.model)
         files: dict[str, Path] = {}
         if kind == "onnx":
             files |= onnx_files(Path(where), "model")
@@ -61,9 +67,10 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
 
             folder = resolve_folder(where)
             files |= {"model": weights_file(folder), "architecture": folder / CONFIG_NAME}
-        card = self.config.card or (files["model"].with_suffix(".yaml") if "model" in files else None)
-        if card is not None and card.is_file():
-            files["card"] = card
+        if "model" in files and files["model"].is_file():
+            find_card(files["model"], _segmenter_options(self.config, "cpu"))
+            card = card_path(files["model"], self.config.card)
+            files |= {"card": card} if card else {}
         return files
 
     def setup(self, device: str) -> None:

@@ -24,8 +24,8 @@ def evaluate(
     """Mask IoU per true object and COCO's mask AP, all as plain JSON values.
 
     Keys: `n, mean_iou, mean_iou_interval, iou_over_50, iou_over_75, ap, ap50, ap75, spearman, ece, risk_coverage,
-    risk_coverage_oracle, n_predictions, per_class, per_size, left_out`, and in `baseline_box` the same for "the box is
-    the mask" over the same objects. An object without a prediction of its annotation id has IoU 0. A file whose
+    risk_coverage_oracle, n_predictions, per_class, per_size, left_out`, in `baseline_box` the same for "the box is the
+    mask" over the same objects, and in `baseline_ellipse` the IoU of the ellipses in the boxes. An object without a prediction of its annotation id has IoU 0. A file whose
     `info.pseudolabel.annotation_ids` is `made` shares no ids with the truth; then only AP is measured, and categories
     are matched by their names.
 
@@ -148,5 +148,6 @@ def _below(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"mean IoU {_cell(figures['mean_iou'])}, 95 % interval over images {low:.3f} to {high:.3f}"
     if figures["ece"] is not None:
         yield f"score and IoU: rank correlation {_cell(figures['spearman'])}, calibration error {figures['ece']:.3f}"
+    yield f"an ellipse in each box would have mean IoU {_cell(figures['baseline_ellipse']['mean_iou'])}"
     for reason, count in figures["left_out"].items():
         yield f"left out of the truth: {count} x {reason}"

@@ -15,6 +15,7 @@ from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.run.seals import check_seal, seal
+from pseudolabel.pipelines.trainers.segmenter_encoder import with_settled_weights
 from pseudolabel.registry import load_target
 from pseudolabel.training.config import TrainConfig
 
@@ -44,6 +45,7 @@ def run_training(run: RunPaths, name: str, config: TrainConfig, *, overwrite: bo
         IncompleteError: a table that it reads is not complete.
     """
     trainer = TRAINERS[name]
+    config = with_settled_weights(run, name, config)
     weights = run.model(trainer.model)
     wanted = training_identity(run, name, config)
     found = _provenance(weights)

@@ -1,16 +1,30 @@
 """Options of `train-student`: those of the student's parts, and of what it learns from; imports no torch."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pseudolabel.config import option
 from pseudolabel.students.config import AugmentConfig, LabelConfig, RecipeConfig, StudentConfig
+from pseudolabel.training.config import PresetConfig
+
+_SMALL = {
+    "backbone": "mobilenet_v2",
+    "width": 64,
+    "convs": 2,
+    "image_px": 256,
+    "epochs": 12.0,
+    "learning_rate": 2e-3,
+    "encoder_learning_rate": 1e-3,
+    "ema": 0.98,
+}
 
 
-class TrainStudentConfig(RecipeConfig, AugmentConfig, LabelConfig, StudentConfig):
+class TrainStudentConfig(PresetConfig, RecipeConfig, AugmentConfig, LabelConfig, StudentConfig):
     """Options of `train-student`."""
 
-    learn_from: Path | None = option(None, "COCO file to learn from; default: the run's pseudo labels", group="main")
+    PRESETS: ClassVar = {"small": _SMALL}
+
+    learn_from: Path | None = option(None, "COCO file to learn from; default: the run's pseudo labels")
     predict_px: int = option(0, "longer side of an image that the trained student is asked about; 0 = image_px", ge=0)
     validation: Path | None = option(
         None, "COCO file with true masks of other images, for an AP while training", group="main"

@@ -15,7 +15,7 @@ class EncoderConfig(Config):
 class PretrainedConfig(EncoderConfig):
     """An encoder by name, and where its weights come from."""
 
-    backbone_weights: str = option("hub", WEIGHTS_HELP, group="main")
+    backbone_weights: str = option("auto", WEIGHTS_HELP, group="main")
 
     def weight_files(self) -> dict[str, Path]:
         """Files that decide the result, by a name for the message."""

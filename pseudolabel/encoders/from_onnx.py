@@ -19,7 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from pseudolabel.encoders.encoder import Encoder
 from pseudolabel.errors import InputError
-from pseudolabel.segmenters.card import read_card
+from pseudolabel.segmenters.base import SegmenterOptions
+from pseudolabel.segmenters.card import find_card
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +57,7 @@ def load_segmenter_encoder(encoder: Encoder, path: Path) -> int:
     Raises:
         InputError: as `load_onnx_encoder`, or there is no readable card.
     """
-    card = read_card(path.with_suffix(".yaml")).input
+    card = find_card(path, SegmenterOptions()).input
     filled = load_onnx_encoder(encoder.body, path)
     if card.color == "bgr":
         with torch.no_grad():

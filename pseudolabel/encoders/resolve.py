@@ -3,7 +3,9 @@
 What `--backbone-weights` takes: a file (.safetensors, .pt read without code, or the .onnx of a segmenter over the same
 backbone, its card beside it), `smp:DIR` (the encoder of a segmenter of segmentation-models-pytorch), `hub` (the
 encoder's own ImageNet weights, out of the hub's local cache alone), `hub-download` (the same, fetched where the cache
-lacks them), or `none` to start from chance. `--backbone smp:DIR` is the encoder of that segmenter with its weights.
+lacks them), or `none` to start from chance. `auto`, the default, is the encoder of the run's own segmenter where that
+is the same network, which a trainer settles first, and else `hub`. `--backbone smp:DIR` is the encoder of that
+segmenter with its weights.
 """
 
 from pathlib import Path
@@ -11,16 +13,20 @@ from typing import NamedTuple
 
 from pseudolabel.errors import ConfigError, InputError
 
-HUB, HUB_DOWNLOAD, NONE = "hub", "hub-download", "none"
+AUTO, HUB, HUB_DOWNLOAD, NONE = "auto", "hub", "hub-download", "none"
 SEGMENTER = "smp:"
 BACKBONE_HELP = (
     "tiny, mobilenet_v2, resnet50, swin_tiny or another name of timm, or smp:DIR (a segmenter's own encoder)"
 )
 WEIGHTS_HELP = (
     "a file (.safetensors, .pt, or a segmenter's .onnx over the same backbone, its card beside it), hub (ImageNet's, "
-    "out of the hub's local cache), hub-download (fetched where the cache lacks them), or none to start from chance"
+    "out of the hub's local cache), hub-download (fetched where the cache lacks them), none to start from chance, or "
+    "auto: the encoder of the run's segmenter where that is the same network, else hub"
 )
-_CHOICES = "give a file with --backbone-weights FILE, or say --backbone-weights none to start from chance"
+_CHOICES = (
+    "give a file with --backbone-weights FILE (pseudolabel models --kind encoders lists some), or say "
+    "--backbone-weights none to start from chance"
+)
 
 
 class ResolvedBackbone(NamedTuple):
@@ -53,11 +59,11 @@ def resolve_backbone_weights(backbone: str, weights: str) -> ResolvedBackbone:
     if backbone.startswith(SEGMENTER):
         from pseudolabel.encoders.from_smp import encoder_name
 
-        if weights not in (HUB, NONE):
+        if weights not in (AUTO, HUB, NONE):
             raise ConfigError(f"--backbone {backbone} brings its own weights: leave out --backbone-weights")
         return ResolvedBackbone(SMP + encoder_name(backbone), backbone)
     check_name(backbone)
-    if weights in (HUB, HUB_DOWNLOAD):
+    if weights in (AUTO, HUB, HUB_DOWNLOAD):
         find_on_hub(backbone, fetch=weights == HUB_DOWNLOAD)
         return ResolvedBackbone(backbone, HUB)
     if weights != NONE and not weights.startswith(SEGMENTER) and not Path(weights).is_file():
@@ -72,10 +78,15 @@ def backbone_files(backbone: str, weights: str) -> dict[str, Path]:
         from pseudolabel.encoders.from_smp import encoder_files
 
         return encoder_files(segmenter)
-    if weights in (HUB, HUB_DOWNLOAD, NONE):
+    if weights in (AUTO, HUB, HUB_DOWNLOAD, NONE):
         return {}
     path = Path(weights)
-    return {"backbone": path} | ({"card": path.with_suffix(".yaml")} if path.suffix == ".onnx" else {})
+    if path.suffix != ".onnx":
+        return {"backbone": path}
+    from pseudolabel.known_models import card_path  # YAML is a fifth of what `--help` takes
+
+    card = card_path(path)
+    return {"backbone": path} | ({"card": card} if card else {})
 
 
 def find_on_hub(backbone: str, *, fetch: bool) -> Path:

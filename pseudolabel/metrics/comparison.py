@@ -1,7 +1,7 @@
 """One file of masks against the truth: figures over all objects, per class and per size."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from pseudolabel.metrics.calibration import (
     spearman,
 )
 from pseudolabel.metrics.coco_ap import mask_ap
-from pseudolabel.metrics.mask_iou import box_mask, object_ious, size_name
+from pseudolabel.metrics.mask_iou import box_mask, ellipse_mask, object_ious, size_name
 from pseudolabel.metrics.objects import Prediction, TrueObject, Truth
 
 Figures = dict[str, Any]
@@ -38,6 +38,8 @@ class Selection:
 def compare(truth: Truth, predictions: Sequence[Prediction], selection: Selection, *, by_id: bool) -> Figures:
     """All figures of `predictions` over the selected objects, and in `baseline_box` those of the boxes themselves.
 
+    `baseline_ellipse` has the IoU of the ellipses in these boxes alone.
+
     A prediction for an object that is not selected does not count against anybody. `baseline_box` takes the box that
     a prediction says it came from, and the truth's box where none does.
 
@@ -50,6 +52,7 @@ def compare(truth: Truth, predictions: Sequence[Prediction], selection: Selectio
     figures = _figures(truth, objects, crowds, kept, by_id)
     boxes = _boxes(objects, kept if by_id else [])
     figures["baseline_box"] = _figures(truth, objects, crowds, boxes, True)
+    figures["baseline_ellipse"] = _ellipses(objects, boxes)
     return figures
 
 
@@ -70,6 +73,15 @@ def _without_others(
     others = {(row.image_id, row.annotation_id) for row in truth.objects}
     others -= {(row.image_id, row.annotation_id) for row in objects}
     return [row for row in predictions if (row.image_id, row.annotation_id) not in others]
+
+
+def _ellipses(objects: Sequence[TrueObject], boxes: Sequence[Prediction]) -> Figures:
+    """The other baseline: the ellipse in every object's box as its mask."""
+    masks = [
+        replace(one, mask=ellipse_mask(one.source_box_xywh or row.box_xywh, (row.mask["size"][0], row.mask["size"][1])))
+        for row, one in zip(objects, boxes, strict=True)
+    ]
+    return _iou_figures(objects, object_ious(objects, masks))
 
 
 def _boxes(objects: Sequence[TrueObject], predictions: Sequence[Prediction]) -> list[Prediction]:

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float64
 from pycocotools import mask as codec
 
-from pseudolabel.masks import PixelMask, pixel_window
+from pseudolabel.fusion.grid import object_window
+from pseudolabel.masks import PixelMask
 from pseudolabel.metrics.objects import Box, Prediction, TrueObject
 from pseudolabel.rle import Rle, encode_crop
 
@@ -19,10 +20,20 @@ def rle_iou(first: Rle, second: Rle) -> float:
 
 
 def box_mask(box_xywh: Box, size_hw: tuple[int, int]) -> Rle:
-    """The box as a mask: every pixel that it touches."""
+    """The box as a mask, as `fuse` writes it: the pixels whose centres lie in it, at least one."""
     x, y, width, height = box_xywh
-    window = pixel_window((x, y, x + width, y + height), size_hw)
+    window = object_window((x, y, x + width, y + height), size_hw)
     pixels = np.ones((window.height, window.width), dtype=bool)
+    return encode_crop(PixelMask(int(window.x0), int(window.y0), pixels), size_hw)
+
+
+def ellipse_mask(box_xywh: Box, size_hw: tuple[int, int]) -> Rle:
+    """The ellipse that touches the box's four sides as a mask: the pixels whose centres lie in it; may be empty."""
+    x, y, width, height = box_xywh
+    window = object_window((x, y, x + width, y + height), size_hw)
+    rows = (window.y0 + np.arange(window.height) + 0.5 - (y + height / 2)) / (height / 2)
+    columns = (window.x0 + np.arange(window.width) + 0.5 - (x + width / 2)) / (width / 2)
+    pixels = rows[:, None] ** 2 + columns[None, :] ** 2 <= 1
     return encode_crop(PixelMask(int(window.x0), int(window.y0), pixels), size_hw)
 
 

@@ -87,17 +87,32 @@ class SegmenterOptions:
 def split_spec(spec: str) -> tuple[str, str]:
     """`kind` and `where` of `onnx:FILE`, `smp:DIR-or-hub-id`, `torchvision:NAME` or `labels:DIR`.
 
+    A name that ends in `.onnx` needs no kind.
+
     Raises:
         ConfigError: no colon, an empty part, or an unknown kind; the message names the nearest.
     """
     kind, colon, where = spec.partition(":")
+    if not colon and spec.endswith(".onnx"):
+        return "onnx", spec
     if not colon or not where:
         forms = ", ".join(f"{name}:..." for name in SEGMENTERS)
-        raise ConfigError(f"--model {spec!r}: expected one of {forms}")
+        raise ConfigError(f"--model {spec!r}: expected FILE.onnx, or one of {forms}{_meant(spec)}")
     if kind not in SEGMENTERS:
         known = ", ".join(SEGMENTERS)
         raise ConfigError(f"--model: no segmenter called {kind!r}{did_you_mean(kind, SEGMENTERS)} (known: {known})")
     return kind, where
+
+
+def _meant(spec: str) -> str:
+    """What to type for a path without a kind, where that can be told."""
+    path = Path(spec)
+    if path.is_dir():
+        kind = "smp" if (path / "config.json").is_file() else "labels"
+        return f"; for this folder  --model {kind}:{spec}"
+    if path.suffix in (".pt", ".pth", ".safetensors"):
+        return f"; for a state dict  --model torchvision:NAME --weights {spec}"
+    return ""
 
 
 def open_segmenter(spec: str, options: SegmenterOptions) -> Segmenter:

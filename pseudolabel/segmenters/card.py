@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pseudolabel.config import Config
 from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.known_models import card_path
 from pseudolabel.segmenters.base import SegmenterOptions
 from pseudolabel.yaml_file import read_yaml
 
@@ -98,16 +99,14 @@ class ModelCard(Config):
 
 
 def find_card(weights: Path, options: SegmenterOptions) -> ModelCard:
-    """The card named in the options, or beside the weights, or made of the options.
+    """The card named in the options, or beside the weights, or that ships with the package, or made of the options.
 
     Raises:
         ConfigError: there is none and the options do not say all of it.
         InputError: the card cannot be read or says something impossible.
     """
-    path = options.card or weights.with_suffix(".yaml")
-    if options.card is None and not path.is_file():
-        return card_from_options(weights.stem, options, beside=path)
-    return read_card(path)
+    path = card_path(weights, options.card)
+    return read_card(path) if path else card_from_options(weights.stem, options, weights=weights)
 
 
 def read_card(path: Path) -> ModelCard:
@@ -124,11 +123,11 @@ def read_card(path: Path) -> ModelCard:
     return _checked(values, str(path))
 
 
-def card_from_options(name: str, options: SegmenterOptions, *, beside: Path) -> ModelCard:
+def card_from_options(name: str, options: SegmenterOptions, *, weights: Path) -> ModelCard:
     """A card made of the options alone.
 
     Raises:
-        ConfigError: some are missing; the message lists them, and where a card would be looked for.
+        ConfigError: some are missing; the message lists them, and how to write a card.
     """
     given = {
         "--classes": bool(options.classes),
@@ -139,7 +138,9 @@ def card_from_options(name: str, options: SegmenterOptions, *, beside: Path) -> 
     }
     missing = [flag for flag, there in given.items() if not there]
     if missing:
-        raise ConfigError(f"no model card {beside}; write one, name one with --card, or give {', '.join(missing)}")
+        raise ConfigError(
+            f"no model card {weights.with_suffix('.yaml')}; {_cure(weights)}, or give {', '.join(missing)}"
+        )
     values = {
         "name": name,
         "input": {"mean": list(options.mean), "std": list(options.std), "size": list(options.size_hw or ())},
@@ -148,6 +149,13 @@ def card_from_options(name: str, options: SegmenterOptions, *, beside: Path) -> 
         "classes": list(options.classes),
     }
     return _checked(values, "options")
+
+
+def _cure(weights: Path) -> str:
+    named = "name one with --card FILE"
+    if weights.suffix != ".onnx":
+        return f"{named}, or one that ships (pseudolabel models lists them)"
+    return f"write it from a template with  pseudolabel card {weights} --output {weights.with_suffix('.yaml')}, {named}"
 
 
 def _checked(values: dict[str, Any], where: str) -> ModelCard:

@@ -17,7 +17,7 @@ from pseudolabel.segmenters.network import Batch, Logits, NetworkSegmenter
 
 PROBE_LIMIT_S = 120.0
 _SURE_LOGIT = 12.0  # of a class in a label map: its probability is above 0.999 beside 254 others
-_LABEL_TYPES = tuple(f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64))
+LABEL_TYPES = tuple(f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -38,7 +38,7 @@ class OnnxNetwork:
         self._input, self._output = _signature(self._session, path, card.output.name if card else None)
         self._path, self._card = path, card
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
-        self._channels_last_in = _channels_last(self._input.shape)
+        self._channels_last_in = channels_last(self._input.shape)
 
     @property
     def input_shape(self) -> list[int | str]:
@@ -48,7 +48,7 @@ class OnnxNetwork:
 
     def __call__(self, batch: Batch) -> Logits:
         entering = batch.permute(0, 2, 3, 1).contiguous() if self._channels_last_in else batch
-        if self._output.type in _LABEL_TYPES:
+        if self._output.type in LABEL_TYPES:
             return self._sure_logits(torch.from_numpy(self._run(entering)).to(self._device))
         logits = self._logits(entering)
         classes = len(self._card.classes) if self._card else logits.shape[1]
@@ -168,7 +168,7 @@ def _signature(session: Any, path: Path, output_name: str | None) -> tuple[Any, 
     wanted = "one float32 input (batch, 3, height, width) and one output (batch, classes, height, width)"
     found = ", ".join(f"{value.name} {value.type} {value.shape}" for value in [*inputs, *outputs])
     sound = len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4
-    channels = inputs[0].shape[3 if sound and _channels_last(inputs[0].shape) else 1] if sound else None
+    channels = inputs[0].shape[3 if sound and channels_last(inputs[0].shape) else 1] if sound else None
     if not sound or (isinstance(channels, int) and channels != 3):
         raise InputError(f"{path}: expected {wanted}, found {found}")
     chosen = [value for value in outputs if value.name == output_name] if output_name else outputs
@@ -179,7 +179,8 @@ def _signature(session: Any, path: Path, output_name: str | None) -> tuple[Any, 
     return inputs[0], chosen[0]
 
 
-def _channels_last(shape: Sequence[int | str]) -> bool:
+def channels_last(shape: Sequence[int | str | None]) -> bool:
+    """Whether a declared shape of an input has its three colours last."""
     return len(shape) == 4 and shape[3] == 3 and shape[1] != 3
 
 

@@ -18,6 +18,7 @@ from pseudolabel.weights import load_weights, read_state_dict
 from pseudolabel.yaml_file import read_small_text
 
 CONFIG_NAME = "config.json"
+_WEIGHTS_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".onnx")
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -36,10 +37,16 @@ def resolve_folder(where: str) -> Path:
     """A local folder as it is, or what the hub's cache holds of a hub id; nothing is fetched.
 
     Raises:
-        InputError: neither a folder nor in the cache.
+        InputError: neither a folder nor in the cache, or a file, which is never looked for on a hub.
     """
     if Path(where).is_dir():
         return Path(where)
+    if Path(where).exists() or Path(where).suffix in _WEIGHTS_SUFFIXES:
+        raise InputError(
+            f"smp:{where}: expected a folder as model.save_pretrained(DIR) writes it (config.json with the weights), "
+            f"got {'a file' if Path(where).exists() else 'the name of a file that is not there'}; load the checkpoint "
+            "in Python, call save_pretrained, and give that folder"
+        )
     try:
         allowed = [CONFIG_NAME, *WEIGHTS_NAMES, "*.yaml"]
         return Path(snapshot_download(where, allow_patterns=allowed, local_files_only=True))

@@ -1,6 +1,7 @@
 """Options of a training, declared once for the loop, the methods and the command line; imports no torch."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
@@ -74,6 +75,30 @@ class FinetuneConfig(TrainConfig, FitConfig):
     def steps_for(self, samples: int) -> int:
         per_step = self.batch_size * self.devices * self.nodes
         return self.steps or max(1, round(self.epochs * samples / per_step))
+
+
+class PresetConfig(Config):
+    """Options whose defaults go together: what is said beside a preset wins over it."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    preset: Literal["base", "small"] = option(
+        "base",
+        "sizes to begin with, over which single options win: small is for a CPU",
+        changes_result=False,  # by what it fills in alone
+        group="main",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, values: Any) -> Any:
+        """A preset's epochs give way to steps."""
+        if not isinstance(values, dict):
+            return values
+        chosen = dict(cls.PRESETS.get(values.get("preset", "base"), {}))
+        if values.get("steps"):
+            chosen.pop("epochs", None)
+        return {**chosen, **values}
 
 
 class ScaleConfig(Config):

@@ -155,7 +155,10 @@ def test_the_files_behind_a_backbone_are_those_that_decide_its_weights(segmenter
     assert backbone_files(f"smp:{segmenter}", "hub") == of_segmenter
     assert backbone_files("smp-encoder:resnet18", f"smp:{segmenter}") == of_segmenter
     assert backbone_files("resnet50", "hub") == {}
-    assert backbone_files("resnet50", "a.onnx") == {"backbone": Path("a.onnx"), "card": Path("a.yaml")}
+    graph = segmenter / "a.onnx"
+    assert backbone_files("resnet50", str(graph)) == {"backbone": graph}
+    graph.with_suffix(".yaml").write_text("name: a\n", encoding="utf-8")
+    assert backbone_files("resnet50", str(graph)) == {"backbone": graph, "card": segmenter / "a.yaml"}
 
 
 def test_a_segmenter_that_is_only_on_the_hub_is_not_fetched(cache: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pseudolabel.metrics.mask_iou import box_mask, object_ious, rle_iou, size_name
+from pseudolabel.metrics.mask_iou import box_mask, ellipse_mask, object_ious, rle_iou, size_name
 from pseudolabel.metrics.objects import Prediction, TrueObject, read_truth
 from pseudolabel.rle import decode, encode
 
@@ -43,12 +43,22 @@ def test_a_mask_of_the_same_id_on_another_image_does_not_count() -> None:
     assert object_ious(objects((0, 0, 10, 10)), [prediction(1, (0, 0, 10, 10), image_id=2)]) == pytest.approx([0.0])
 
 
-def test_a_box_covers_every_pixel_that_it_touches_and_ends_at_the_image() -> None:
-    covered = decode(box_mask((2.5, 3.0, 2.0, 1.2), (6, 8)))
+def test_a_box_covers_the_pixels_whose_centres_lie_in_it_and_ends_at_the_image() -> None:
+    covered = decode(box_mask((2.6, 3.0, 2.0, 1.2), (6, 8)))
     expected = np.zeros((6, 8), bool)
-    expected[3:5, 2:5] = True
+    expected[3, 3:5] = True  # centres 2.5 and 5.5 lie beside 2.6 to 4.6, row 4 with 4.5 below 4.2
     assert np.array_equal(covered, expected)
     assert decode(box_mask((5.0, 4.0, 50.0, 50.0), (6, 8))).sum() == 3 * 2
+
+
+def test_an_ellipse_covers_the_pixels_whose_centres_lie_in_it() -> None:
+    covered = decode(ellipse_mask((1.0, 1.0, 4.0, 4.0), (7, 7)))
+    expected = np.zeros((7, 7), bool)
+    expected[1:5, 1:5] = True
+    expected[[1, 1, 4, 4], [1, 4, 1, 4]] = False  # the corners' centres are 2.12 from the middle, the radius is 2
+    assert np.array_equal(covered, expected)
+    large = decode(ellipse_mask((10.0, 20.0, 300.0, 200.0), (240, 320)))
+    assert large.sum() == pytest.approx(np.pi / 4 * 300 * 200, rel=1e-3)
 
 
 @pytest.mark.parametrize(

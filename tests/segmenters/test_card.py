@@ -96,9 +96,9 @@ def test_long_side_is_refused_for_a_model_of_one_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        pytest.param("model.onnx", "expected one of onnx:", id="no kind"),
+        pytest.param("model", "expected FILE.onnx, or one of onnx:", id="no kind"),
         pytest.param("onx:model.onnx", "did you mean 'onnx'", id="typo"),
-        pytest.param("onnx:", "expected one of", id="nothing behind it"),
+        pytest.param("onnx:", "or one of onnx:", id="nothing behind it"),
     ],
 )
 def test_a_bad_spec_says_what_to_type(spec: str, message: str) -> None:

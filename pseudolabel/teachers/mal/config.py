@@ -1,19 +1,23 @@
 """Options of the box-conditioned teacher: network, losses, training and its rounds; imports no torch."""
 
+from typing import ClassVar
+
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from pseudolabel.config import Values, option
 from pseudolabel.teachers.config import MethodConfig, method_option
-from pseudolabel.training.config import FinetuneConfig
+from pseudolabel.training.config import FinetuneConfig, PresetConfig
 
 _CROP_STEP_PX = 32
 _LEAST_CANVAS_PX = 64
 _SEVERAL = Values("of 2 or more", lambda rounds: rounds > 1)
 
 
-class MalConfig(FinetuneConfig, MethodConfig):
+class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
     """How the box-conditioned teacher is built and trained."""
+
+    PRESETS: ClassVar = {"small": {"epochs": 3.0, "crop_px": 96}}
 
     method: str = method_option("mal")
     epochs: float = option(8.0, "how often every object is seen", group="main", needs={"steps": (0,)}, gt=0)

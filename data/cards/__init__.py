@@ -1,0 +1,1 @@
+"""Model cards of the segmenters in `data/models.yaml`."""
