@@ -324,6 +324,16 @@ COMMANDS: dict[str, Command] = {
         function=f"{_TOOLS}.predict:predict",
         show=f"{_TOOLS}.predict:predict_text",
     ),
+    "export": Tool(
+        section="Use",
+        help="The pseudo labels in the form that another tool reads: YOLO, COCO, label TIFF and more.",
+        about="Read again before it takes its name: the IoU of its masks with the labels is printed. docs/export.md "
+        "tells what each form keeps.",
+        example="runs/mine --to yolo --out yolo/",
+        config=f"{_OPTIONS}.export:ExportConfig",
+        function=f"{_TOOLS}.export:export_run",
+        show=f"{_TOOLS}.export:export_text",
+    ),
     "export-model": Tool(
         section="Use",
         help="A trained student as an ONNX file, checked against torch, or as torch.export.",

@@ -103,14 +103,14 @@ class _Writer:
         image_ids: UniqueIds,
         annotation_ids: UniqueIds,
     ) -> None:
-        self.images, self.annotations = _JsonList(instances), _JsonList(spool)
-        self.results = _JsonList(results) if results else None
+        self.images, self.annotations = JsonList(instances), JsonList(spool)
+        self.results = JsonList(results) if results else None
         self.category_map, self.options = category_map, options
         self.image_ids, self.annotation_ids = image_ids, annotation_ids
 
     def begin(self, header: Mapping[str, Any]) -> None:
-        self.images.sink.write(b'{"info": ' + _json(_info(header)))
-        self.images.sink.write(b',\n"licenses": ' + _json(header.get("licenses") or []) + b',\n"images": ')
+        self.images.sink.write(b'{"info": ' + json_bytes(info_record(header)))
+        self.images.sink.write(b',\n"licenses": ' + json_bytes(header.get("licenses") or []) + b',\n"images": ')
 
     def add(self, manifest: pa.Table, pseudo: pa.Table) -> None:
         extras, object_extra = image_extras(manifest), object_extras(manifest)
@@ -122,7 +122,7 @@ class _Writer:
             self.images.add(image)
         for row in pseudo.to_pylist():
             if row["status"] == "ok":
-                self._annotation(row, _image_of(row, images), object_extra.get(row["annotation_id"]) or {})
+                self._annotation(row, image_of(row, images), object_extra.get(row["annotation_id"]) or {})
 
     def end(self, header: Mapping[str, Any]) -> None:
         self.image_ids.check()
@@ -134,7 +134,7 @@ class _Writer:
         self.images.sink.write(b',\n"annotations": ')
         shutil.copyfileobj(self.annotations.sink, self.images.sink)
         categories = [{**row, "id": self.category_map[row["id"]]} for row in header["categories"]]
-        self.images.sink.write(b',\n"categories": ' + _json(categories) + b"}\n")
+        self.images.sink.write(b',\n"categories": ' + json_bytes(categories) + b"}\n")
         if self.results is not None:
             self.results.sink.write(b"\n")
 
@@ -143,11 +143,11 @@ class _Writer:
         return {"id": self.image_ids.next(row["image_id"]), **names}
 
     def _annotation(self, row: Row, image: Row, extra: Row) -> None:
-        mask = _checked_mask(row, image)
+        mask = checked_mask(row, image)
         segmentation = self._spelled(mask)
         common = {"image_id": image["id"], "category_id": self._category(row), "segmentation": segmentation}
         own_box = self.options.bbox == "source" and row["source_bbox_xywh"] is not None
-        score = _number(row, "score")
+        score = shortest_number(row, "score")
         annotation = {
             "id": self.annotation_ids.next(row["annotation_id"]),
             **common,
@@ -155,7 +155,7 @@ class _Writer:
             "area": rle.area(mask),
             "iscrowd": int(bool(row["iscrowd"])),
             "score": score,
-            "attributes": _attributes(row, score),
+            "attributes": label_attributes(row, score),
         }
         self.annotations.add(with_object_extra(annotation, extra))
         if self.results is not None:
@@ -171,7 +171,7 @@ class _Writer:
         return self.category_map[row["category_id"]]
 
 
-class _JsonList:
+class JsonList:
     """A JSON list that is written row by row, one row per line."""
 
     def __init__(self, sink: IO[bytes]) -> None:
@@ -179,7 +179,7 @@ class _JsonList:
         self._before = b"[\n"
 
     def add(self, row: Row) -> None:
-        self.sink.write(self._before + _json(row))
+        self.sink.write(self._before + json_bytes(row))
         self._before = b",\n"
 
     def end(self) -> None:
@@ -194,7 +194,7 @@ def _category_map(categories: Iterable[Mapping[str, Any]], numbering: str) -> di
     return {old: old if numbering == "keep" else first + place for place, old in enumerate(sorted(ids))}
 
 
-def _info(header: Mapping[str, Any]) -> Row:
+def info_record(header: Mapping[str, Any]) -> Row:
     """The source's, but for its description, which is not one of these masks."""
     info = dict(header.get("info") or {})
     if described := info.pop("description", None):
@@ -208,13 +208,13 @@ def _processed(manifest: pa.Table) -> Iterator[Row]:
     return (row for row in manifest.select(columns).to_pylist() if row["status"] != "rejected")
 
 
-def _image_of(row: Row, images: Mapping[str, Row]) -> Row:
+def image_of(row: Row, images: Mapping[str, Row]) -> Row:
     if row["image_key"] not in images:
         raise InputError(f"image {row['image_key']}: has pseudo labels, but is not among the processed images")
     return images[row["image_key"]]
 
 
-def _checked_mask(row: Row, image: Row) -> rle.Rle:
+def checked_mask(row: Row, image: Row) -> rle.Rle:
     """The row's mask, which has to fit its image and to cover a pixel of it."""
     try:
         mask = rle.check_rle(row["segmentation"], (image["height"], image["width"]))
@@ -232,14 +232,14 @@ def run_lengths(mask: rle.Rle) -> list[int]:
     return counts
 
 
-def _attributes(row: Row, score: float) -> Row:
+def label_attributes(row: Row, score: float) -> Row:
     """Flat extras, strings and numbers only: what CVAT and Datumaro take. What is not known is left out."""
     known = {
         "score": score,
-        "box_quality": _number(row, "box_quality", optional=True),
-        "mask_quality": _number(row, "pixel_quality", optional=True),
-        "calibrated_iou": _number(row, "calibrated_iou", optional=True),
-        "agreement": _number(row, "agreement", optional=True),
+        "box_quality": shortest_number(row, "box_quality", optional=True),
+        "mask_quality": shortest_number(row, "pixel_quality", optional=True),
+        "calibrated_iou": shortest_number(row, "calibrated_iou", optional=True),
+        "agreement": shortest_number(row, "agreement", optional=True),
         "candidates_used": row["candidates_used"],
         "source": "+".join(row["sources"] or []) or None,
         "decision": row["decision"],
@@ -254,7 +254,7 @@ def _box_text(box_xywh: list[float] | None) -> str | None:
     return None if box_xywh is None else ",".join(f"{value:.10g}" for value in box_xywh)
 
 
-def _number(row: Row, column: str, *, optional: bool = False) -> Any:
+def shortest_number(row: Row, column: str, *, optional: bool = False) -> Any:
     """A float32 cell as the shortest decimal that reads back to the same float32."""
     value = row[column]
     if value is None and optional:
@@ -268,5 +268,5 @@ def _name(row: Row) -> str:
     return f"image {row['image_key']}, annotation {row['annotation_id']}"
 
 
-def _json(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
