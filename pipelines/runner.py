@@ -31,6 +31,7 @@ from pseudolabel.pipelines.work.rejects import example
 ROUNDS = 3
 _LOOKS = 3  # at a folder of another machine, whose caches may hide a new file for a moment
 _LOOK_AGAIN_S = 1.0
+_MADE_BY = ("stage", "stage_version", "config", "weights", "inputs")
 
 
 class ShardState(StrEnum):
@@ -92,6 +93,7 @@ def run_stage(run: RunPaths, name: str, config: StageConfig, options: RunOptions
     device = config.device if engine.elsewhere else resolve_device(config.device, load_stage(name).resources.gpu)
     job = make_job(run, name, config, device)
     stage = job.make_stage()
+    stage.prepare()
     wanted = list(options.shards) if options.shards is not None else list(range(job.plan.num_shards))
     expected = _expected(job, stage, wanted)
     known = KnownParts(run, stage.writes, job.plan.num_shards)
@@ -287,16 +289,29 @@ def _is_of_job(footer: Footer, job: Job, stage: Stage) -> bool:
 
 def _refuse_stale(job: Job, stage: Stage, states: Mapping[int, ShardState], *, overwrite: bool) -> None:
     stale = [shard for shard, state in states.items() if state is ShardState.STALE]
-    if not stale or overwrite:
+    changed = [] if overwrite else [one for one in (_stale_changes(job, stage, shard) for shard in stale) if one]
+    if not changed:
         return
-    num_shards = job.plan.num_shards
-    found = read_footer(job.run.part(stage.writes, stale[0], num_shards))
-    inputs = {table: read_footer(job.run.part(table, stale[0], num_shards)) for table in stage.reads()}
-    changes = "; ".join(differences(found, expected_footer(job, stage, stale[0], inputs)))
+    changes = "; ".join(changed[0])
     raise StaleOutputError(
-        f"{job.run.table(stage.writes)} holds {len(stale)} shards made otherwise: {changes}: "
+        f"{job.run.table(stage.writes)} holds {len(changed)} shards made otherwise: {changes}: "
         "use --overwrite, or another run folder"
     )
+
+
+def _stale_changes(job: Job, stage: Stage, shard: int) -> list[str]:
+    """What a shard was made otherwise by; nothing where it only has to follow a table that people change."""
+    num_shards = job.plan.num_shards
+    found = read_footer(job.run.part(stage.writes, shard, num_shards))
+    inputs = {table: read_footer(job.run.part(table, shard, num_shards)) for table in stage.reads()}
+    wanted = expected_footer(job, stage, shard, inputs)
+    without = [replace(one, fingerprint="", inputs=_without(one.inputs, stage.follows)) for one in (found, wanted)]
+    same = all(getattr(without[0], name) == getattr(without[1], name) for name in _MADE_BY)
+    return [] if same else differences(*without)
+
+
+def _without(inputs: Mapping[str, str], tables: Iterable[str]) -> dict[str, str]:
+    return {table: identity for table, identity in inputs.items() if table not in tables}
 
 
 def differences(found: Footer, wanted: Footer) -> list[str]:

@@ -59,10 +59,14 @@ class Stage(ABC, Generic[ConfigT]):
     schema: ClassVar[pa.Schema]
     writes: str  # the table it writes: "semantic", "candidates/siseg"
     exports: ClassVar[tuple[str, ...]] = ()  # names of the files that `finish` writes beside the parts
+    follows: ClassVar[tuple[str, ...]] = ()  # tables whose change makes parts again without --overwrite
 
     def __init__(self, config: ConfigT, run: RunPaths) -> None:
         self.config = config
         self.run_paths = run
+
+    def prepare(self) -> None:
+        """In the driver, before anybody asks what it reads: bring tables up to date that are no stage's."""
 
     def reads(self) -> tuple[str, ...]:
         """The tables it needs for a shard; their fingerprints become part of its own."""
