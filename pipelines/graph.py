@@ -300,6 +300,16 @@ COMMANDS: dict[str, Command] = {
         function="pseudolabel.pipelines.look.report:write_report",
         show="pseudolabel.pipelines.look.report:format_written",
     ),
+    "review": Tool(
+        section="Look",
+        help="Look at the masks where a look buys most, on a local page, by keyboard.",
+        about="Accept a mask, take another source's, draw one, or say that only the box is right. Answers are kept in "
+        "RUN/reviews/; the next  fuse  takes them as the last word, and  calibrate  as audited truth.",
+        example="runs/mine --budget 200",
+        config=f"{_OPTIONS}.review:ReviewConfig",
+        function=f"{_TOOLS}.review:review",
+        show=f"{_TOOLS}.review:format_review",
+    ),
     "calibrate": Tool(
         section="Look",
         help="Learn from a small audited set what a score means as expected mask IoU.",

@@ -94,6 +94,7 @@ def run_stage(run: RunPaths, name: str, config: StageConfig, options: RunOptions
     device = config.device if engine.elsewhere else resolve_device(config.device, load_stage(name).resources.gpu)
     job = make_job(run, name, config, device)
     stage = job.make_stage()
+    stage.prepare()
     wanted = list(options.shards) if options.shards is not None else list(range(job.plan.num_shards))
     expected = _expected(job, stage, wanted)
     known = KnownParts(run, stage.writes, job.plan.num_shards)
@@ -289,25 +290,29 @@ def _is_of_job(footer: Footer, job: Job, stage: Stage) -> bool:
 
 def _refuse_stale(job: Job, stage: Stage, states: Mapping[int, ShardState], *, overwrite: bool) -> None:
     stale = [shard for shard, state in states.items() if state is ShardState.STALE]
-    if not stale or overwrite:
-        return
+    pairs = [] if overwrite else [_found_and_wanted(job, stage, shard) for shard in stale]
+    refused = [pair for pair in pairs if not (stage.made_again and _differ_by_input_alone(*pair))]
+    table = job.run.table(stage.writes)
+    if refused:
+        raise StaleOutputError(
+            f"{table} holds {len(refused)} shards made otherwise: {'; '.join(differences(*refused[0]))}: "
+            f"use --overwrite, or another run folder.\n"
+            f"To make them again:  pseudolabel {job.stage} {job.run.root} --overwrite"
+        )
+    if pairs:
+        _LOG.info("%s: %s is made again: %s", job.stage, table, "; ".join(differences(*pairs[0])))
+
+
+def _found_and_wanted(job: Job, stage: Stage, shard: int) -> tuple[Footer, Footer]:
     num_shards = job.plan.num_shards
-    found = read_footer(job.run.part(stage.writes, stale[0], num_shards))
-    inputs = {table: read_footer(job.run.part(table, stale[0], num_shards)) for table in stage.reads()}
-    wanted = expected_footer(job, stage, stale[0], inputs)
-    changes = "; ".join(differences(found, wanted))
-    if stage.made_again and (found.stage_version, found.config, found.weights) == (
-        wanted.stage_version,
-        wanted.config,
-        wanted.weights,
-    ):
-        _LOG.info("%s: %s is made again: %s", job.stage, job.run.table(stage.writes), changes)
-        return
-    raise StaleOutputError(
-        f"{job.run.table(stage.writes)} holds {len(stale)} shards made otherwise: {changes}: "
-        f"use --overwrite, or another run folder.\n"
-        f"To make them again:  pseudolabel {job.stage} {job.run.root} --overwrite"
-    )
+    found = read_footer(job.run.part(stage.writes, shard, num_shards))
+    inputs = {table: read_footer(job.run.part(table, shard, num_shards)) for table in stage.reads()}
+    return found, expected_footer(job, stage, shard, inputs)
+
+
+def _differ_by_input_alone(found: Footer, wanted: Footer) -> bool:
+    made_by = [(one.stage, one.stage_version, one.config, one.weights) for one in (found, wanted)]
+    return made_by[0] == made_by[1]
 
 
 def differences(found: Footer, wanted: Footer) -> list[str]:

@@ -65,6 +65,9 @@ class Stage(ABC, Generic[ConfigT]):
         self.config = config
         self.run_paths = run
 
+    def prepare(self) -> None:
+        """In the driver, before anybody asks what it reads: bring tables up to date that are no stage's."""
+
     def reads(self) -> tuple[str, ...]:
         """The tables it needs for a shard; their fingerprints become part of its own."""
         return ("manifest",)

@@ -64,6 +64,7 @@ def begun_tables(run: RunPaths) -> dict[str, str]:
         "semantic",
         *sorted(path.name for path in run.root.glob("semantic-*")),
         *(f"candidates/{name}" for name in _folders(run, "candidates")),
+        "reviewed",
         "pseudo",
     ]
     return tables | {name: "" for name in standing if name not in tables and run.table(name).is_dir()}

@@ -14,6 +14,7 @@ NOTES = {
     "crowd": "crowd regions, which nothing labels",
     "without_candidate": "without a candidate",
     "box_and_colors": "with a mask of box and colours alone",
+    "reviewed": "as people answered",
     "masks": "masks",
     "keep": "kept",
     "review": "to review",
@@ -53,7 +54,7 @@ def _fused(counts: Counts) -> str:
     notes, objects = counts.notes, counts.objects
     made = objects.n_ok or notes["masks"]
     decided = [_told(name, notes) for name in _DECISIONS if notes.get(name)]
-    without = [f"{notes['without_candidate']} without a candidate"] if notes.get("without_candidate") else []
+    without = [f"{notes[name]} {NOTES[name]}" for name in ("without_candidate", "reviewed") if notes.get(name)]
     verb = "objects" if objects.n_in else "objects made"
     refused = _refused(objects if objects.n_in else counts.images)
     told = f": {', '.join([*decided, *without])}{_one_sided(notes)}" if decided else ""

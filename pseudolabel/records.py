@@ -157,6 +157,23 @@ PSEUDO = pa.schema(
     ]
 )
 
+# what people answered, as `fuse` takes it: the last word on an object, see pseudolabel/reviews.py
+REVIEWED = pa.schema(
+    [
+        pa.field("image_key", pa.string(), nullable=False),
+        pa.field("annotation_id", pa.int64()),
+        pa.field("verdict", pa.string()),
+        pa.field("category_id", pa.int64()),  # null where the given class holds
+        pa.field("segmentation", RLE),
+        pa.field("origin", pa.string()),
+        pa.field("seen", pa.string()),
+        pa.field("seconds", pa.float32()),
+        pa.field("reviewer", pa.string()),
+        pa.field("at", pa.string()),
+        *_STATUS_FIELDS,
+    ]
+)
+
 
 def soft_mask_to_struct(mask: SoftMask) -> dict[str, Any]:
     """A mask as the value of a `mask` cell."""

@@ -77,6 +77,11 @@ class RunPaths:
         """Pictures that a stage draws for people."""
         return self.root / "pictures" / stage
 
+    @property
+    def reviews(self) -> Path:
+        """Folder of what people answered: NAME.jsonl of each reviewer; see `pseudolabel.reviews`."""
+        return self.root / "reviews"
+
     def round(self, number: int) -> "RunPaths":
         """The run folder of a further round of self-training."""
         return RunPaths(self.root / "rounds" / str(number))

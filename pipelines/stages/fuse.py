@@ -18,8 +18,11 @@ from pseudolabel.pipelines.run.commit import footer_of, read_footer, read_part
 from pseudolabel.pipelines.run.made_categories import coco_header
 from pseudolabel.pipelines.run.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.run.plan import read_plan
+from pseudolabel.pipelines.run.reviewed import TABLE as REVIEWED
+from pseudolabel.pipelines.run.reviewed import bring_in_reviews
 from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
+from pseudolabel.pipelines.stages.reviewed import with_answers
 from pseudolabel.pipelines.work.tally import counted
 
 if TYPE_CHECKING:
@@ -46,8 +49,12 @@ class FuseStage(Stage[FuseConfig]):
         self._calibration: ScoreModel | None = None
         self._has_boxes = True
 
+    def prepare(self) -> None:
+        """What people answered since the last time becomes a table."""
+        bring_in_reviews(self.run_paths)
+
     def reads(self) -> tuple[str, ...]:
-        """The manifest and the candidate tables.
+        """The manifest, the candidate tables, and what people answered.
 
         Raises:
             InputError: a table that was asked for is not there, or there is none at all.
@@ -61,7 +68,8 @@ class FuseStage(Stage[FuseConfig]):
                 f"{self.run_paths.root}: no table {', '.join(missing) or 'of candidates'} (there: {have}); "
                 "make one with  pseudolabel infer-semantic,  infer-colors,  infer-siseg  or  infer-teacher"
             )
-        return ("manifest", *wanted)
+        answers = (REVIEWED,) if self.run_paths.table(REVIEWED).is_dir() else ()
+        return ("manifest", *wanted, *answers)
 
     def weights(self) -> Mapping[str, Path]:
         return {} if self.config.calibration is None else {"calibration": self.config.calibration}
@@ -90,6 +98,7 @@ class FuseStage(Stage[FuseConfig]):
         rows: list[Row] = []
         for image in counted(usable_images(inputs["manifest"])):
             rows += self._rows(image, candidates.get(image.key, []), shard, settings)
+        rows = with_answers(rows, inputs)
         return records.with_notes(
             records.table_from_rows(rows, records.PSEUDO), _decided(rows) + self._expected(rows, settings)
         )
@@ -189,7 +198,8 @@ def _decided(rows: Sequence[Row]) -> Counter[str]:
     masks = [row for row in rows if row["status"] == "ok"]
     decided = Counter(row["decision"] for row in masks)
     without = sum(row["decision_reason"] == "no_candidate" for row in masks)
-    return decided + Counter(masks=len(masks), without_candidate=without)
+    reviewed = sum(row["decision_reason"] == REVIEWED for row in masks)
+    return decided + Counter(masks=len(masks), without_candidate=without, reviewed=reviewed)
 
 
 def _origin(run: RunPaths, table: str, paths: list[Path]) -> Row:

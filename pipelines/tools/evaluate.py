@@ -25,9 +25,9 @@ def evaluate(
 
     Keys: `n, mean_iou, mean_iou_interval, iou_over_50, iou_over_75, ap, ap50, ap75, spearman, ece, risk_coverage,
     risk_coverage_oracle, n_predictions, per_class, per_size, left_out`, in `baseline_box` the same for "the box is the
-    mask" over the same objects, and in `baseline_ellipse` the IoU of the ellipses in the boxes. An object without a prediction of its annotation id has IoU 0. A file whose
-    `info.pseudolabel.annotation_ids` is `made` shares no ids with the truth; then only AP is measured, and categories
-    are matched by their names.
+    mask" over the same objects, and in `baseline_ellipse` the IoU of the ellipses in the boxes. An object without a
+    prediction of its annotation id has IoU 0. A file whose `info.pseudolabel.annotation_ids` is `made` shares no ids
+    with the truth; then only AP is measured, and categories are matched by their names.
 
     Args:
         run_or_instances: a run folder, or a COCO file of masks with scores.

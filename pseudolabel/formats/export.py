@@ -109,8 +109,9 @@ def check_round_trip(summary: Row, request: ExportRequest) -> None:
     if found["mean_iou"] < request.min_round_trip:
         raise QualityGateError(
             f"read again, the files of {request.to} have masks of a mean IoU of {found['mean_iou']:.4f} with the "
-            f"labels (worst {found['worst_iou']:.4f}: {found['worst']}; {found['lost']} of {found['masks']} lost), less "
-            f"than --min-round-trip {request.min_round_trip}; nothing was kept. {PROFILES.load(request.to).about_loss}: "
+            f"labels (worst {found['worst_iou']:.4f}: {found['worst']}; {found['lost']} of {found['masks']} lost), "
+            f"less than --min-round-trip {request.min_round_trip}; nothing was kept. "
+            f"{PROFILES.load(request.to).about_loss}: "
             "choose other options or a lower limit"
         )
 

@@ -125,7 +125,7 @@ class Contenders:
         x, y = _centres(grid)
         left, top, right, bottom = self.boxes_xyxy.T
         across, down = (left < x[0, -1]) & (right > x[0, 0]), (top < y[-1, 0]) & (bottom > y[0, 0])
-        return [self.boxes[k] for k in np.flatnonzero(self.is_object & across & down) if k != index]
+        return [self.boxes[k] for k in np.flatnonzero(self.is_object & across & down).tolist() if k != index]
 
 
 def _evidences(
