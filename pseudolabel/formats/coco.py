@@ -244,6 +244,7 @@ def label_attributes(row: Row, score: float) -> Row:
         "source": "+".join(row["sources"] or []) or None,
         "decision": row["decision"],
         "decision_reason": row["decision_reason"],
+        "reasons": ",".join(row.get("reasons") or ()) or None,
         "provenance_id": row["provenance_id"],
         "source_bbox": _box_text(row["source_bbox_xywh"]),
     }
