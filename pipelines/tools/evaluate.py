@@ -25,9 +25,9 @@ def evaluate(
 
     Keys: `n, mean_iou, mean_iou_interval, iou_over_50, iou_over_75, ap, ap50, ap75, spearman, ece, risk_coverage,
     risk_coverage_oracle, n_predictions, per_class, per_size, left_out`, in `baseline_box` the same for "the box is the
-    mask" over the same objects, and in `baseline_ellipse` the IoU of the ellipses in the boxes. An object without a prediction of its annotation id has IoU 0. A file whose
-    `info.pseudolabel.annotation_ids` is `made` shares no ids with the truth; then only AP is measured, and categories
-    are matched by their names.
+    mask" over the same objects, and in `baseline_ellipse` the IoU of the ellipses in the boxes. An object without a
+    prediction of its annotation id has IoU 0. A file whose `info.pseudolabel.annotation_ids` is `made` shares no ids
+    with the truth; then only AP is measured, and categories are matched by their names.
 
     Args:
         run_or_instances: a run folder, or a COCO file of masks with scores.
@@ -58,6 +58,9 @@ def evaluate_content(
     from pseudolabel.metrics.objects import read_predictions, read_truth
 
     truth = read_truth(read_coco(ground_truth))
+    if not truth.objects:
+        why = ", ".join(f"{count} x {reason}" for reason, count in truth.left_out.items()) or "it has no annotations"
+        raise InputError(f"{ground_truth}: not one true mask ({why}); --ground-truth takes the file that has the masks")
     _check_names(categories, truth.class_names.values())
     by_id = _shares_ids(content)
     if not by_id:
