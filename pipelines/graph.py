@@ -34,6 +34,8 @@ class Command:
         about: what else its own `--help` says.
         example: the arguments of a call that somebody would type.
         hidden: not listed.
+        next: what to type when it is done, {asked} being its argument.
+        next_bare: the same in a run without boxes, where that is something else.
     """
 
     section: Section
@@ -41,6 +43,8 @@ class Command:
     about: str = ""
     example: str = ""
     hidden: bool = False
+    next: str = ""
+    next_bare: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +142,9 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine --images images/ --annotations boxes.json",
         config=f"{_OPTIONS}.shard:ShardOptions",
         function=f"{_STAGES}.shard:ShardStage",
+        next="pseudolabel infer-colors {asked}, which needs no model, or  pseudolabel infer-semantic {asked} "
+        "--model FILE.onnx",
+        next_bare="pseudolabel infer-semantic {asked} --model FILE.onnx",
     ),
     "models": Tool(
         section="Start",
@@ -158,6 +165,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.tools:CardConfig",
         function=f"{_TOOLS}.models:card",
         show=f"{_TOOLS}.models:format_card",
+        next="pseudolabel infer-semantic RUN --model {asked}",
     ),
     "run": OwnCommand(
         section="Start",
@@ -185,6 +193,8 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.infer_semantic:InferSemanticConfig",
         function=f"{_STAGES}.infer_semantic:InferSemanticStage",
         then="semantic-candidates",
+        next="pseudolabel fuse {asked}, or for better masks  pseudolabel train-teacher {asked}",
+        next_bare="pseudolabel train-siseg {asked}, which finds single objects in the label maps",
     ),
     "semantic-candidates": StageCommand(
         section="Masks",
@@ -203,6 +213,7 @@ COMMANDS: dict[str, Command] = {
         function=f"{_TRAINERS}.siseg:train_siseg",
         model="siseg",
         version=2,
+        next="pseudolabel infer-siseg {asked}",
     ),
     "infer-siseg": StageCommand(
         section="Advanced",
@@ -211,6 +222,7 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine --pictures 3",
         config=f"{_OPTIONS}.infer_siseg:InferSisegConfig",
         function=f"{_STAGES}.infer_siseg:InferSisegStage",
+        next="pseudolabel fuse {asked}",
     ),
     "infer-colors": StageCommand(
         section="Masks",
@@ -220,6 +232,7 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine",
         config=f"{_OPTIONS}.infer_colors:InferColorsConfig",
         function=f"{_STAGES}.infer_colors:InferColorsStage",
+        next="pseudolabel fuse {asked}",
     ),
     "infer-prompted": StageCommand(
         section="Masks",
@@ -228,6 +241,7 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine --model sam:sam2.1-hiera-tiny/",
         config=f"{_OPTIONS}.infer_prompted:InferPromptedConfig",
         function=f"{_STAGES}.infer_prompted:InferPromptedStage",
+        next="pseudolabel fuse {asked}",
     ),
     "add-candidates": Tool(
         section="Masks",
@@ -237,6 +251,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.add_candidates:AddCandidatesConfig",
         function=f"{_TOOLS}.add_candidates:add_candidates",
         show=f"{_TOOLS}.add_candidates:format_added",
+        next="pseudolabel fuse {asked}",
     ),
     "train-teacher": Trainer(
         section="Masks",
@@ -248,6 +263,7 @@ COMMANDS: dict[str, Command] = {
         model="teacher",
         version=8,
         variants=f"{_TRAINERS}.teacher:config_class",
+        next="pseudolabel infer-teacher {asked}",
     ),
     "infer-teacher": StageCommand(
         section="Masks",
@@ -255,6 +271,7 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine",
         config=f"{_OPTIONS}.infer_teacher:InferTeacherConfig",
         function=f"{_STAGES}.infer_teacher:InferTeacherStage",
+        next="pseudolabel fuse {asked}",
     ),
     "fuse": StageCommand(
         section="Masks",
@@ -263,6 +280,7 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine",
         config=f"{_OPTIONS}.fuse:FuseConfig",
         function=f"{_STAGES}.fuse:FuseStage",
+        next="pseudolabel picture {asked}  to look, then  pseudolabel train-student {asked}",
     ),
     "train-student": Trainer(
         section="Train",
@@ -272,6 +290,7 @@ COMMANDS: dict[str, Command] = {
         function=f"{_TRAINERS}.student:train_student",
         model="student",
         version=1,
+        next="pseudolabel predict {asked}/models/student.safetensors --images DIR --out DIR",
     ),
     "evaluate": Tool(
         section="Look",
@@ -333,6 +352,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.tools:PredictConfig",
         function=f"{_TOOLS}.predict:predict",
         show=f"{_TOOLS}.predict:predict_text",
+        next="pseudolabel export-model {asked} --onnx student.onnx",
     ),
     "export": Tool(
         section="Use",

@@ -17,6 +17,7 @@ from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_foot
 from pseudolabel.pipelines.run.conservation import total
 from pseudolabel.pipelines.run.known_parts import KnownParts, Look
 from pseudolabel.pipelines.run.leftovers import sweep_run
+from pseudolabel.pipelines.run.makers import maker_of
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan
 from pseudolabel.pipelines.run.seals import is_current, seal
@@ -212,7 +213,7 @@ def _expected(job: Job, stage: Stage, shards: list[int]) -> dict[int, str]:
         table, gone = next(iter(absent.items()))
         raise IncompleteError(
             f"{job.stage} needs {table}, and {len(gone)} of its {job.plan.num_shards} shards are missing or damaged"
-            f" ({compress(gone)}); run the stage that writes {table} first{_or_bring(table)}"
+            f" ({compress(gone)}); {maker_of(job.run, table)}{_or_bring(table)}"
         )
     return prints
 

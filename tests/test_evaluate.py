@@ -182,7 +182,7 @@ def test_the_boxes_of_real_photographs_have_the_known_iou(tmp_path: Path) -> Non
     assert (voc32["n"], round(voc32["mean_iou"], 3)) == (371, 0.553)
     assert voc32["mean_iou"] == voc32["baseline_box"]["mean_iou"]
     ellipses = [round(one["baseline_ellipse"]["mean_iou"], 3) for one in (everything, voc32)]
-    assert ellipses == [0.625, 0.582]
+    assert ellipses == [0.629, 0.583]
 
 
 @pytest.mark.parametrize("without", [{}, {"segmentation": []}, {"segmentation": None}], ids=["absent", "empty", "null"])

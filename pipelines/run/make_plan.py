@@ -9,6 +9,8 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, PlanRequest, write_plan
 from pseudolabel.sources.place import absolute, is_url
 
+_ANNOTATIONS = (".json", ".xml", ".yaml", ".txt", ".csv")
+
 
 def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
     """Read the input and freeze the plan; the same input again is no work.
@@ -18,6 +20,10 @@ def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
         StaleOutputError: the run folder has another plan.
     """
     root = absolute(config.images)
+    if Path(config.images).is_file() and Path(config.images).suffix in _ANNOTATIONS:
+        raise ConfigError(
+            f"--images {config.images} is a file of annotations: say  --annotations {config.images} --images FOLDER"
+        )
     if not is_url(root):
         _refuse_run_inside_images(run, Path(config.images))
     kind = config.source or detect_format(config.annotations, has_images_json=config.images_json is not None)

@@ -46,8 +46,14 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
         self.writes = f"candidates/{config.name}"
 
     def weights(self) -> Mapping[str, Path]:
-        """The trained model and the config beside it."""
+        """The trained model and the config beside it.
+
+        Raises:
+            InputError: nobody has trained one in this run.
+        """
         weights = self._weights_file()
+        if self.config.weights is None and not weights.exists():
+            raise InputError(f"{weights}: no such file; train it with  pseudolabel train-teacher {self.run_paths.root}")
         return {"teacher": weights, "config": weights.with_suffix(".yaml")}
 
     def _weights_file(self) -> Path:

@@ -58,6 +58,9 @@ def evaluate_content(
     from pseudolabel.metrics.objects import read_predictions, read_truth
 
     truth = read_truth(read_coco(ground_truth))
+    if not truth.objects:
+        why = ", ".join(f"{count} x {reason}" for reason, count in truth.left_out.items()) or "it has no annotations"
+        raise InputError(f"{ground_truth}: not one true mask ({why}); --ground-truth takes the file that has the masks")
     _check_names(categories, truth.class_names.values())
     by_id = _shares_ids(content)
     if not by_id:

@@ -53,10 +53,7 @@ def format_card(result: dict[str, Any]) -> str:
     if result["output"] is None:
         return str(result["card"]).rstrip("\n")
     marked = str(result["card"]).count("# CHECK")
-    return (
-        f"wrote {result['output']}: look at its {marked} lines marked CHECK\n"
-        f"next: pseudolabel infer-semantic RUN --model FILE.onnx"
-    )
+    return f"wrote {result['output']}: look at its {marked} lines marked CHECK"
 
 
 def _lines(one: KnownModel) -> list[str]:

@@ -12,6 +12,7 @@ from pseudolabel.files import sweep_temporaries, write_text_atomically
 from pseudolabel.pipelines.graph import TRAINERS
 from pseudolabel.pipelines.run.commit import DamagedPartError, read_footer
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
+from pseudolabel.pipelines.run.makers import maker_of
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.run.seals import check_seal, seal
@@ -113,7 +114,7 @@ def _table_fingerprint(run: RunPaths, table: str) -> str:
             prints[str(shard)] = read_footer(run.part(table, shard, plan.num_shards)).identity
         except (FileNotFoundError, DamagedPartError):
             raise IncompleteError(
-                f"{run.table(table)}: shard {shard:05d} is missing or damaged; run the stage that writes {table} first"
+                f"{run.table(table)}: shard {shard:05d} is missing or damaged; {maker_of(run, table)}"
             ) from None
     return fingerprint(table, 0, {}, {}, prints)
 

@@ -34,7 +34,7 @@ def card_template(path: Path, classes_from: ClassNames | None = None) -> str:
     session = open_session(path)
     entering, output, others = *_image_and_output(session, path), session.get_outputs()
     labels = output.type in LABEL_TYPES
-    said = None if labels else _number_of_classes(output.shape)
+    said = None if labels else _number_of_classes(entering.shape, output.shape)
     names = _names(path, said, classes_from)
     return "\n".join(
         [
@@ -77,10 +77,21 @@ def _is_map(output: Any) -> bool:
     return label_map or (output.type == "tensor(float)" and len(output.shape) == 4)
 
 
-def _number_of_classes(shape: Sequence[int | str | None]) -> int | None:
-    """The channels of logits: the second axis, or the last one where that is the smaller."""
-    sides = [side for side in (shape[1], shape[3]) if isinstance(side, int)]
-    return min(sides) if sides else None
+def _number_of_classes(entering: Sequence[int | str | None], output: Sequence[int | str | None]) -> int | None:
+    """The channels of logits: the second axis, or the last one where only so the map has the image's shape."""
+    size = entering[1:3] if channels_last(entering) else entering[2:]
+    last = _like(output[1:3], size) and not _like(output[2:], size)
+    found = output[3] if last else output[1]
+    return found if isinstance(found, int) else None
+
+
+def _like(sides: Sequence[int | str | None], other: Sequence[int | str | None]) -> bool:
+    """Whether two sizes are known and of one shape."""
+    (height, width), (other_height, other_width) = sides, other
+    known = isinstance(height, int) and isinstance(width, int)
+    if not (known and isinstance(other_height, int) and isinstance(other_width, int)):
+        return False
+    return bool(height * other_width == width * other_height)  # type: ignore[operator]
 
 
 def _names(path: Path, said: int | None, classes_from: ClassNames | None) -> tuple[str, ...]:

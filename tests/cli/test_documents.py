@@ -49,4 +49,4 @@ def test_the_commands_of_a_page_have_the_options_that_it_names(page: Path) -> No
 
 
 def test_there_are_commands_in_the_readme() -> None:
-    assert {words[0] for words in _typed(_ROOT / "README.md")} >= {"shard", "infer-semantic", "fuse", "evaluate"}
+    assert {words[0] for words in _typed(_ROOT / "README.md")} >= {"shard", "infer-colors", "fuse", "evaluate"}
