@@ -26,7 +26,7 @@ class ConfiguredCommand(HelpCommand):
         self.config_class = entry.config_class(values or {})
         super().__init__(
             name,
-            params=[*_arguments(entry), *options_of(self.config_class), *_further_options(entry)],
+            params=[*_arguments(entry), *_options(entry, self.config_class), *_further_options(entry)],
             callback=self._run,
             help=help_text(entry),
             example=entry.example,
@@ -88,8 +88,16 @@ def own_command(name: str, *params: click.Parameter) -> Callable[[Callable[..., 
 
 
 def _arguments(entry: Configured) -> list[click.Parameter]:
-    name = entry.argument if isinstance(entry, Tool) else "RUN"
-    return [click.Argument(["asked"], type=click.Path(path_type=Path), metavar=name)] if name else []
+    name, second = (entry.argument, entry.second) if isinstance(entry, Tool) else ("RUN", "")
+    names = {"asked": name, second: second.upper()}
+    path = click.Path(path_type=Path)
+    return [click.Argument([key], type=path, metavar=metavar) for key, metavar in names.items() if metavar]
+
+
+def _options(entry: Configured, config_class: type[Config]) -> list[click.Parameter]:
+    """The fields of a config but the one that is an argument."""
+    second = entry.second if isinstance(entry, Tool) else ""
+    return [one for one in options_of(config_class) if one.name != second]
 
 
 def _further_options(entry: Configured) -> list[click.Parameter]:

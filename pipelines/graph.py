@@ -113,12 +113,14 @@ class Tool(Configured):
             then `function` takes the config alone.
         show: module:function from that to text for people; empty where a line for each part of it will do.
         check: module:function (result, config) that raises where the result is not good enough; else empty.
+        second: an option of the config that is typed as a second argument; else empty.
         step: it is a section of a run file, too, at its place in the table.
     """
 
     argument: Argument = "RUN"
     show: str = ""
     check: str = ""
+    second: str = ""
     step: bool = False
 
 
@@ -279,6 +281,18 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.look:ReportConfig",
         function="pseudolabel.pipelines.look.report:write_report",
         show="pseudolabel.pipelines.look.report:format_written",
+    ),
+    "diff": Tool(
+        section="Look",
+        help="What changed between two runs over the same boxes: masks, decisions, scores.",
+        about="BASE is the run folder that RUN is compared with, annotation by annotation.",
+        example="runs/mine runs/before --max-drift 0.1",
+        config=f"{_OPTIONS}.look:DiffConfig",
+        function="pseudolabel.pipelines.look.diff:diff_runs",
+        show="pseudolabel.pipelines.look.diff:format_diff",
+        check="pseudolabel.pipelines.look.diff:check_gates",
+        second="base",
+        step=True,
     ),
     "calibrate": Tool(
         section="Look",

@@ -129,7 +129,10 @@ def _trainings(run: RunPaths) -> dict[str, Mapping[str, Any]]:
 def _command(name: str, run: RunPaths, plan: Plan, values: Mapping[str, Any]) -> str:
     if name == "shard":
         kind, _, annotations = plan.source.partition(":")
-        planned = {"images": plan.images_root, "annotations": annotations if annotations != plan.images_root else None}
+        planned: Row = {
+            "images": plan.images_root,
+            "annotations": annotations if annotations != plan.images_root else None,
+        }
         planned |= {"source": kind, "shards": plan.num_shards, "exif": plan.exif, "stretch": plan.stretch}
         planned |= {"channels": plan.channels, "page": plan.page}
         values = {**values, **planned}
