@@ -26,7 +26,11 @@ class ConfiguredCommand(HelpCommand):
         self.config_class = entry.config_class(values or {})
         super().__init__(
             name,
-            params=[*_arguments(entry), *_options(entry, self.config_class), *_further_options(entry)],
+            params=[
+                *_arguments(entry, self.config_class),
+                *_options(entry, self.config_class),
+                *_further_options(entry),
+            ],
             callback=self._run,
             help=help_text(entry),
             example=entry.example,
@@ -87,11 +91,15 @@ def own_command(name: str, *params: click.Parameter) -> Callable[[Callable[..., 
     return decorate
 
 
-def _arguments(entry: Configured) -> list[click.Parameter]:
+def _arguments(entry: Configured, config_class: type[Config]) -> list[click.Parameter]:
     name, second = (entry.argument, entry.second) if isinstance(entry, Tool) else ("RUN", "")
-    names = {"asked": name, second: second.upper()}
     path = click.Path(path_type=Path)
-    return [click.Argument([key], type=path, metavar=metavar) for key, metavar in names.items() if metavar]
+    first = [click.Argument(["asked"], type=path, metavar=name)] if name else []
+    if not second:
+        return list(first)
+    required = config_class.model_fields[second].is_required()
+    metavar = second.upper() if required else f"[{second.upper()}]"
+    return [*first, click.Argument([second], type=path, metavar=metavar, required=required)]
 
 
 def _options(entry: Configured, config_class: type[Config]) -> list[click.Parameter]:

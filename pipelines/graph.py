@@ -303,6 +303,18 @@ COMMANDS: dict[str, Command] = {
         function=f"{_TOOLS}.calibrate:calibrate",
         show=f"{_TOOLS}.calibrate:format_calibration",
     ),
+    "doctor": Tool(
+        section="Start",
+        help="Whether this machine, and a run's data, will do; and what to do where not.",
+        about="RUN may be left out. Ends with 4 where something would fail.",
+        example="runs/mine",
+        argument="",
+        config=f"{_OPTIONS}.look:DoctorConfig",
+        function="pseudolabel.pipelines.look.doctor:examine",
+        show="pseudolabel.pipelines.look.doctor:format_checks",
+        check="pseudolabel.pipelines.look.doctor:check_health",
+        second="run",
+    ),
     "verify": OwnCommand(
         section="Look",
         help="Read every part of a run: nothing damaged, nothing missing, nothing lost.",

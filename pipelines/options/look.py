@@ -30,3 +30,9 @@ class DiffConfig(Config):
         None, "fail with exit code 5 above this drift of the scores: PSI, where 0.1 is little and 0.25 is much",
         group="main", ge=0,
     )  # fmt: skip
+
+
+class DoctorConfig(Config):
+    """What is looked at."""
+
+    run: Path | None = option(None, "run folder to look at, too", group="main")
