@@ -26,7 +26,11 @@ class ConfiguredCommand(HelpCommand):
         self.config_class = entry.config_class(values or {})
         super().__init__(
             name,
-            params=[*_arguments(entry), *options_of(self.config_class), *_further_options(entry)],
+            params=[
+                *_arguments(entry, self.config_class),
+                *_options(entry, self.config_class),
+                *_further_options(entry),
+            ],
             callback=self._run,
             help=help_text(entry),
             example=entry.example,
@@ -87,9 +91,21 @@ def own_command(name: str, *params: click.Parameter) -> Callable[[Callable[..., 
     return decorate
 
 
-def _arguments(entry: Configured) -> list[click.Parameter]:
-    name = entry.argument if isinstance(entry, Tool) else "RUN"
-    return [click.Argument(["asked"], type=click.Path(path_type=Path), metavar=name)] if name else []
+def _arguments(entry: Configured, config_class: type[Config]) -> list[click.Parameter]:
+    name, second = (entry.argument, entry.second) if isinstance(entry, Tool) else ("RUN", "")
+    path = click.Path(path_type=Path)
+    first = [click.Argument(["asked"], type=path, metavar=name)] if name else []
+    if not second:
+        return list(first)
+    required = config_class.model_fields[second].is_required()
+    metavar = second.upper() if required else f"[{second.upper()}]"
+    return [*first, click.Argument([second], type=path, metavar=metavar, required=required)]
+
+
+def _options(entry: Configured, config_class: type[Config]) -> list[click.Parameter]:
+    """The fields of a config but the one that is an argument."""
+    second = entry.second if isinstance(entry, Tool) else ""
+    return [one for one in options_of(config_class) if one.name != second]
 
 
 def _further_options(entry: Configured) -> list[click.Parameter]:

@@ -117,12 +117,14 @@ class Tool(Configured):
             then `function` takes the config alone.
         show: module:function from that to text for people; empty where a line for each part of it will do.
         check: module:function (result, config) that raises where the result is not good enough; else empty.
+        second: an option of the config that is typed as a second argument; else empty.
         step: it is a section of a run file, too, at its place in the table.
     """
 
     argument: Argument = "RUN"
     show: str = ""
     check: str = ""
+    second: str = ""
     step: bool = False
 
 
@@ -329,6 +331,18 @@ COMMANDS: dict[str, Command] = {
         function=f"{_TOOLS}.review:review",
         show=f"{_TOOLS}.review:format_review",
     ),
+    "diff": Tool(
+        section="Look",
+        help="What changed between two runs over the same boxes: masks, decisions, scores.",
+        about="BASE is the run folder that RUN is compared with, annotation by annotation.",
+        example="runs/mine runs/before --max-drift 0.1",
+        config=f"{_OPTIONS}.look:DiffConfig",
+        function="pseudolabel.pipelines.look.diff:diff_runs",
+        show="pseudolabel.pipelines.look.diff:format_diff",
+        check="pseudolabel.pipelines.look.diff:check_gates",
+        second="base",
+        step=True,
+    ),
     "calibrate": Tool(
         section="Look",
         help="Learn from a small audited set what a score means as expected mask IoU.",
@@ -337,6 +351,18 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.tools:CalibrateConfig",
         function=f"{_TOOLS}.calibrate:calibrate",
         show=f"{_TOOLS}.calibrate:format_calibration",
+    ),
+    "doctor": Tool(
+        section="Start",
+        help="Whether this machine, and a run's data, will do; and what to do where not.",
+        about="RUN may be left out. Ends with 4 where something would fail.",
+        example="runs/mine",
+        argument="",
+        config=f"{_OPTIONS}.look:DoctorConfig",
+        function="pseudolabel.pipelines.look.doctor:examine",
+        show="pseudolabel.pipelines.look.doctor:format_checks",
+        check="pseudolabel.pipelines.look.doctor:check_health",
+        second="run",
     ),
     "verify": OwnCommand(
         section="Look",

@@ -24,20 +24,22 @@ class Chosen:
 
 
 @dataclass(slots=True)
-class _Lowest:
-    """The items of the lowest value so far, `most` at most."""
+class Lowest:
+    """The items of the lowest value so far, `most` at most; of equal ones those that came first."""
 
     most: int
-    held: list[tuple[float, int, Chosen]] = field(default_factory=list)
+    held: list[tuple[float, int, Any]] = field(default_factory=list)
 
-    def add(self, value: float, order: int, item: Chosen) -> None:
+    def add(self, value: float, order: int, item: Any) -> None:
+        """Take an item into account; `order` is its place in the stream."""
         entry = (-value, -order, item)
         if len(self.held) < self.most:
             heapq.heappush(self.held, entry)
         elif self.most and entry[:2] > self.held[0][:2]:
             heapq.heapreplace(self.held, entry)
 
-    def ranked(self) -> list[Chosen]:
+    def ranked(self) -> list[Any]:
+        """The items, from the lowest value on."""
         return [item for *_, item in sorted(self.held, key=lambda entry: entry[:2], reverse=True)]
 
 
@@ -47,9 +49,9 @@ class Choice:
     def __init__(self, most: int) -> None:
         self._most, self._seen = most, 0
         self._even = RankedSample(most // 3)
-        self._worst, self._disputed = _Lowest(most), _Lowest(most // 4)
-        self._classes: dict[int, _Lowest] = defaultdict(lambda: _Lowest(_OF_A_CLASS))
-        self._reasons: dict[str, _Lowest] = defaultdict(lambda: _Lowest(_OF_A_REASON))
+        self._worst, self._disputed = Lowest(most), Lowest(most // 4)
+        self._classes: dict[int, Lowest] = defaultdict(lambda: Lowest(_OF_A_CLASS))
+        self._reasons: dict[str, Lowest] = defaultdict(lambda: Lowest(_OF_A_REASON))
 
     def add(self, shard: int, row: Row, iou: float | None) -> None:
         """Take an object into account."""

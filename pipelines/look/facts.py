@@ -129,7 +129,7 @@ def _trainings(run: RunPaths) -> dict[str, Mapping[str, Any]]:
 def _command(name: str, run: RunPaths, plan: Plan, values: Mapping[str, Any]) -> str:
     if name == "shard":
         kind, _, annotations = plan.source.partition(":")
-        planned: dict[str, Any] = {
+        planned: Row = {
             "images": plan.images_root,
             "annotations": annotations if annotations != plan.images_root else None,
         }

@@ -34,14 +34,14 @@ def draw_pictures(run: RunPaths, config: PictureConfig) -> list[Path]:
     truth, folder = true_masks(config.ground_truth, fused.own_ids), run.pictures("fuse")
     if config.object:
         pictures = _objects(fused, truth, config.object)
-        return [_save(folder / f"object-{number}.png", pixels) for number, pixels in pictures]
+        return [save_picture(folder / f"object-{number}.png", pixels) for number, pixels in pictures]
     per_shard, sample = _survey(fused, _SAMPLED)
     paths = [
-        _save(folder / f"{place:03d}.png", _whole_image(fused, truth, file_name, rows))
+        save_picture(folder / f"{place:03d}.png", _whole_image(fused, truth, file_name, rows))
         for place, (file_name, rows) in enumerate(_chosen_images(fused, per_shard, config.pictures))
     ]
     if config.objects:
-        paths.append(_save(folder / "objects.png", _sheet(fused, truth, sample, config.objects)))
+        paths.append(save_picture(folder / "objects.png", _sheet(fused, truth, sample, config.objects)))
     return paths
 
 
@@ -139,7 +139,8 @@ def _drawn(fused: "FusedRun", truth: _Truth, row: Row, size_hw: tuple[int, int])
     return replace(drawn_label(row, fused.names[row["category_id"]]), truth=truth(row, size_hw))
 
 
-def _save(path: Path, pixels: Any) -> Path:
+def save_picture(path: Path, pixels: Any) -> Path:
+    """Write a PNG file, whole or not at all; its path."""
     from PIL import Image
 
     with atomic_path(path) as temporary:

@@ -1,4 +1,4 @@
-"""Options of `report`."""
+"""Options of `report`, `diff` and `doctor`."""
 
 from pathlib import Path
 
@@ -11,3 +11,28 @@ class ReportConfig(Config):
     out: Path | None = option(None, "HTML file to write; default: report.html in the run folder", group="main")
     ground_truth: Path | None = option(None, "COCO file with true masks, under the ids of the boxes file", group="main")
     gallery: int = option(240, "how many objects have pictures on the page, at most", group="main", ge=0, le=2000)
+
+
+class DiffConfig(Config):
+    """What is compared with what, and what may have changed at most."""
+
+    base: Path = option(..., "run folder that the run is compared with", group="main")
+    objects: int = option(
+        50, "how many objects on the sheet, those whose masks changed most; 0 = no sheet", group="main", ge=0, le=400
+    )
+    min_mean_iou: float | None = option(
+        None, "fail with exit code 5 below this mean IoU, of masks before and now", group="main", ge=0, le=1
+    )
+    min_mean_score: float | None = option(
+        None, "fail with exit code 5 below this mean score of the run", group="main", ge=0, le=1
+    )
+    max_drift: float | None = option(
+        None, "fail with exit code 5 above this drift of the scores: PSI, where 0.1 is little and 0.25 is much",
+        group="main", ge=0,
+    )  # fmt: skip
+
+
+class DoctorConfig(Config):
+    """What is looked at."""
+
+    run: Path | None = option(None, "run folder to look at, too", group="main")

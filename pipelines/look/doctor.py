@@ -1,0 +1,54 @@
+"""`doctor`: whether this machine and this run will do, and what to do where they will not."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pseudolabel.errors import MachineError
+from pseudolabel.pipelines.look.checks import Check, fail
+from pseudolabel.pipelines.options.look import DoctorConfig
+from pseudolabel.pipelines.run.paths import RunPaths
+
+_LEAST_FREE_GB = 5
+
+
+def examine(config: DoctorConfig) -> list[dict[str, Any]]:
+    """Every check in order; `name, state, found, todo` of each, the state being ok, warn or fail."""
+    return [check.as_dict() for check in _checks(config)]
+
+
+def _checks(config: DoctorConfig) -> Iterator[Check]:
+    from pseudolabel.pipelines.look.machine import disk, machine_checks
+
+    yield from machine_checks()
+    if config.run is None:
+        yield disk(Path.cwd(), "disk", _LEAST_FREE_GB)
+    elif not config.run.is_dir():
+        yield fail(
+            "run", f"{config.run} is no folder", f"pseudolabel shard {config.run} --images DIR --annotations FILE"
+        )
+    else:
+        from pseudolabel.pipelines.look.patient import run_checks
+
+        yield disk(config.run, "disk", _LEAST_FREE_GB)
+        yield from run_checks(RunPaths(config.run))
+
+
+def format_checks(checks: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each, and how many are not well."""
+    states = [check["state"] for check in checks]
+    lines = [Check(**check).line for check in checks]
+    return "\n".join(
+        [*lines, f"{states.count('ok')} ok, {states.count('warn')} to look at, {states.count('fail')} failed"]
+    )
+
+
+def check_health(checks: Sequence[Mapping[str, Any]], config: DoctorConfig) -> None:
+    """Pass where nothing failed.
+
+    Raises:
+        MachineError: something did.
+    """
+    failed = [check["name"] for check in checks if check["state"] == "fail"]
+    if failed:
+        raise MachineError(f"failed: {', '.join(failed)}")

@@ -1,0 +1,165 @@
+"""`doctor RUN`: whether a run's files, images and boxes are as they should be."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pseudolabel.candidates import ManifestImage, usable_images
+from pseudolabel.errors import InputError, RejectError
+from pseudolabel.images import load_image
+from pseudolabel.pipelines.look.checks import Check, fail, ok, warn
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.conservation import Counts
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import Plan, read_plan
+from pseudolabel.pipelines.run.stage_config import saved_configs
+from pseudolabel.pipelines.status import TableStatus, run_status
+from pseudolabel.report.overlay import even_places
+
+_OPENED = 12  # images, at even steps
+_FEW_OBJECTS = 10  # of a class
+_TINY_PX = 12  # a shorter side of a box; its mask has hardly a shape
+_MUCH_REFUSED = 0.05
+
+
+def run_checks(run: RunPaths) -> Iterator[Check]:
+    """The plan, the tables, the images, the boxes, and what the stages were told."""
+    try:
+        plan, tables = read_plan(run), run_status(run)
+    except InputError as error:
+        yield fail("run", str(error), f"pseudolabel shard {run.root} --images DIR --annotations FILE")
+        return
+    yield ok("run", f"{plan.n_images} images, {plan.n_objects} boxes, {plan.num_shards} shards, of {plan.source}")
+    yield from (_table(run, table) for table in tables)
+    parts = [run.part("manifest", shard, plan.num_shards) for shard in range(plan.num_shards)]
+    there = [part for part in parts if part.exists()]
+    if there:
+        yield from _inputs(plan, next(table for table in tables if table.table == "manifest"), there)
+    yield from _named_files(run)
+
+
+def _table(run: RunPaths, table: TableStatus) -> Check:
+    name, stage = table.table, table.stage or "its stage"
+    found = f"{table.done} of {table.shards} shards"
+    again = f"pseudolabel {stage} {run.root}"
+    if table.damaged:
+        return fail(name, f"{found}, {len(table.damaged)} damaged", f"{again} makes them again")
+    if table.mixed_fingerprints:
+        return fail(name, f"{found}, of more than one config", f"{again} --overwrite")
+    if table.failures:
+        shard, error = next(iter(table.failures.items()))
+        return fail(name, f"{found}; shard {shard:05d} failed: {error}", f"mend that, then {again}")
+    if table.missing and not table.running:
+        return warn(name, found, f"{again} goes on from there")
+    return ok(name, found)
+
+
+def _inputs(plan: Plan, manifest: TableStatus, parts: list[Path]) -> Iterator[Check]:
+    counts = Counts.from_dict(manifest.counts)
+    refused = counts.images.n_rejected + counts.objects.n_rejected
+    everything = counts.images.n_in + counts.objects.n_in
+    reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.rejects.items())
+    if refused > _MUCH_REFUSED * everything:
+        yield warn("refused", f"{refused} of {everything}: {reasons}", "pseudolabel status RUN --rejected names them")
+    else:
+        yield ok("refused", f"{refused} of {everything} images and boxes" + (f": {reasons}" if reasons else ""))
+    seen = _Boxes()
+    for part in parts:
+        seen.add(read_part(part))
+    yield _pictures(plan, seen.files)
+    if plan.n_objects:
+        yield from seen.checks(plan, counts.notes)
+
+
+class _Boxes:
+    """What the boxes of a run are like; holds a few numbers of each."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.per_class: Counter[int] = Counter()
+        self.without = self.tiny = self.whole = self.turned = 0
+
+    def add(self, manifest: pa.Table) -> None:
+        orientations = manifest["exif_orientation"].drop_null().to_numpy()
+        self.turned += int((orientations > 1).sum())
+        for image in usable_images(manifest):
+            self._add_image(image)
+
+    def _add_image(self, image: ManifestImage) -> None:
+        self.files.append(image.file_name)
+        self.without += not image.objects
+        height, width = image.size_hw
+        for box in image.objects:
+            self.per_class[box.category_id] += 1
+            self.tiny += min(box.bbox_xywh[2:]) < _TINY_PX
+            self.whole += box.area_px > 0.98 * height * width
+
+    def checks(self, plan: Plan, notes: dict[str, int]) -> Iterator[Check]:
+        """What of the boxes deserves a look."""
+        n = self.per_class.total()
+        names = plan.class_names
+        rare = [str(names.get(one, one)) for one, count in self.per_class.items() if count < _FEW_OBJECTS]
+        unseen = len(set(names) - set(self.per_class))
+        found = f"{len(self.per_class)} with boxes, {unseen} without"
+        if rare:
+            such_as = ", ".join(sorted(rare)[:5]) + (" ..." if len(rare) > 5 else "")
+            todo = f"too few to learn from, so give more of them or leave them out: {such_as}"
+            yield warn("classes", f"{found}, {len(rare)} with fewer than {_FEW_OBJECTS}", todo)
+        else:
+            yield ok("classes", found)
+        yield _share("boxes given twice", notes.get("doubled", 0), n, 0, "remove one of each pair")
+        yield _share(
+            "boxes cut", notes.get("clipped", 0), n, 0.02, "they reach out of their images: are they of these?"
+        )
+        yield _share(
+            "tiny boxes", self.tiny, n, 0.2, f"a side below {_TINY_PX} px: their masks are hardly better than boxes"
+        )
+        yield _share("whole images", self.whole, n, 0.05, "a box as large as its image says nothing of the object")
+        yield _share(
+            "crowd regions", notes.get("crowd", 0), n, 0.2, "nothing labels them; --crowds objects, if they are none"
+        )
+        yield _share("without boxes", self.without, len(self.files), 0.5, "images without a box make no masks")
+        yield _share("turned by EXIF", self.turned, len(self.files), 1.0, "")
+
+
+def _share(name: str, count: int, of: int, most: float, todo: str) -> Check:
+    found = f"{count} of {of}"
+    return warn(name, found, todo) if count > most * of else ok(name, found)
+
+
+def _pictures(plan: Plan, files: list[str]) -> Check:
+    """Some images are opened, at even steps through the run."""
+    chosen = [files[place] for place in even_places(len(files), _OPENED)]
+    problems, dark = [], 0
+    for name in chosen:
+        try:
+            pixels = load_image(plan.images_root, name, rule=plan.pixel_rule)
+            dark += bool(np.ptp(pixels[::8, ::8]) < 32)
+        except (RejectError, InputError) as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        todo = f"were the images moved or changed? They were below {plan.images_root}"
+        return fail("images", f"{len(problems)} of {len(chosen)} cannot be opened, such as {problems[0]}", todo)
+    if dark > len(chosen) / 2:
+        return warn("images", f"{dark} of {len(chosen)} opened are nearly one colour", "shard --stretch percentile")
+    return ok("images", f"{len(chosen)} of {len(files)} opened")
+
+
+def _named_files(run: RunPaths) -> Iterator[Check]:
+    """Files that a stage was told to read and that are gone now, so that it could not be run again."""
+    saved, damaged = saved_configs(run)
+    yield from (fail("config", str(error), "run the stage again with its options") for error in damaged)
+    for one in saved:
+        gone = [value for value in map(_path, one.config.values()) if value and not Path(value).exists()]
+        if gone:
+            yield warn(one.stage, f"{gone[0]} is gone", "it is needed to make this stage's table again")
+
+
+def _path(value: Any) -> str | None:
+    """The file or folder that an option's value names, such as `onnx:/models/a.onnx`; None where it names none."""
+    text = value.rpartition(":")[2] if isinstance(value, str) else ""
+    return text if text.startswith("/") else None

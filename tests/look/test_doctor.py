@@ -1,0 +1,125 @@
+"""`doctor`: what it finds wrong with a machine or a run, and how it ends."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import pseudolabel.pipelines.look.machine as machine
+from pseudolabel.cli.main import main
+from pseudolabel.errors import MachineError
+from pseudolabel.pipelines.look.doctor import check_health, examine, format_checks
+from pseudolabel.pipelines.look.machine import machine_checks
+from pseudolabel.pipelines.look.patient import run_checks
+from pseudolabel.pipelines.options.look import DoctorConfig
+from pseudolabel.pipelines.run.paths import RunPaths
+from tests.look.made_runs import Made, MadeRun, make_run, many
+
+
+def made_in(folder: Path) -> MadeRun:
+    objects = [Made((0, 0, 80, 60), "disc"), Made((5, 5, 9, 30), "star"), Made((5, 5, 9, 30), "star"), *many(30)]
+    return make_run(folder, {"a.png": objects, "b.png": []})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    return made_in(tmp_path_factory.mktemp("doctor"))
+
+
+def found(run: RunPaths) -> dict[str, Any]:
+    return {check.name: check for check in run_checks(run)}
+
+
+def test_every_check_of_the_machine_says_what_to_do_where_it_is_not_well() -> None:
+    checks = list(machine_checks())
+    assert {"torch", "onnxruntime", "processors", "memory", "numba's cache", "extra ray"} <= {
+        one.name for one in checks
+    }
+    assert all(bool(one.todo) == (one.state != "ok") for one in checks)
+    assert any("CPUExecutionProvider works" in one.found for one in checks)
+
+
+def test_a_folder_that_cannot_be_written_fails(tmp_path: Path) -> None:
+    check = machine.disk(tmp_path / "none", "disk", 1)
+    assert (check.state, check.name) == ("fail", "disk")
+    full = machine.disk(tmp_path, "disk", shutil.disk_usage(tmp_path).total)
+    assert full.state == "warn"
+    assert machine.disk(tmp_path, "disk", 0).state == "ok"
+
+
+def test_an_unwritable_cache_of_numba_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "none"))
+    check = next(one for one in machine_checks() if one.name == "numba's cache")
+    assert (check.state, check.todo) == ("warn", "export NUMBA_CACHE_DIR=FOLDER")
+
+
+def test_a_sound_run_has_nothing_that_failed(made: MadeRun) -> None:
+    checks = found(made.paths)
+    assert not [one for one in checks.values() if one.state == "fail"]
+    assert checks["pseudo"].found == "2 of 2 shards"
+    assert checks["images"].found == "2 of 2 opened"
+
+
+def test_troubles_of_the_boxes_are_counted(made: MadeRun) -> None:
+    checks = found(made.paths)
+    assert checks["boxes given twice"].state == "warn"
+    assert checks["whole images"].found == "1 of 33"
+    assert checks["without boxes"].found == "1 of 2"
+    tiny = sum(min(one.box_xywh[2:]) < 12 for one in many(30)) + 2
+    assert checks["tiny boxes"].found == f"{tiny} of 33"
+
+
+def test_rare_classes_are_named(tmp_path: Path) -> None:
+    images = {"a.png": [Made((5, 5, 20, 20), "common")] * 12 + [Made((9, 9, 20, 20), "rare")]}
+    check = found(make_run(tmp_path, images, shards=1).paths)["classes"]
+    assert check.state == "warn"
+    assert check.todo.endswith(": rare")
+
+
+def test_a_damaged_part_fails_and_says_which_command_mends_it(tmp_path: Path) -> None:
+    run = made_in(tmp_path).paths
+    part = run.part("pseudo", 0, 2)
+    data = bytearray(part.read_bytes())
+    data[-20] ^= 1
+    part.write_bytes(data)
+    check = found(run)["pseudo"]
+    assert check.state == "fail"
+    assert f"pseudolabel fuse {run.root}" in check.todo
+
+
+def test_images_that_are_gone_fail(tmp_path: Path) -> None:
+    made = made_in(tmp_path)
+    os.remove(tmp_path / "images" / "a.png")
+    check = found(made.paths)["images"]
+    assert check.state == "fail"
+    assert "1 of 2 cannot be opened, such as a.png" in check.found
+    assert str(tmp_path / "images") in check.todo
+
+
+def test_a_missing_shard_is_to_be_made(tmp_path: Path) -> None:
+    run = made_in(tmp_path).paths
+    run.part("candidates/colors", 1, 2).unlink(missing_ok=True)
+    run.part("candidates/colors", 0, 2).unlink(missing_ok=True)
+    run.part("pseudo", 1, 2).unlink()
+    assert found(run)["pseudo"].state == "warn"
+
+
+def test_what_failed_ends_the_command_with_4(tmp_path: Path) -> None:
+    checks = examine(DoctorConfig(run=tmp_path / "none"))
+    with pytest.raises(MachineError, match="failed: run") as caught:
+        check_health(checks, DoctorConfig())
+    assert caught.value.exit_code == 4
+    assert "FAIL  run" in format_checks(checks)
+    check_health([one for one in checks if one["state"] != "fail"], DoctorConfig())
+
+
+def test_the_command_looks_at_the_machine_alone_or_at_a_run_too(made: MadeRun) -> None:
+    alone = CliRunner().invoke(main, ["doctor", "--json"])
+    assert alone.exit_code == 0, alone.output
+    with_run = CliRunner().invoke(main, ["doctor", str(made.paths.root), "--json"])
+    names = [{one["name"] for one in json.loads(result.output)} for result in (alone, with_run)]
+    assert "manifest" in names[1] - names[0]
