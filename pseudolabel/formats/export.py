@@ -109,7 +109,7 @@ def check_round_trip(summary: Row, request: ExportRequest) -> None:
     if found["mean_iou"] < request.min_round_trip:
         worst = f"worst {found['worst_iou']:.4f}: {found['worst']}; {found['lost']} of {found['masks']} lost"
         raise QualityGateError(
-            f"{request.to}: read again, the masks have a mean IoU of {found['mean_iou']:.4f} with the labels ({worst}), "
+            f"{request.to}: read again, the mean IoU of masks is {found['mean_iou']:.4f} ({worst}), "
             f"less than --min-round-trip {request.min_round_trip}; nothing was written. This form loses "
             f"{PROFILES.load(request.to).about_loss}. Choose other options, another form, or a lower limit"
         )
