@@ -53,7 +53,7 @@ class PredictConfig(Config):
     """Options of `predict`."""
 
     images: Path = option(..., "folder of images", group="main")
-    out: Path = option(..., "folder that takes results.json, images.json and pictures", group="main")
+    out: Path = option(..., "folder that takes: results.json, images.json and pictures", group="main")
     annotations: Path | None = option(
         None, "what is known of the images: a COCO file that says which, and their ids; default: all, from 1"
     )

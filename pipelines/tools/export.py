@@ -39,7 +39,7 @@ def export_run(run: RunPaths, config: ExportConfig) -> Row:
     if missing:
         there = f"{run.root}: {missing} of {len(parts)} parts of pseudo are missing"
         raise InputError(f"{there}; run  pseudolabel fuse {run.root}  first")
-    labels = Exportable(lambda: _shards(run, plan), coco_header(run, parts), RunPictures(plan))
+    labels = Exportable(lambda: run_shards(run, plan), coco_header(run, parts), RunPictures(plan))
     return export(labels, config.out, _request(config))
 
 
@@ -100,7 +100,8 @@ def _request(config: ExportConfig) -> ExportRequest:
     )
 
 
-def _shards(run: RunPaths, plan: Plan) -> Iterator[ShardTables]:
+def run_shards(run: RunPaths, plan: Plan) -> Iterator[ShardTables]:
+    """Manifest and pseudo table of one shard after the other."""
     for shard in tracked(range(plan.num_shards), "export", unit="shard"):
         manifest, pseudo = (read_part(run.part(table, shard, plan.num_shards)) for table in ("manifest", "pseudo"))
         yield manifest, pseudo

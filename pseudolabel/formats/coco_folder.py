@@ -1,11 +1,12 @@
 """`coco`: annotations/instances_SPLIT.json and images/, as COCO itself is laid out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from pseudolabel import rle
 from pseudolabel.formats.coco_part import CocoPart
-from pseudolabel.formats.profile import About, ExportImage, ExportOptions, Profile
+from pseudolabel.formats.profile import About, Category, ExportImage, ExportOptions, Profile
 
 
 class CocoProfile(Profile):
@@ -13,11 +14,19 @@ class CocoProfile(Profile):
 
     takes_boxes: ClassVar[bool] = True
     takes_crowds: ClassVar[bool] = True
+    default_supercategory: ClassVar[str] = ""  # of a class without one; empty for none
     about_loss: ClassVar[str] = "nothing; holes of polygons where they are filled"
 
     def __init__(self, folder: Path, about: About, options: ExportOptions) -> None:
-        super().__init__(folder, about, options)
+        super().__init__(folder, replace(about, categories=[self._category(one) for one in about.categories]), options)
+        about = self.about
         self.parts = {split: CocoPart(self.json_path(split), about, options) for split in about.splits}
+
+    @classmethod
+    def _category(cls, one: Category) -> Category:
+        if not cls.default_supercategory or one.record.get("supercategory") not in (None, "", "none"):
+            return one
+        return replace(one, record={**one.record, "supercategory": cls.default_supercategory})
 
     def json_path(self, split: str) -> Path:
         """Where the file of a split stands."""

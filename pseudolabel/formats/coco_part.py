@@ -3,10 +3,10 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class CocoPart:
         spool = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed with the stack
         self._annotations = JsonList(self._open.enter_context(spool))
         self._lines: Iterator[bytes] | None = None
+        self.open_again: Callable[[], IO[bytes]] = lambda: path.open("rb")
         header = {"info": about.info}
         sink.write(b'{"info": ' + json_bytes(info_record(header)) + b',\n"licenses": ' + json_bytes(about.licenses))
         sink.write(b',\n"images": ')
@@ -84,7 +85,7 @@ class CocoPart:
         return {**one.fields, **record, "attributes": one.attributes}
 
     def _annotation_lines(self) -> Iterator[bytes]:
-        with self.path.open("rb") as file:
+        with self.open_again() as file:
             for line in file:
                 if line.startswith(_ANNOTATIONS):
                     break

@@ -107,12 +107,11 @@ def check_round_trip(summary: Row, request: ExportRequest) -> None:
     """
     found = summary["round_trip"]
     if found["mean_iou"] < request.min_round_trip:
+        worst = f"worst {found['worst_iou']:.4f}: {found['worst']}; {found['lost']} of {found['masks']} lost"
         raise QualityGateError(
-            f"read again, the files of {request.to} have masks of a mean IoU of {found['mean_iou']:.4f} with the "
-            f"labels (worst {found['worst_iou']:.4f}: {found['worst']}; {found['lost']} of {found['masks']} lost), "
-            f"less than --min-round-trip {request.min_round_trip}; nothing was kept. "
-            f"{PROFILES.load(request.to).about_loss}: "
-            "choose other options or a lower limit"
+            f"{request.to}: read again, the mean IoU of masks is {found['mean_iou']:.4f} ({worst}), "
+            f"less than --min-round-trip {request.min_round_trip}; nothing was written. This form loses "
+            f"{PROFILES.load(request.to).about_loss}. Choose other options, another form, or a lower limit"
         )
 
 

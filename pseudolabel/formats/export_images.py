@@ -172,12 +172,7 @@ class Naming:
 
     def split(self, row: Row) -> str:
         """`train`, `val` or `test`."""
-        if self.train_share is None:
-            return _own_split(row)
-        digest = hashlib.blake2b(
-            b"split:" + row["image_key"].encode("utf-8", "surrogateescape"), digest_size=8
-        ).digest()
-        return "train" if int.from_bytes(digest, "big") < self.train_share * 2**64 else "val"
+        return _own_split(row) if self.train_share is None else _drawn_split(row, self.train_share)
 
 
 def image_rows(manifest: Any) -> Iterator[Row]:

@@ -98,7 +98,6 @@ class Profile(ABC):
     takes_boxes: ClassVar[bool] = False  # an object may have a box and no mask
     takes_crowds: ClassVar[bool] = False
     wants_val: ClassVar[bool] = False  # its tools want a part of the images to validate on
-    lossless: ClassVar[bool] = True  # a mask comes out as it went in, whatever the options
     about_loss: ClassVar[str] = ""  # what does not survive, for people
 
     def __init__(self, folder: Path, about: About, options: ExportOptions) -> None:
