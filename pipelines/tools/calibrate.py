@@ -11,6 +11,7 @@ from pseudolabel.pipelines.run.commit import read_footer, read_part
 from pseudolabel.pipelines.run.fingerprint import file_sha256
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
+from pseudolabel.pipelines.stages.reviewed import REVIEWED
 from pseudolabel.pipelines.work.job import library_versions
 
 Row = dict[str, Any]
@@ -19,7 +20,7 @@ Row = dict[str, Any]
 def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
     """Fits and saves a calibration, draws its reliability curve, and says how good it is on images it has not seen.
 
-    Keys: `n, images, spearman_before, spearman, ece_before, ece, risk_coverage_before, risk_coverage,
+    Keys: `n, reviewed, images, spearman_before, spearman, ece_before, ece, risk_coverage_before, risk_coverage,
     risk_coverage_oracle, threshold, calibration, picture`. All figures after calibration are of five calibrations, each
     measured on the fifth of the images that it was not learned from; the one saved is learned from all.
 
@@ -27,20 +28,36 @@ def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
         InputError: there are no pseudo labels, or too few of them are in the ground truth.
         QualityGateError: no score reaches the wanted precision.
     """
-    from pseudolabel.formats.extras import own_ids
     from pseudolabel.fusion.calibration import fit_calibration
 
     parts = _pseudo_parts(run)
-    num_shards = len(parts)
-    manifests = (read_part(run.part("manifest", shard, num_shards)) for shard in range(num_shards))
-    rows, ious = audited(parts, config.ground_truth, own_ids(manifests))
+    rows, ious, reviewed = _truths(run, parts, config)
     calibration = fit_calibration(rows, ious, provenance=_provenance(run, parts, config), seed=config.seed)
     path = config.output or run.root / "calibration.json"
     write_text_atomically(path, calibration.to_json() + "\n")
     held_out = held_out_scores(rows, ious)
     picture = _draw(run, rows, held_out, ious)
-    figures = _figures(rows, held_out, ious) | {"calibration": str(path), "picture": str(picture)}
+    figures = _figures(rows, held_out, ious) | {"reviewed": reviewed, "calibration": str(path), "picture": str(picture)}
     return figures | {"threshold": _threshold(held_out, ious, config)}
+
+
+def _truths(run: RunPaths, parts: Sequence[Path], config: CalibrateConfig) -> tuple[list[Row], Any, int]:
+    """Rows with their true IoU, of the file and of reviews, and how many are of reviews."""
+    import numpy as np
+
+    from pseudolabel.formats.extras import own_ids
+    from pseudolabel.pipelines.tools.reviewed_truth import reviewed_pairs
+
+    pairs = list(reviewed_pairs(run)) if config.reviews else []
+    rows, ious = [row for row, _ in pairs], np.array([iou for _, iou in pairs], dtype=np.float64)
+    if config.ground_truth is None:
+        if not rows:
+            raise InputError("no true masks: give a COCO file by --ground-truth, or make some by  pseudolabel review")
+        return rows, ious, len(rows)
+    manifests = (read_part(run.part("manifest", shard, len(parts))) for shard in range(len(parts)))
+    told, told_ious = audited(parts, config.ground_truth, own_ids(manifests))
+    made = [place for place, row in enumerate(told) if row["decision_reason"] != REVIEWED]  # no answers for scores
+    return [*rows, *(told[place] for place in made)], np.concatenate([ious, told_ious[made]]), len(rows)
 
 
 def audited(parts: Sequence[Path], ground_truth: Path, own: Mapping[int, int]) -> tuple[list[Row], Any]:
@@ -70,8 +87,10 @@ def audited(parts: Sequence[Path], ground_truth: Path, own: Mapping[int, int]) -
 
 def format_calibration(figures: Mapping[str, Any]) -> str:
     """The figures for people."""
+    of_reviews = f" ({figures['reviewed']} of reviews)" if figures["reviewed"] else ""
     lines = [
-        f"{figures['n']} audited masks in {figures['images']} images; after calibration on images not learned from",
+        f"{figures['n']} audited masks{of_reviews} in {figures['images']} images; "
+        "after calibration on images not learned from",
         _line("rank correlation with IoU", figures["spearman_before"], figures["spearman"]),
         _line("expected calibration error", figures["ece_before"], figures["ece"]),
         _line("area under risk-coverage", figures["risk_coverage_before"], figures["risk_coverage"])
@@ -164,7 +183,8 @@ def _threshold(held_out: Any, ious: Any, config: CalibrateConfig) -> Row | None:
 
 def _provenance(run: RunPaths, parts: Sequence[Path], config: CalibrateConfig) -> Row:
     return {
-        "ground_truth_sha256": file_sha256(config.ground_truth),
+        "ground_truth_sha256": file_sha256(config.ground_truth) if config.ground_truth else None,
+        "reviews_sha256": file_sha256(run.reviews) if config.reviews and run.reviews.is_dir() else None,
         "pseudo_fingerprints": [read_footer(part).fingerprint for part in parts],
         "fuse": read_footer(parts[0]).config,
         "seed": config.seed,
