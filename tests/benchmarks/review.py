@@ -1,11 +1,12 @@
 """What looks buy: a reviewer who knows the true masks answers our queue, and others one in random order.
 
-    python tests/benchmarks/review.py RUN --ground-truth instances.json [--random-seeds 10] [--out FILE.json]
+    python tests/benchmarks/review.py RUN --ground-truth instances.json [--draws 8] [--out FILE.json]
 
 RUN holds pseudo labels that nobody has answered about. A look leaves the fused mask where its IoU with the true one is
-0.9 or more, else the best candidate of any source where that reaches 0.9, else a drawing, which is the true mask. After 0, 50,
-100 and 200 looks: mean IoU of all masks, and rank correlation of all scores with IoU, a looked-at mask having score 1.
-Objects whose true mask is not known are in neither queue.
+0.9 or more, else the best candidate of any source where that reaches 0.9, else a drawing, which is the true mask. After
+0, 50, 100 and 200 looks, over all masks, looked at or not, the former with score 1: mean IoU, rank correlation of score
+and IoU, and the area under the risk-coverage curve (mean error of the best-scored masks; less is better). Beside the
+queues stands `true error`: those first that are furthest from the truth, which nobody can know.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from harness import report, script_parser
 
 from pseudolabel.datasets.coco_file import read_coco
-from pseudolabel.metrics.calibration import spearman
+from pseudolabel.metrics.calibration import risk_coverage_area, spearman
 from pseudolabel.metrics.mask_iou import rle_iou
 from pseudolabel.metrics.objects import read_truth
 from pseudolabel.pipelines.review.queue import Queued, in_order, queued_objects
@@ -56,7 +57,9 @@ def figures(queue: Sequence[Queued], ious: Mapping[int, float], reviewer: Review
         if looks in LOOKS:
             values = np.array([now[one.annotation_id] for one in queue])
             of = np.array([scores[one.annotation_id] for one in queue])
-            rows.append({"looks": looks, "mean_iou": values.mean(), "spearman": spearman(of, values), **kinds})
+            row: dict[str, Any] = {"looks": looks, "mean_iou": float(values.mean()), "spearman": spearman(of, values)}
+            row["risk_coverage"] = risk_coverage_area(of, values)
+            rows.append(row | kinds))
         if looks < len(queue):
             iou, kind = reviewer.look(queue[looks])
             now[queue[looks].annotation_id], scores[queue[looks].annotation_id] = iou, 1.0
@@ -65,11 +68,11 @@ def figures(queue: Sequence[Queued], ious: Mapping[int, float], reviewer: Review
 
 
 def mean_rows(several: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """The mean of the rows of several queues, and the best of them."""
+    """The mean of the rows of several queues, with the standard deviation of the figures."""
     rows = []
     for alike in zip(*several, strict=True):
         row = {key: float(np.mean([one[key] for one in alike])) for key in alike[0]}
-        rows.append(row | {f"best_{key}": float(max(one[key] for one in alike)) for key in ("mean_iou", "spearman")})
+        rows.append(row | {f"sd_{key}": float(np.std([one[key] for one in alike])) for key in ("mean_iou", "spearman")})
     return rows
 
 
@@ -77,20 +80,24 @@ def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--ground-truth", type=Path, required=True)
-    parser.add_argument("--random-seeds", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=8, help="seeds of each queue that is drawn")
     given = parser.parse_args()
     run = RunPaths(given.run)
     truth = {one.annotation_id: one.mask for one in read_truth(read_coco(given.ground_truth)).objects}
     objects = [one for one in queued_objects(run) if one.annotation_id in truth]
     ious = fused_ious(run, truth)
-    reviewer, seeds = Reviewer(run, truth), list(range(given.random_seeds))
-    ours = figures(in_order(objects), ious, reviewer)
-    random = [
-        figures([objects[place] for place in np.random.default_rng(seed).permutation(len(objects))], ious, reviewer)
-        for seed in seeds
+    reviewer, seeds = Reviewer(run, truth), list(range(given.draws))
+    queues: dict[str, list[list[Queued]]] = {
+        "drawn": [in_order(objects, seed=seed) for seed in seeds],
+        "random": [[objects[i] for i in np.random.default_rng(seed).permutation(len(objects))] for seed in seeds],
+        "worst": [in_order(objects, order="worst")],
+        "true error": [sorted(objects, key=lambda one: ious[one.annotation_id])],
+    }
+    rows = [
+        {"queue": name, "objects": len(objects), **row}
+        for name, several in queues.items()
+        for row in mean_rows([figures(queue, ious, reviewer) for queue in several])
     ]
-    rows = [{"queue": "ours", "objects": len(objects), **row} for row in ours]
-    rows += [{"queue": "random", "objects": len(objects), **row} for row in mean_rows(random)]
     report("review", rows, on=read_plan(run).source.rsplit("/", 1)[-1], seeds=seeds)
 
 
