@@ -52,14 +52,15 @@ def figures(queue: Sequence[Queued], ious: Mapping[int, float], reviewer: Review
     """A row after each number of looks."""
     now = {one.annotation_id: ious[one.annotation_id] for one in queue}
     scores = {one.annotation_id: one.score for one in queue}
-    rows, kinds = [], {"accepted": 0, "taken": 0, "drawn": 0}
+    rows: list[dict[str, Any]] = []
+    kinds = {"accepted": 0, "taken": 0, "drawn": 0}
     for looks in range(max(LOOKS) + 1):
         if looks in LOOKS:
             values = np.array([now[one.annotation_id] for one in queue])
             of = np.array([scores[one.annotation_id] for one in queue])
             row: dict[str, Any] = {"looks": looks, "mean_iou": float(values.mean()), "spearman": spearman(of, values)}
             row["risk_coverage"] = risk_coverage_area(of, values)
-            rows.append(row | kinds))
+            rows.append(row | kinds)
         if looks < len(queue):
             iou, kind = reviewer.look(queue[looks])
             now[queue[looks].annotation_id], scores[queue[looks].annotation_id] = iou, 1.0
