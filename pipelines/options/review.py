@@ -1,11 +1,10 @@
 """Options of `review`."""
 
-from typing import Any
+from typing import Literal
 
 from pseudolabel.config import Config, option
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-REVIEWER: dict[str, Any] = {"pattern": _NAME}
 
 
 class ReviewConfig(Config):
@@ -17,4 +16,7 @@ class ReviewConfig(Config):
     reviewer: str = option("me", "whose answers these are: RUN/reviews/NAME.jsonl", group="main", pattern=_NAME)
     port: int = option(8765, "port of the page on 127.0.0.1, 0 = any free one", group="main", ge=0, le=65535)
     open: bool = option(False, "open the page in this machine's browser", group="main")
-    seed: int = option(0, "random seed: of the order among objects that are worth the same", ge=0)
+    order: Literal["drawn", "worst"] = option(
+        "drawn", "drawn: by doubt, over scores and classes; worst: the lowest scores first", group="main"
+    )
+    seed: int = option(0, "random seed: of what is drawn", needs={"order": ("drawn",)}, ge=0)

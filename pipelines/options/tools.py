@@ -25,7 +25,10 @@ class EvaluateConfig(Config):
 class CalibrateConfig(Config):
     """What is learned from what."""
 
-    ground_truth: Path = option(..., f"{_TRUTH}, of some or all objects, under the ids of the boxes", group="main")
+    ground_truth: Path | None = option(
+        None, f"{_TRUTH}, of some or all objects, under the ids of the boxes; default: what review left", group="main"
+    )
+    reviews: bool = option(True, "learn from masks that review left: accepted, taken or drawn", group="main")
     output: Path | None = option(
         None, "the file that is written; default: calibration.json in the run folder", group="main"
     )

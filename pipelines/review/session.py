@@ -43,7 +43,7 @@ class Session:
     def __init__(self, run: RunPaths, config: ReviewConfig) -> None:
         self._run, self._config = run, config
         self._plan = read_plan(run)
-        self._queue = in_order(queued_objects(run), seed=config.seed)
+        self._queue = in_order(queued_objects(run), order=config.order, seed=config.seed)
         self._by_id = {one.annotation_id: one for one in self._queue}
         self._names = {int(row["id"]): str(row["name"]) for row in self._plan.categories}
         self._scenes = Scenes(run)

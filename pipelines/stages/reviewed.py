@@ -41,6 +41,7 @@ def _answered(row: Row, answer: Row | None) -> Row:
         "area": area(mask),
         "bbox_xywh": [float(side) for side in bbox_xywh(mask)],
         "unsure": None,
+        "reasons": [],
         "score": score,
         "calibrated_iou": None if row["calibrated_iou"] is None else score,
         "decision": decision,

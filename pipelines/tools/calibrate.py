@@ -11,6 +11,7 @@ from pseudolabel.pipelines.run.commit import read_footer, read_part
 from pseudolabel.pipelines.run.fingerprint import file_sha256
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import read_plan
+from pseudolabel.pipelines.stages.reviewed import REVIEWED
 from pseudolabel.pipelines.work.job import library_versions
 
 Row = dict[str, Any]
@@ -20,33 +21,50 @@ _NOISE = 0.01
 def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
     """Fits and saves a calibration, draws its reliability curve, and says how good it is on images it has not seen.
 
-    Keys: `n, images, spearman_before, spearman, ece_before, ece, risk_coverage_before, risk_coverage,
-    risk_coverage_oracle, helps, threshold, calibration, picture`. `helps` says whether the audited masks moved the
-    score at all, and not to a worse ranking or error. All figures after calibration are of five calibrations, each
+    Keys: `n, reviewed, images, spearman_before, spearman, ece_before, ece, risk_coverage_before, risk_coverage,
+    risk_coverage_oracle, helps, threshold, run, calibration, picture`. `helps` says whether the audited masks moved
+    the score at all, and not to a worse ranking or error. All figures after calibration are of five calibrations, each
     measured on the fifth of the images that it was not learned from; the one saved is learned from all.
 
     Raises:
         InputError: there are no pseudo labels, or too few of them are in the ground truth.
         QualityGateError: no score reaches the wanted precision.
     """
-    from pseudolabel.formats.extras import own_ids
     from pseudolabel.fusion.calibration import fit_calibration
 
     parts = _pseudo_parts(run)
-    num_shards = len(parts)
-    manifests = (read_part(run.part("manifest", shard, num_shards)) for shard in range(num_shards))
-    rows, ious = audited(parts, config.ground_truth, own_ids(manifests))
+    rows, ious, reviewed = _truths(run, parts, config)
     calibration = fit_calibration(rows, ious, provenance=_provenance(run, parts, config))
     path = config.output or run.root / "calibration.json"
     write_text_atomically(path, calibration.to_json() + "\n")
     held_out = held_out_scores(rows, ious)
     picture = _draw(run, rows, held_out, ious)
-    figures = _figures(rows, held_out, ious) | {"run": str(run.root), "calibration": str(path), "picture": str(picture)}
+    where = {"run": str(run.root), "calibration": str(path), "picture": str(picture)}
+    figures = _figures(rows, held_out, ious) | {"reviewed": reviewed} | where
     return figures | {"threshold": _threshold(held_out, ious, config)}
 
 
+def _truths(run: RunPaths, parts: Sequence[Path], config: CalibrateConfig) -> tuple[list[Row], Any, int]:
+    """Rows with their true IoU, of the file and of reviews, and how many are of reviews."""
+    import numpy as np
+
+    from pseudolabel.formats.extras import own_ids
+    from pseudolabel.pipelines.tools.reviewed_truth import reviewed_pairs
+
+    pairs = list(reviewed_pairs(run)) if config.reviews else []
+    rows, ious = [row for row, _ in pairs], np.array([iou for _, iou in pairs], dtype=np.float64)
+    if config.ground_truth is None:
+        if not rows:
+            raise InputError("no true masks: give a COCO file by --ground-truth, or make some by  pseudolabel review")
+        return rows, ious, len(rows)
+    manifests = (read_part(run.part("manifest", shard, len(parts))) for shard in range(len(parts)))
+    told, told_ious = audited(parts, config.ground_truth, own_ids(manifests))
+    made = [place for place, row in enumerate(told) if row["decision_reason"] != REVIEWED]  # no answers for scores
+    return [*rows, *(told[place] for place in made)], np.concatenate([ious, told_ious[made]]), len(rows)
+
+
 def audited(parts: Sequence[Path], ground_truth: Path, own: Mapping[int, int]) -> tuple[list[Row], Any]:
-    """The rows of pseudo labels whose object is in the ground truth, with their true mask IoU; crowds are no objects.
+    """The rows of masks whose object is in the ground truth, with their true IoU; a box that stands in is no mask.
 
     Args:
         parts: of the pseudo table.
@@ -72,8 +90,10 @@ def audited(parts: Sequence[Path], ground_truth: Path, own: Mapping[int, int]) -
 
 def format_calibration(figures: Mapping[str, Any]) -> str:
     """The figures for people."""
+    of_reviews = f" ({figures['reviewed']} of reviews)" if figures["reviewed"] else ""
     lines = [
-        f"{figures['n']} audited masks in {figures['images']} images; after calibration on images not learned from",
+        f"{figures['n']} audited masks{of_reviews} in {figures['images']} images; "
+        "after calibration on images not learned from",
         _line("rank correlation with IoU", figures["spearman_before"], figures["spearman"]),
         _line("expected calibration error", figures["ece_before"], figures["ece"]),
         _line("area under risk-coverage", figures["risk_coverage_before"], figures["risk_coverage"])
@@ -115,7 +135,7 @@ def _pseudo_parts(run: RunPaths) -> list[Path]:
 def _labels(parts: Sequence[Path]) -> Iterator[Row]:
     for part in parts:
         for row in read_part(part).to_pylist():
-            if row["status"] == "ok" and not row["iscrowd"]:
+            if row["status"] == "ok" and row["evidence"] is not None and row["decision"] != "box_only":
                 yield row
 
 
@@ -187,7 +207,8 @@ def _threshold(held_out: Any, ious: Any, config: CalibrateConfig) -> Row | None:
 
 def _provenance(run: RunPaths, parts: Sequence[Path], config: CalibrateConfig) -> Row:
     return {
-        "ground_truth_sha256": file_sha256(config.ground_truth),
+        "ground_truth_sha256": file_sha256(config.ground_truth) if config.ground_truth else None,
+        "reviews_sha256": file_sha256(run.reviews) if config.reviews and run.reviews.is_dir() else None,
         "pseudo_fingerprints": [read_footer(part).fingerprint for part in parts],
         "fuse": read_footer(parts[0]).config,
         "versions": library_versions(),
