@@ -28,7 +28,7 @@ def small_network(tiny) -> CondInst:
 def test_a_cut_mask_lies_where_the_network_learned_it():
     # cells speak for pixel 4 i + 2 of the network's input; here that is the image at twice its size
     columns = np.broadcast_to((4 * np.arange(16) + 2) / 64, (16, 16)).astype(np.float32)
-    mask = cut_mask(columns, (8.0, 4.0, 24.0, 20.0), (2.0, 2.0))
+    mask = cut_mask(np.rint(columns * 255).astype(np.uint8), (8.0, 4.0, 24.0, 20.0), (2.0, 2.0))
     assert mask.grid.extent_xyxy[0] <= 8
     assert mask.grid.extent_xyxy[2] >= 24
     pixels = resample(mask.probability / np.float32(255), mask.grid, pixel_window((8.0, 4.0, 24.0, 20.0), (32, 32)))
@@ -38,7 +38,7 @@ def test_a_cut_mask_lies_where_the_network_learned_it():
 
 
 def test_a_box_on_the_border_still_gets_a_cell():
-    mask = cut_mask(np.ones((8, 8), dtype=np.float32), (31.5, 31.5, 32.0, 32.0), (1.0, 1.0))
+    mask = cut_mask(np.full((8, 8), 255, dtype=np.uint8), (31.5, 31.5, 32.0, 32.0), (1.0, 1.0))
     assert mask.probability.shape == (1, 1)
 
 

@@ -23,7 +23,7 @@ from pseudolabel.teachers.mal.crops import (
     sample_views,
     take,
 )
-from pseudolabel.teachers.mal.infer import MOST_VIEWS, MalTeacher, object_batch
+from pseudolabel.teachers.mal.infer import MOST_VIEWS, MalTeacher, object_batch, objects_per_batch
 from pseudolabel.teachers.mal.method import Mal, mask_quality, outside_loss, start_loss
 from pseudolabel.teachers.mal.network import build_network, fold_batch_norm, freeze_early
 from tests.given import given_boxes
@@ -276,6 +276,17 @@ def test_candidates_cover_their_box_and_do_not_depend_on_the_company() -> None:
     for both, single in zip(together, alone, strict=True):
         for first, second in zip(both, single, strict=True):
             np.testing.assert_array_equal(first.mask.probability, second.mask.probability)
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "expected"),
+    [(3, "cpu", 16), (300, "cpu", 16), (3, "cuda", 16), (17, "cuda:1", 32), (300, "cuda", 256)],
+    ids=str,
+)
+def test_a_gpu_sees_all_objects_of_a_call_at_once_and_a_cpu_always_as_many(
+    count: int, device: str, expected: int
+) -> None:
+    assert objects_per_batch(count, device) == expected
 
 
 def test_more_views_than_there_are_ways_to_look_are_not_invented() -> None:

@@ -25,6 +25,7 @@ from pseudolabel.weights import load_weights_file
 ROOM_STEPS = (0.0, 1.0, -1.0, 0.5, -0.5)  # shares of the jitter that training knew; each as it is and mirrored
 MOST_VIEWS = 2 * len(ROOM_STEPS)
 OBJECTS_PER_BATCH = 16
+MOST_PER_BATCH = 256  # on a GPU, which 16 would leave idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,11 @@ class MalTeacher:
         batch = object_batch(inputs, self.config.canvas_px)
         image_of = [(image, place) for image, one in enumerate(inputs) for place in range(len(one.boxes))]
         result: list[list[Candidate]] = [[] for _ in inputs]
-        for first in range(0, len(image_of), OBJECTS_PER_BATCH):
-            wanted = torch.arange(first, first + OBJECTS_PER_BATCH)
-            looks = self.look(take(batch, wanted.clamp(max=len(image_of) - 1), self.device))
-            for index, (image, place) in enumerate(image_of[first : first + OBJECTS_PER_BATCH]):
+        size = objects_per_batch(len(image_of), self.device)
+        for first in range(0, len(image_of), size):
+            wanted = torch.arange(first, first + size)
+            looks = _on_host(self.look(take(batch, wanted.clamp(max=len(image_of) - 1), self.device)))
+            for index, (image, place) in enumerate(image_of[first : first + size]):
                 result[image] += _candidates(looks, index, inputs[image].boxes[place], batch.boxes[first + index])
         return result
 
@@ -79,6 +81,16 @@ class MalTeacher:
         views = sample_views(batch, rect, flip, config.crop_px)
         probability = self.network(views.rgb, views.cues).sigmoid()
         return _box_part(probability.flip(2) if mirrored else probability, batch.boxes, rect)
+
+
+def objects_per_batch(count: int, device: str) -> int:
+    """How many objects go through the network at once: always as many on a CPU, so that its bits stay the same.
+
+    On a GPU all of the call, in steps of 16 so that there are few shapes, and at most 256.
+    """
+    if device == "cpu":
+        return OBJECTS_PER_BATCH
+    return min(-(-count // OBJECTS_PER_BATCH) * OBJECTS_PER_BATCH, MOST_PER_BATCH)
 
 
 def load_mal(weights: Path, config: Mapping[str, Any], *, device: str, candidates: int) -> MalTeacher:
@@ -139,13 +151,27 @@ def _tight_boxes(probability: Float[Tensor, "b h w"], boxes: Float[Tensor, "b 4"
     return torch.cat([low_corner, corner + span * torch.stack([right, bottom], dim=1)], dim=1)
 
 
-def _candidates(looks: Looks, index: int, given: GivenBox, box: Float[Tensor, "4"]) -> list[Candidate]:
-    planes = looks.probability[:, index].mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+@dataclass(frozen=True, slots=True)
+class _HostLooks:
+    """`Looks` as candidates are made of them, brought over for the whole batch at once."""
+
+    planes: UInt8[np.ndarray, "v b h w"]
+    quality: Float[Tensor, "v b"]
+    boxes: Float[Tensor, "v b 4"]
+    box_iou: Float[Tensor, "v b"]
+
+
+def _on_host(looks: Looks) -> _HostLooks:
+    planes = looks.probability.mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return _HostLooks(planes, looks.quality.cpu(), looks.boxes.cpu(), looks.box_iou.cpu())
+
+
+def _candidates(looks: _HostLooks, index: int, given: GivenBox, box: Float[Tensor, "4"]) -> list[Candidate]:
     scores, overlaps = looks.quality[:, index].tolist(), looks.box_iou[:, index].tolist()
     boxes: list[tuple[float, float, float, float]] = [tuple(one) for one in looks.boxes[:, index].tolist()]
     return [
         proposal(given, boxes[view], scores[view], overlaps[view], _soft_mask(plane, box.tolist()))
-        for view, plane in enumerate(planes)
+        for view, plane in enumerate(looks.planes[:, index])
     ]
 
 

@@ -1,0 +1,253 @@
+"""What each module of BoxTeacher and BoxSeg brings in training, on drawn scenes that are hard; rows for gpu_day.py.
+
+A scene has 20 objects that hide each other, enlarged so that the finest grids resolve them, and colours count as alike
+from the paper's 0.1 on. For each seed one BoxInst is trained, and all settings with a moving average go on from its
+very weights, so that the difference of two of them is not that of two starts; `boxinst` itself goes on as long. The
+projection alone and the true masks learn from the start for as many steps as both phases have.
+"""
+
+import functools
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from box_teachers import CPU, SETTINGS, Data, Loader, Picture, _of_use, as_prediction, iou_figures
+
+from pseudolabel import rle
+from pseudolabel.boxes import iou_matrix, xyxy_to_xywh
+from pseudolabel.candidates import GivenBox
+from pseudolabel.condinst.network import CondInst
+from pseudolabel.metrics.coco_ap import mask_ap
+from pseudolabel.metrics.mask_iou import box_mask
+from pseudolabel.metrics.objects import Prediction, TrueObject
+from pseudolabel.pipelines.demo.scenes import CLASSES, draw_scene
+from pseudolabel.teachers.base import TeacherInput
+from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize
+from pseudolabel.training.config import FitConfig
+from pseudolabel.training.fit import fit
+
+WARM = "warm start"
+FROM_THE_START = ("projection", "full")
+# what a row is compared with, seed by seed: the same but for one module
+WITHOUT = {
+    "boxinst": "projection",
+    "boxteacher": "boxinst",
+    "boxseg-bqr": "boxseg-no-qam",
+    "boxseg-bqr-qmf": "boxseg-bqr",
+    "boxseg-bqr-qmf-mqs": "boxseg-bqr-qmf",
+    "boxseg": "boxseg-bqr-qmf-mqs",
+    "full": "boxseg",
+}
+COMMON = {"bottom_px": 0, "least_similarity": 0.1, "finest_px": 32, "min_tutor_px": 300}
+RISEN = {"pairwise_warmup": 0.0, "teacher_from": 0.0, "teacher_warmup": 0.2}  # what goes on from the warm start
+SCENE_PX, OBJECTS = 256, 20
+TRAIN_SEED, VAL_SEED = 11, 12
+LEAST_SIDE_PX = 4
+
+
+@dataclass(frozen=True)
+class Course:
+    """How all rows of a table are trained; `scratch` keeps what a later call goes on from."""
+
+    device: str
+    scratch: str
+    warm_steps: int = 1200
+    steps: int = 1200
+    batch_size: int = 8
+    short_px: int = 512
+    window_px: int = 256
+    train: int = 300
+    val: int = 60
+    weights: str = "none"
+    shape: tuple[tuple[str, Any], ...] = tuple(CPU.items())
+    precision: str = "fp32"
+
+    @property
+    def on(self) -> str:
+        """What the table says of itself."""
+        steps = f"{self.warm_steps} + {self.steps} steps of {self.batch_size} at {self.short_px} px"
+        scenes = f"{self.train} drawn scenes of {OBJECTS} objects, {self.val} others to measure on"
+        shape = ", ".join(f"{name} {value}" for name, value in self.shape)
+        return f"{scenes}; {steps}, windows of {self.window_px} px, {self.precision}; {shape}"
+
+
+@functools.cache
+def drawn(course: Course) -> Data:
+    """The scenes, drawn once per process."""
+    train = [_picture(TRAIN_SEED, number) for number in range(course.train)]
+    val = [_picture(VAL_SEED, number) for number in range(course.val)]
+    return Data(train, val, list(range(1, len(CLASSES) + 1)))
+
+
+def _picture(seed: int, number: int) -> Picture:
+    scene = draw_scene(seed * 1_000_003 + number, (SCENE_PX, SCENE_PX), count=OBJECTS)
+    rows = []
+    for place, (mask, label, box) in enumerate(zip(scene.masks, scene.labels, scene.boxes_xyxy(), strict=True)):
+        x, y, width, height = (float(value) for value in xyxy_to_xywh(np.array(box, dtype=float)))
+        if min(width, height) >= LEAST_SIDE_PX:
+            area = int(mask.sum())
+            box_xywh = (x, y, width, height)
+            rows.append(TrueObject(place + 1, number + 1, label + 1, rle.encode(mask), area, area, box_xywh, False))
+    return Picture(f"{number:06d}", scene.image, tuple(rows))
+
+
+@functools.cache
+def loader(course: Course, *, with_masks: bool) -> Loader:
+    return Loader(drawn(course), _size(course), with_masks=with_masks)
+
+
+def _size(course: Course) -> InputSize:
+    return InputSize(short_px=course.short_px, long_px=2 * course.short_px)
+
+
+def warm_start(course: Course, seed: int) -> Path:
+    """The file of BoxInst's weights from which a seed's settings go on; trained where it is not there."""
+    path = Path(course.scratch) / f"warm-{seed}.pt"
+    if not path.exists():
+        method, _ = _trained(course, "boxinst", seed, course.warm_steps, {}, start=None)
+        torch.save(method.network.state_dict(), path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+    return path
+
+
+def module_row(course: Course, setting: str, seed: int) -> dict[str, Any]:
+    """A trained setting's figures; a training that was cut off goes on from its last checkpoint."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 8))
+    before = time.perf_counter()
+    if setting == WARM:
+        warm_start(course, seed)
+        return {"setting": setting, "seed": seed, "wall_s": time.perf_counter() - before}
+    if setting in FROM_THE_START:
+        method, config = _trained(course, setting, seed, course.warm_steps + course.steps, {}, start=None)
+    else:
+        method, config = _trained(course, setting, seed, course.steps, RISEN, start=warm_start(course, seed))
+    varifocal = config.classification == "varifocal"
+    kind = "class" if varifocal else "sqrt_class_centerness"
+    teacher = CondInstTeacher(method.trained_network(), _size(course), device=course.device, candidates=1, score=kind)
+    found = figures(teacher, drawn(course))
+    shutil.rmtree(_folder(course, setting, seed))
+    return {"setting": setting, "seed": seed, **found, "wall_s": time.perf_counter() - before}
+
+
+def _folder(course: Course, setting: str, seed: int) -> Path:
+    return Path(course.scratch) / f"{setting}-{seed}"
+
+
+def _trained(
+    course: Course, setting: str, seed: int, steps: int, changes: dict[str, Any], *, start: Path | None
+) -> tuple[Any, Any]:
+    method_class, config_class, own = SETTINGS[setting]
+    weights = {"backbone_weights": course.weights, "window_px": course.window_px}
+    config = config_class(**_of_use(config_class, dict(course.shape) | COMMON | own | changes | weights))
+    torch.manual_seed(seed)
+    network = CondInst(config, len(drawn(course).category_ids))
+    if start is not None:
+        network.load_state_dict(torch.load(start, map_location="cpu", weights_only=True))
+    method = method_class(network, config)  # its moving average starts as the network is
+    load = loader(course, with_masks=setting == "full")
+    settings = FitConfig(
+        steps=steps,
+        batch_size=course.batch_size,
+        seed=seed,
+        device=course.device,
+        checkpoint_every=max(1, min(steps, 200)),
+        precision=course.precision,
+    )
+    folder = _folder(course, WARM if start is None and setting == "boxinst" else setting, seed)
+    fit(method, load, len(load.items), folder, settings)
+    return method, config
+
+
+def figures(teacher: CondInstTeacher, data: Data) -> dict[str, Any]:
+    """Masks for given boxes; and of own detections the AP of masks and boxes, with and without the class."""
+    given: list[Prediction] = []
+    own: list[Prediction] = []
+    boxes: list[Prediction] = []
+    right: list[bool] = []
+    for picture in data.val:
+        given += _for_boxes(teacher, picture, data)
+        masks, rectangles, classes = _detections(teacher, picture, data)
+        own, boxes, right = own + masks, boxes + rectangles, right + classes
+    objects = [row for picture in data.val for row in picture.objects]
+    size_hw = {picture.objects[0].image_id: picture.pixels.shape[:2] for picture in data.val}
+    as_boxes = [replace(row, mask=box_mask(row.box_xywh, size_hw[row.image_id])) for row in objects]
+    return iou_figures(objects, given) | {
+        "ap_any_class": mask_ap(_one_class(objects), _one_class(own)).ap,
+        "box_ap_any_class": mask_ap(_one_class(as_boxes), _one_class(boxes)).ap,
+        "ap": mask_ap(objects, own).ap,
+        "class_right": float(np.mean(right)) if right else None,
+    }
+
+
+def _one_class(rows: Sequence[Any]) -> list[Any]:
+    return [replace(row, category_id=1) for row in rows]
+
+
+def _for_boxes(teacher: CondInstTeacher, picture: Picture, data: Data) -> list[Prediction]:
+    boxes = picture.boxes_xyxy().tolist()
+    asked = [
+        replace(GivenBox.from_xyxy(place, row.category_id, boxes[place]), class_index=label)
+        for place, (row, label) in enumerate(zip(picture.objects, data.labels(picture).tolist(), strict=True))
+    ]
+    found = []
+    for one in teacher.predict([TeacherInput(picture.pixels, asked)])[0]:
+        assert one.annotation_id is not None
+        target = picture.objects[one.annotation_id]
+        row = (target.annotation_id, target.image_id, target.category_id)
+        found.append(as_prediction(one, boxes[one.annotation_id], row, picture.pixels.shape[:2]))
+    return found
+
+
+def _detections(
+    teacher: CondInstTeacher, picture: Picture, data: Data
+) -> tuple[list[Prediction], list[Prediction], list[bool]]:
+    """Own masks, their boxes as masks, and of every object found (box IoU 0.5) whether its best one has its class."""
+    size_hw, image = picture.pixels.shape[:2], picture.objects[0].image_id
+    found = teacher.predict([TeacherInput(picture.pixels)])[0]
+    masks, rectangles = [], []
+    for number, one in enumerate(found):
+        assert one.class_index is not None
+        category = data.category_ids[one.class_index]
+        mask = as_prediction(one, one.box_xyxy, (number, image, category), size_hw)
+        x, y, width, height = (float(value) for value in xyxy_to_xywh(np.array(one.box_xyxy)))
+        masks.append(mask)
+        rectangles.append(replace(mask, mask=box_mask((x, y, width, height), size_hw)))
+    if not found:
+        return [], [], []
+    overlap = iou_matrix(picture.boxes_xyxy().astype(float), np.array([one.box_xyxy for one in found]))
+    score = np.where(overlap >= 0.5, [one.box_score for one in found], -1.0)
+    best = score.argmax(axis=1)
+    right = [masks[k].category_id == row.category_id for k, row in zip(best, picture.objects, strict=True)]
+    return masks, rectangles, [one for one, seen in zip(right, score.max(axis=1) >= 0, strict=True) if seen]
+
+
+def box_row(course: Course) -> dict[str, Any]:
+    """The given box as the mask."""
+    objects = [row for picture in drawn(course).val for row in picture.objects]
+    masks = [
+        Prediction(row.annotation_id, row.image_id, row.category_id, box_mask(row.box_xywh, (SCENE_PX,) * 2), 1.0, None)
+        for row in objects
+    ]
+    return {"setting": "box", "seed": None, **iou_figures(objects, masks)}
+
+
+def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of every module, what the rows with it have over those without it, seed by seed."""
+    of = {(row["setting"], row["seed"]): row for row in rows}
+    found = []
+    for setting, without in WITHOUT.items():
+        seeds = [seed for name, seed in of if name == setting and (without, seed) in of]
+        row: dict[str, Any] = {"setting": setting, "over": without, "seeds": len(seeds)}
+        for figure in ("mean_iou", "ap_any_class", "box_ap_any_class", "ap"):
+            steps = [of[setting, seed][figure] - of[without, seed][figure] for seed in seeds]
+            if steps:
+                row[figure] = float(np.mean(steps))
+                row[f"{figure}_least"], row[f"{figure}_most"] = min(steps), max(steps)
+        found.append(row)
+    return found
