@@ -41,7 +41,7 @@ def reviewed_pairs(run: RunPaths) -> Iterator[tuple[Row, float]]:
         }
         for row in _fused_again(stage, run, plan, shard, {key for key, _ in masks}) if masks else ():
             mask = masks.get((row["image_key"], row["annotation_id"]))
-            if mask is not None and row["status"] == "ok":
+            if mask is not None and row["status"] == "ok" and row["decision"] != "box_only":
                 yield row, rle_iou(row["segmentation"], mask)
 
 
