@@ -44,7 +44,7 @@ class Case:
     def settings(self) -> FusionSettings:
         rule = FusionRule(tau_pixel=threshold_of([1.0] * len(self.sources)))
         most = max(count for _, _, count in self.sources)
-        return FusionSettings(rule, per_source=most, box_scores="raw", witnesses=self.consensus)
+        return FusionSettings(rule, per_source=most, box_scores="raw", tau_by_sources=False)
 
 
 CASES = (
@@ -170,7 +170,7 @@ def ours(one: Scene, case: Case) -> list[tuple[FusedObject, float]]:
     out = []
     for fused in fuse_image(*one, SIZE_HW, settings):
         assert fused is not None
-        if fused.witnesses is None:
+        if not case.consensus:
             out.append((fused, fused.score))
             continue
         pixels = fused.probability > settings.rule.tau_pixel

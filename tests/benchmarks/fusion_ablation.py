@@ -43,7 +43,7 @@ VOC = (
     "horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv",
 )  # fmt: skip
 CASES = {"all": Selection(), "voc": Selection(VOC), "voc32": Selection(VOC, 32 * 32)}
-SCORES = ("consensus", "expected", "mqs", "mcs", "mcs-paper", "code")
+SCORES = ("evidence", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code")
 SEED = 0
 ENCODER, SEGMENTER = "mobilenetv2_imagenet_fp16.safetensors", "deeplabv3_mobilenetv2_voc21.onnx"
 TEACHER = {"precision": "bf16", "threads": 1}
