@@ -20,7 +20,7 @@ _FEW_KEPT, _MANY_KEPT = 0.3, 0.98  # outside of them the decisions tell nothing
 _CLASSES_LISTED = 300
 _USES = {
     "keep": "the mask",
-    "review": "the box alone, until somebody looks",
+    "review": "the mask, by its score",
     "box_only": "the box alone",
     "ignore": "nothing",
 }
