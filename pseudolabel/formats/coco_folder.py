@@ -14,7 +14,7 @@ class CocoProfile(Profile):
 
     takes_boxes: ClassVar[bool] = True
     takes_crowds: ClassVar[bool] = True
-    default_supercategory: ClassVar[str] = ""  # of a class without one; empty for none
+    own_supercategory: ClassVar[bool] = False  # a class without a supercategory is its own
     about_loss: ClassVar[str] = "nothing; holes of polygons where they are filled"
 
     def __init__(self, folder: Path, about: About, options: ExportOptions) -> None:
@@ -24,9 +24,9 @@ class CocoProfile(Profile):
 
     @classmethod
     def _category(cls, one: Category) -> Category:
-        if not cls.default_supercategory or one.record.get("supercategory") not in (None, "", "none"):
+        if not cls.own_supercategory or one.record.get("supercategory") not in (None, "", "none"):
             return one
-        return replace(one, record={**one.record, "supercategory": cls.default_supercategory})
+        return replace(one, record={**one.record, "supercategory": one.name})
 
     def json_path(self, split: str) -> Path:
         """Where the file of a split stands."""

@@ -138,20 +138,22 @@ class _Files:
 
 
 def features(about: About) -> Row:
-    """The columns as `datasets` describes them."""
+    """The columns as `datasets` describes them, from its version 4 on."""
     names = [one.name for one in about.categories]
     kinds = {name: _feature(kind) for name, kind in _OBJECTS.items()}
     kinds["category"] = {"names": names, "_type": "ClassLabel"}
     known = {name: _feature(_SCHEMA.field(name).type) for name in ("image_id", "width", "height", "source")}
-    objects = {name: {"feature": kind, "_type": "Sequence"} for name, kind in kinds.items()}
+    objects = {name: {"feature": kind, "_type": "List"} for name, kind in kinds.items()}
     return {"image": {"_type": "Image"}, **known, "objects": objects}
 
 
 def _feature(kind: pa.DataType) -> Row:
     if pa.types.is_struct(kind):
         return {kind.field(place).name: _feature(kind.field(place).type) for place in range(kind.num_fields)}
-    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        return {"feature": _feature(kind.value_type), "_type": "Sequence"}
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
     names = {"float": "float32", "double": "float64"}
     return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
 

@@ -13,7 +13,7 @@ class RoboflowProfile(CocoProfile):
     """A folder per split."""
 
     wants_val: ClassVar[bool] = True
-    default_supercategory: ClassVar[str] = "object"  # RF-DETR leaves out a class of which it is missing or `none`
+    own_supercategory: ClassVar[bool] = True  # RF-DETR leaves out classes of which it is missing or `none`
 
     def json_path(self, split: str) -> Path:
         return self.folder / _FOLDERS[split] / "_annotations.coco.json"

@@ -4,7 +4,6 @@ Pixels of SegmentationObject are numbers of objects in the order of the XML's, t
 from 1; of an image with more than 254 masks, and of a data set with more classes, the rest has no pixels.
 """
 
-from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 from xml.etree import ElementTree as ET
@@ -14,8 +13,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pseudolabel import rle
+from pseudolabel.files import write_text_atomically
 from pseudolabel.formats.label_image import OVERLAPS, instance_numbers, masks_of_numbers
-from pseudolabel.formats.profile import About, ExportImage, ExportObject, ExportOptions, Profile
+from pseudolabel.formats.profile import ExportImage, ExportObject, Profile
 
 _MOST = 254  # 255 is VOC's "void"
 
@@ -25,10 +25,6 @@ class VocProfile(Profile):
 
     takes_boxes: ClassVar[bool] = True
     about_loss: ClassVar[str] = f"{OVERLAPS}, and masks beyond 254 of an image; crowds, ids; fractions of boxes"
-
-    def __init__(self, folder: Path, about: About, options: ExportOptions) -> None:
-        super().__init__(folder, about, options)
-        self._lists: dict[str, list[str]] = defaultdict(list)
 
     def image_path(self, image: ExportImage) -> PurePosixPath:
         return PurePosixPath("JPEGImages") / image.name
@@ -42,8 +38,18 @@ class VocProfile(Profile):
             self._save("SegmentationClass", image, places[numbers])
         path = self._path("Annotations", image, ".xml")
         ET.ElementTree(_xml(image)).write(path, encoding="utf-8")
-        with self._list(image).open("a", encoding="utf-8") as file:
-            file.write(f"{image.name.with_suffix('')}\n")
+        for kind in ("Main", "Segmentation"):
+            path = self.folder / "ImageSets" / kind / f"{image.split}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"{image.name.with_suffix('')}\n")
+
+    def close(self) -> None:
+        names = ["background", *(one.name.replace(":", "_") for one in self.about.categories)]
+        colors = voc_colors().tolist()
+        lines = [f"{name}:{','.join(map(str, colors[place % 256]))}::" for place, name in enumerate(names)]
+        text = "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
+        write_text_atomically(self.folder / "labelmap.txt", text)
 
     def reread(self, image: ExportImage) -> list[rle.Rle | None]:
         with Image.open(self._path("SegmentationObject", image, ".png")) as picture:
@@ -51,11 +57,6 @@ class VocProfile(Profile):
 
     def next_step(self, out: Path) -> str:
         return f"python -c \"from datumaro import Dataset; print(Dataset.import_from('{out}', 'voc'))\""
-
-    def _list(self, image: ExportImage) -> Path:
-        path = self.folder / "ImageSets" / "Segmentation" / f"{image.split}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
 
     def _path(self, kind: str, image: ExportImage, suffix: str) -> Path:
         path = self.folder / kind / image.name.with_suffix(suffix)

@@ -52,8 +52,8 @@ CONSUMERS = {
         borrows_torch=True,
     ),
     "rfdetr": Consumer(
-        ("rfdetr", "supervision", "opencv-python-headless", "pycocotools", "peft", "transformers", "accelerate",
-         "tokenizers", "huggingface-hub", "rf100vl", "roboflow", "fairscale", *_REQUESTS),
+        ("rfdetr", "pyDeprecate", "supervision", "opencv-python-headless", "transformers", "tokenizers",
+         "huggingface-hub", "regex", *_REQUESTS),
         ("roboflow",),
         borrows_torch=True,
     ),
