@@ -100,7 +100,7 @@ def test_the_command_takes_two_runs_and_ends_with_5_beyond_a_limit(runs: tuple[M
 def test_limits_stand_in_a_run_file(runs: tuple[MadeRun, MadeRun], tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(f"run: {runs[0].paths.root}\ndiff: {{base: {runs[1].paths.root}, min_mean_score: 0.95}}\n")
-    with pytest.raises(QualityGateError, match="mean score 0.900 is below --min-mean-score 0.95"):
+    with pytest.raises(QualityGateError, match=r"mean score 0\.900 is below --min-mean-score 0\.95"):
         CliRunner().invoke(main, ["run", str(file)], catch_exceptions=False)
 
 
