@@ -57,7 +57,8 @@ def _fused(counts: Counts) -> str:
     without = [f"{notes[name]} {NOTES[name]}" for name in ("without_candidate", "reviewed") if notes.get(name)]
     verb = "objects" if objects.n_in else "objects made"
     refused = _refused(objects if objects.n_in else counts.images)
-    told = f": {', '.join([*decided, *without])}{_one_sided(notes)}" if decided else ""
+    hint = one_sided(notes["masks"] - notes.get("ignore", 0), notes.get("keep", 0)) if decided else ""
+    told = f": {', '.join([*decided, *without])}{hint and f'; {hint}'}" if decided else ""
     return f"{made} {verb}{refused}{told}"
 
 
@@ -67,14 +68,13 @@ def _told(decision: str, notes: Mapping[str, int]) -> str:
     return f"{notes[decision]} {'ignored' if decision == 'ignore' else decision}{good}"
 
 
-def _one_sided(notes: Mapping[str, int]) -> str:
-    """What to do where decisions hardly divide the masks."""
-    masks, kept = notes["masks"] - notes.get("ignore", 0), notes.get("keep", 0)
+def one_sided(masks: int, kept: int) -> str:
+    """What to do where decisions hardly divide the masks; empty where they do."""
     if masks < _SOME or _FEW * masks <= kept <= _NEARLY_ALL * masks:
         return ""
     if kept < _FEW * masks:
-        return "; hardly a mask is kept: add a source, or ask for less by --target-precision or --at-iou"
-    return "; nearly all masks are kept: ask for more by --target-precision or --at-iou"
+        return "hardly a mask is kept: add a source, or ask for less by --target-precision or --at-iou"
+    return "nearly all masks are kept: ask for more by --target-precision or --at-iou"
 
 
 def _refused(count: Count) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -23,11 +24,20 @@ from pseudolabel.errors import ConfigError
 from pseudolabel.formats.coco import write_coco
 from pseudolabel.fusion.decisions import Decision
 from pseudolabel.registry import did_you_mean
-from pseudolabel.report.overlay import DrawnObject, fitting_scale, overlay_picture
+from pseudolabel.report.overlay import (
+    DrawnObject,
+    contact_sheet,
+    even_places,
+    fitting_scale,
+    object_picture,
+    overlay_picture,
+    sheet_layout,
+)
 
 Row = dict[str, Any]
 Pixels = UInt8[np.ndarray, "h w 3"]
 STAGE = "labels"
+_OBJECT_PX = 640  # side of the picture of one object
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,23 +186,58 @@ class Labels:
             content: Row = json.loads(path.read_bytes())
         return content
 
-    def show(self, image: str | None = None, *, scale: float | None = None) -> Image.Image:
-        """The picture of one image with outlines, classes and scores.
+    def show(
+        self, image: str | None = None, *, object: int | None = None, scale: float | None = None, objects: int = 36
+    ) -> Image.Image:
+        """The picture of one image with outlines, classes and scores, of one object, or a sheet of objects.
 
         Args:
-            image: its key; may be left out where there is one image alone.
+            image: its key; where none is named and there are several images, the picture is a sheet of objects at even
+                steps from the worst score to the best.
+            object: the annotation id of the one object to show, large.
             scale: pixels of the picture per pixel of the image; None for at most 2 and 1600 pixels along a side.
+            objects: how many there are on a sheet, at most.
 
         Raises:
-            ConfigError: as of `masks`.
+            ConfigError: no such image or object, nothing to show, or the labels know no pixels.
         """
-        key = self._key(image)
         if self.load_pixels is None:
             raise ConfigError("these labels know no pixels: make them by a run or by label_image")
-        rows = [row for row in self._of(key).to_pylist() if not row["iscrowd"]]
-        drawn = [drawn_label(row, self._names[row["category_id"]]) for row in rows]
+        if object is not None:
+            return self._object(object)
+        if image is None and len(self.images) != 1:
+            return self._sheet(objects)
+        key = self._key(image)
+        drawn = [self._drawn(row) for row in self._of(key).to_pylist() if not row["iscrowd"]]
         pixels = self.load_pixels(key)
         return Image.fromarray(overlay_picture(pixels, drawn, scale=scale or fitting_scale(pixels.shape[:2])))
+
+    def _object(self, number: int) -> Image.Image:
+        rows = self.table.filter(pc.equal(self.table["annotation_id"], number)).to_pylist()
+        if not rows:
+            raise ConfigError(f"no object has the annotation id {number}")
+        return Image.fromarray(object_picture(self._pixels(rows[0]), self._drawn(rows[0]), side_px=_OBJECT_PX))
+
+    def _sheet(self, count: int) -> Image.Image:
+        """Objects by score; the images are opened one after the other."""
+        places = [place for place in np.argsort(self.scores, kind="stable") if not self.table["iscrowd"][place].as_py()]
+        chosen = [int(places[at]) for at in even_places(len(places), count)]
+        if not chosen:
+            raise ConfigError("there is no object to show")
+        columns, side_px = sheet_layout(len(chosen))
+        rows = self.table.take(chosen).to_pylist()
+        cells: dict[int, Pixels] = {}
+        for key, of_image in groupby(sorted(enumerate(rows), key=lambda one: one[1]["image_key"]), _key_of):
+            pixels = self._pixels({"image_key": key})
+            cells |= {at: object_picture(pixels, self._drawn(row), side_px=side_px) for at, row in of_image}
+        return Image.fromarray(contact_sheet([cells[at] for at in sorted(cells)], columns=columns))
+
+    def _pixels(self, row: Row) -> Pixels:
+        assert self.load_pixels is not None, "show has looked"
+        return self.load_pixels(row["image_key"])
+
+    def _drawn(self, row: Row) -> DrawnObject:
+        return drawn_label(row, self._names[row["category_id"]])
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows of a single image; of several it shows `repr`."""
@@ -232,6 +277,10 @@ class Labels:
             raise ConfigError(f"there are {len(self.images)} images: name one, such as {next(iter(self.images), '')!r}")
         _check_known("image", image, self.images)
         return image
+
+
+def _key_of(entry: tuple[int, Row]) -> str:
+    return str(entry[1]["image_key"])
 
 
 def drawn_label(row: Row, class_name: str) -> DrawnObject:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pseudolabel.pipelines.look.sample import RankedSample
-from pseudolabel.pipelines.look.tally import reasons_of, score_of
+from pseudolabel.pipelines.look.tally import REVIEWED, reasons_of, score_of
 
 Row = dict[str, Any]
 _OF_A_CLASS = 6
@@ -60,7 +60,7 @@ class Choice:
             return
         item, badness = Chosen(shard, row, iou), score_of(row) if iou is None else iou
         self._even.add((badness, order), item)
-        if row["decision"] == "ignore":
+        if row["decision"] == "ignore" or row["decision_reason"] == REVIEWED:  # a person looked already
             return
         self._worst.add(badness, order, item)
         self._classes[row["category_id"]].add(badness, order, item)

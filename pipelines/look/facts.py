@@ -17,8 +17,10 @@ from pseudolabel.pipelines.run.commit import read_footer
 from pseudolabel.pipelines.run.conservation import Counts
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan
+from pseudolabel.pipelines.run.reviewed import answers_of
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.status import TableStatus, rejected, run_status
+from pseudolabel.reviews import seconds_of, settled
 from pseudolabel.yaml_file import read_yaml
 
 Row = dict[str, Any]
@@ -75,6 +77,26 @@ def refused(run: RunPaths, tables: list[TableStatus]) -> Row:
         {"table": one.table, "reason": one.reason, "text": one.text} for one in islice(rejected(run), _REFUSED_LISTED)
     ]
     return {"reasons": reasons.most_common(), "listed": listed, "all": reasons.total()}
+
+
+def reviews(run: RunPaths, taken: int) -> Row | None:
+    """What people answered, and how long they looked; None where nobody did.
+
+    Args:
+        taken: labels that `fuse` has made of answers.
+    """
+    answers = answers_of(run)
+    last = [one for one in settled(answers).values() if one.verdict != "skip"]
+    if not last:
+        return None
+    return {
+        "n": len(last),
+        "minutes": seconds_of(answers) / 60,
+        "reviewers": sorted({one.reviewer for one in last}),
+        "verdicts": Counter(one.verdict for one in last).most_common(),
+        "origins": Counter(one.origin for one in last if one.verdict == "accept").most_common(),
+        "taken": taken,
+    }
 
 
 def throughput(run: RunPaths, plan: Plan, tables: list[TableStatus]) -> list[Row]:

@@ -1,6 +1,6 @@
 """`report`: what came out of a run, as one HTML file that needs no network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from pseudolabel.errors import InputError
 from pseudolabel.files import write_text_atomically
 from pseudolabel.pipelines.options.look import ReportConfig
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.summary import one_sided
 
 if TYPE_CHECKING:
     from pseudolabel.pipelines.look.choice import Choice
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     from pseudolabel.pipelines.look.rows import FusedRun
     from pseudolabel.pipelines.look.tally import Tally
 
-_FEW_KEPT, _MANY_KEPT = 0.3, 0.98  # outside of them the decisions tell nothing
+_MUCH = 0.1  # between the mean score and the mean IoU
 _CLASSES_LISTED = 300
 _USES = {
     "keep": "the mask",
-    "review": "the mask, by its score",
+    "review": "the mask, weighted by its score",
     "box_only": "the box alone",
     "ignore": "nothing",
 }
@@ -74,7 +75,7 @@ def _counted(fused: "FusedRun", truth: "Truth", gallery: int) -> "tuple[Tally, C
 def _facts(fused: "FusedRun", tally: "Tally", gallery: "Gallery") -> dict[str, Any]:
     from pseudolabel.errors import hide_credentials
     from pseudolabel.pipelines.look import facts
-    from pseudolabel.pipelines.look.tally import DECISIONS, SIZES
+    from pseudolabel.pipelines.look.tally import DECISIONS, REVIEWED, SIZES
 
     run, plan = fused.paths, fused.plan
     tables, sources, decisions = facts.stages(run), facts.candidate_sources(fused), tally.all.decisions
@@ -92,7 +93,7 @@ def _facts(fused: "FusedRun", tally: "Tally", gallery: "Gallery") -> dict[str, A
             {"name": one, "n": decisions[one], "share": decisions[one] / n, "use": _USES[one]} for one in DECISIONS
         ],
         "reasons": tally.reasons.most_common(20),
-        "warnings": list(_warnings(decisions["keep"] / n, tally)),
+        "warnings": list(_warnings(tally)),
         "mean_score": tally.all.line("all")["score_mean"],
         "truth": tally.truth(),
         "histogram": tally.histogram,
@@ -102,6 +103,7 @@ def _facts(fused: "FusedRun", tally: "Tally", gallery: "Gallery") -> dict[str, A
         "sources": sources,
         "combinations": [group.line(name) for name, group in sorted(tally.sources.items())],
         **_agreement(gallery),
+        "reviews": facts.reviews(run, tally.reasons[REVIEWED]),
         "objects": n,
         "refused": facts.refused(run, tables),
         "speed": facts.throughput(run, plan, tables),
@@ -112,14 +114,13 @@ def _facts(fused: "FusedRun", tally: "Tally", gallery: "Gallery") -> dict[str, A
     }
 
 
-def _warnings(kept: float, tally: "Tally") -> Any:
-    if kept < _FEW_KEPT or kept > _MANY_KEPT:
-        yield (
-            f"{kept:.0%} of the masks are kept: the decisions tell good from bad hardly at all. "
-            "The scores need a calibration: pseudolabel calibrate."
-        )
+def _warnings(tally: "Tally") -> Iterator[str]:
+    decisions = tally.all.decisions
+    hint = one_sided(decisions.total() - decisions["ignore"], decisions["keep"])
+    if hint:
+        yield f"{hint} of fuse"
     truth = tally.truth()
-    if truth and abs(truth["mean_score"] - truth["mean_iou"]) > 0.1:
+    if truth and abs(truth["mean_score"] - truth["mean_iou"]) > _MUCH:
         yield (
             f"the scores promise a mean IoU of {truth['mean_score']:.2f}, the masks have {truth['mean_iou']:.2f}: "
             "pseudolabel calibrate learns the difference."

@@ -12,6 +12,7 @@ from pseudolabel.metrics import calibration as measure
 from pseudolabel.metrics.mask_iou import size_name
 
 Row = dict[str, Any]
+REVIEWED = "reviewed"  # the reason of what a person decided
 DECISIONS = ("keep", "review", "box_only", "ignore")
 BINS = 20  # of the histograms of scores
 SIZES = ("small", "medium", "large")

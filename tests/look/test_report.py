@@ -18,6 +18,7 @@ from pseudolabel.pipelines.look.report import write_report
 from pseudolabel.pipelines.options.look import ReportConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.report.page import script_json
+from pseudolabel.reviews import Answer, AnswerFile
 from tests.look.browser import opened
 from tests.look.made_runs import FIRST_ID, Made, MadeRun, make_run, many
 
@@ -135,6 +136,32 @@ def test_the_command_says_where_the_page_is(made: MadeRun, tmp_path: Path) -> No
     result = CliRunner().invoke(main, ["report", str(made.paths.root), "--out", str(out), "--gallery", "5"])
     assert result.exit_code == 0, result.output
     assert result.output == f"{out}: 91 objects, 5 of them with pictures\n"
+
+
+def test_the_page_stops_at_its_bytes_and_says_what_is_left_out(
+    made: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pseudolabel.pipelines.look.gallery._MOST_BYTES", 20_000)
+    path = Path(write_report(made.paths, ReportConfig(out=tmp_path / "small.html"))["report"])
+    objects = data_of(path)
+    spent = sum(len(one["img"]) + sum(len(layer["rle"]) for layer in one["layers"]) for one in objects)
+    assert 15_000 < spent <= 20_000
+    assert f"{91 - len(objects)} more were left out" in path.read_text()
+
+
+def test_reviews_are_told_of_with_the_minutes_that_they_took(tmp_path: Path) -> None:
+    images = {"a.png": [Made((5, 5, 20, 20)), Made((30, 10, 20, 20), reason="reviewed", sources=("reviewed",))]}
+    made = make_run(tmp_path, images, shards=1)
+    mask = rle.encode(np.ones((60, 80), bool))
+    told = {"image_key": "a.png", "at": "2026-01-01T00:00:00Z", "reviewer": "eve", "seconds": 90.0}
+    file = AnswerFile(made.paths.reviews / "eve.jsonl")
+    file.append(Answer(FIRST_ID, verdict="accept", mask=mask, origin="colors", **told))
+    file.append(Answer(FIRST_ID + 1, verdict="box_only", **told))
+    file.close()
+    text = " ".join(Path(write_report(made.paths, ReportConfig())["report"]).read_text().split())
+    assert "2 objects were looked at by eve in 3 minutes: 1 accept, 1 box_only" in text
+    assert "Accepted masks are 1 colors." in text
+    assert "Not in these masks yet: 1 of them" in text
 
 
 # --- in a browser ----------------------------------------------------------------------------------------------------

@@ -124,3 +124,16 @@ def test_labels_are_their_own_truth(labels: Labels, tmp_path: Path) -> None:
     assert (figures["mean_iou"], figures["n"]) == (1.0, 3)
     assert pl.evaluate(labels.filter(image="a.jpg"), truth)["mean_iou"] == pytest.approx(2 / 3)
     assert pl.evaluate(labels.to_coco(), truth)["mean_iou"] == pl.evaluate(truth, truth)["mean_iou"] == 1.0
+
+
+def test_of_several_images_a_sheet_of_objects_is_shown_from_the_worst_to_the_best(labels: Labels) -> None:
+    sheet = labels.show()
+    assert sheet.width == 6 * 192
+    assert labels.show(objects=1).size == (6 * 192, 192)
+    one = labels.annotation_ids[0]
+    assert labels.show(object=one).size == (640, 640)
+    assert np.asarray(labels.show(object=one)).any()
+    with pytest.raises(ConfigError, match="no object has the annotation id 987654"):
+        labels.show(object=987654)
+    with pytest.raises(ConfigError, match="no object to show"):
+        labels.filter(min_score=1.01).show()
