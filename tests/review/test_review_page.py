@@ -1,4 +1,4 @@
-"""The page of `review` in a real browser: by keys, over a kill, in two tabs, with hostile names, and with no request out."""
+"""The page of `review` in a real browser: by keys, over a kill, in two tabs, with hostile names; no request goes out."""
 
 import os
 import re
