@@ -364,6 +364,18 @@ COMMANDS: dict[str, Command] = {
         check="pseudolabel.pipelines.look.doctor:check_health",
         second="run",
     ),
+    "audit": Tool(
+        section="Look",
+        help="What is likely wrong with given boxes and masks: doubled, loose, tight, missing, of a wrong class.",
+        about="FILE is a COCO file. Without --run the boxes alone are looked at. Writes issues.csv, issues.json and "
+        "pictures of the worst; a missing object has no id.",
+        example="boxes.json --images images/ --run runs/mine",
+        argument="FILE",
+        config=f"{_OPTIONS}.audit:AuditConfig",
+        function=f"{_TOOLS}.audit:audit",
+        show=f"{_TOOLS}.audit:format_audit",
+        check=f"{_TOOLS}.audit:check_audit",
+    ),
     "verify": OwnCommand(
         section="Look",
         help="Read every part of a run: nothing damaged, nothing missing, nothing lost.",

@@ -1,0 +1,1 @@
+"""Errors in given boxes and masks, by what the boxes themselves say and by what a segmenter and fused masks show."""

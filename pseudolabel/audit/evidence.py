@@ -1,0 +1,173 @@
+"""What a segmenter's label map and fused masks show against given boxes.
+
+A label map says the class of every cell, whatever the boxes say; `Evidence` reads it in cells. Other objects' boxes are
+always left out of it: what lies in them is explained by them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from scipy import ndimage
+
+from pseudolabel.audit.issues import Box, GivenObject, Issue
+
+_SURE = 160  # of 255: a cell that is less sure says nothing
+_GAP = 0.12  # of a side, between box and mask
+_BEYOND_DEPTH = 0.15  # of a side: how far outside a box one looks
+_BEYOND_SHARE = 0.35
+_CORE = 0.7  # of a box's sides: where its own class should be
+_LEAST_LEFT = 0.3  # of that core that no other box explains
+_OTHER_SHARE, _OWN_SHARE = 0.6, 0.1
+_MISSING_SHARE = 0.003  # of the image
+_MISSING_FREE = 0.7  # of a region that lies in no box
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A label map over an image: class index and confidence (255 = certain) of every cell.
+
+    Args:
+        index_of: class index by category id, of the categories that the segmenter knows.
+        names: class name by index; 0, the background, is no object.
+        size_hw: of the image in pixels.
+    """
+
+    label_map: UInt8[np.ndarray, "h w"]
+    confidence: UInt8[np.ndarray, "h w"]
+    index_of: Mapping[int, int]
+    names: Sequence[str]
+    size_hw: tuple[int, int]
+
+    def cells(self, box: Sequence[float]) -> tuple[slice, slice]:
+        """The cells that a box in pixels touches."""
+        rows, columns = self.label_map.shape
+        left, right = (side * columns / self.size_hw[1] for side in (box[0], box[2]))
+        top, bottom = (side * rows / self.size_hw[0] for side in (box[1], box[3]))
+        return _span(top, bottom, rows), _span(left, right, columns)
+
+    def pixels(self, cells: tuple[slice, slice]) -> Box:
+        """A rectangle of cells as a box in pixels."""
+        step_y, step_x = self.size_hw[0] / self.label_map.shape[0], self.size_hw[1] / self.label_map.shape[1]
+        rows, columns = cells
+        return (columns.start * step_x, rows.start * step_y, columns.stop * step_x, rows.stop * step_y)
+
+    def sure(self, index: int) -> Bool[np.ndarray, "h w"]:
+        """Where the class is told with some confidence."""
+        return (self.label_map == index) & (self.confidence >= _SURE)
+
+
+def too_tight(one: GivenObject, others: Sequence[GivenObject], evidence: Evidence) -> Iterator[Issue]:
+    """A box beyond a side of which its object goes on."""
+    index = evidence.index_of.get(one.category_id)
+    if index is None:
+        return
+    own = evidence.sure(index) & ~_covered([box.box_xyxy for box in others], evidence)
+    shares = [_share(own, evidence.cells(strip)) for strip in _strips(one.box_xyxy, evidence.size_hw)]
+    if max(shares) >= _BEYOND_SHARE:
+        box = _reached(own, one.box_xyxy, evidence)
+        yield Issue("tight", min(1.0, max(shares)), _box_text("widen to", box), one.annotation_id, box_xyxy=box)
+
+
+def too_loose(one: GivenObject, mask_box: Box, score: float) -> Iterator[Issue]:
+    """A box that its mask does not reach.
+
+    Args:
+        mask_box: extent of the fused mask in pixels.
+        score: of that mask, in [0, 1].
+    """
+    left, top, right, bottom = one.box_xyxy
+    width, height = max(right - left, 1e-6), max(bottom - top, 1e-6)
+    gaps = [
+        (mask_box[0] - left) / width, (mask_box[1] - top) / height,
+        (right - mask_box[2]) / width, (bottom - mask_box[3]) / height,
+    ]  # fmt: skip
+    wide = sorted(max(gap, 0.0) for gap in gaps)
+    if wide[-1] >= _GAP:
+        issue_score = min(1.0, (wide[-1] + wide[-2]) / 2 / _GAP / 2) * score
+        yield Issue("loose", issue_score, _box_text("draw in to", mask_box), one.annotation_id, box_xyxy=mask_box)
+
+
+def of_other_class(one: GivenObject, others: Sequence[GivenObject], evidence: Evidence) -> Iterator[Issue]:
+    """A box in whose middle the segmenter is sure of another class, and sees nothing of its own."""
+    core = evidence.cells(_scaled(one.box_xyxy, _CORE))
+    labels, sure = evidence.label_map[core], evidence.confidence[core] >= _SURE
+    free = ~_covered([box.box_xyxy for box in others], evidence)[core]
+    if not labels.size or free.mean() < _LEAST_LEFT:
+        return
+    counts = np.bincount(labels[free & sure], minlength=len(evidence.names)) / free.sum()
+    own = evidence.index_of.get(one.category_id)
+    best = int(np.argmax(counts[1:])) + 1
+    if own is not None and best != own and counts[best] >= _OTHER_SHARE and counts[own] <= _OWN_SHARE:
+        text = f"the segmenter sees {evidence.names[best]}"
+        yield Issue("wrong_class", float(counts[best]), text, one.annotation_id)
+
+
+def missing(objects: Sequence[GivenObject], evidence: Evidence) -> Iterator[Issue]:
+    """Regions of the segmenter's classes that are large enough for an object and lie in no box."""
+    covered = _covered([_scaled(one.box_xyxy, 1.1) for one in objects], evidence)
+    known = sorted(set(evidence.index_of.values()) - {0})
+    for index in known:
+        numbered, _ = ndimage.label(evidence.sure(index))
+        for number, cells in enumerate(ndimage.find_objects(numbered), 1):
+            region = numbered[cells] == number
+            free = float((region & ~covered[cells]).sum()) / region.sum()
+            large = region.sum() >= _MISSING_SHARE * numbered.size
+            if large and free >= _MISSING_FREE:
+                sure = float(evidence.confidence[cells][region].mean()) / 255
+                box = evidence.pixels((cells[0], cells[1]))
+                yield Issue("missing", sure * free, _box_text(f"{evidence.names[index]} at", box), box_xyxy=box)
+
+
+def _covered(boxes: Sequence[Sequence[float]], evidence: Evidence) -> Bool[np.ndarray, "h w"]:
+    """The cells that lie in any of the boxes."""
+    out: Bool[np.ndarray, "h w"] = np.zeros(evidence.label_map.shape, dtype=np.bool_)
+    for box in boxes:
+        out[evidence.cells(box)] = True
+    return out
+
+
+def _share(where: Bool[np.ndarray, "h w"], cells: tuple[slice, slice]) -> float:
+    cut = where[cells]
+    return float(cut.mean()) if cut.size else 0.0
+
+
+def _strips(box: Box, size_hw: tuple[int, int]) -> list[Box]:
+    """The middle of what lies beside each side of a box; empty where the image ends."""
+    left, top, right, bottom = box
+    deep_x, deep_y = _BEYOND_DEPTH * (right - left), _BEYOND_DEPTH * (bottom - top)
+    in_x, in_y = 0.1 * (right - left), 0.1 * (bottom - top)
+    return [
+        (max(left - deep_x, 0), top + in_y, left, bottom - in_y), (left + in_x, max(top - deep_y, 0), right - in_x, top),
+        (right, top + in_y, min(right + deep_x, size_hw[1]), bottom - in_y),
+        (left + in_x, bottom, right - in_x, min(bottom + deep_y, size_hw[0])),
+    ]  # fmt: skip
+
+
+def _reached(own: Bool[np.ndarray, "h w"], box: Box, evidence: Evidence) -> Box:
+    """The box widened to the parts of its class that lie in it and go on outside."""
+    numbered, _ = ndimage.label(own)
+    inside = np.unique(numbered[evidence.cells(box)])
+    rows, columns = np.nonzero(np.isin(numbered, inside[inside > 0]))
+    if not rows.size:
+        return box
+    reach = evidence.pixels((slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)))
+    return (min(box[0], reach[0]), min(box[1], reach[1]), max(box[2], reach[2]), max(box[3], reach[3]))
+
+
+def _scaled(box: Box, share: float) -> Box:
+    """The box around the same centre with sides times `share`."""
+    half_x, half_y = (box[2] - box[0]) * (1 - share) / 2, (box[3] - box[1]) * (1 - share) / 2
+    return (box[0] + half_x, box[1] + half_y, box[2] - half_x, box[3] - half_y)
+
+
+def _span(start: float, end: float, limit: int) -> slice:
+    """Whole cells from the first to the last that is touched by more than half."""
+    first, last = round(max(start, 0.0)), round(min(end, float(limit)))
+    return slice(min(first, limit), max(last, min(first, limit)))
+
+
+def _box_text(what: str, box: Box) -> str:
+    x, y, width, height = box[0], box[1], box[2] - box[0], box[3] - box[1]
+    return f"{what} x {x:.0f}, y {y:.0f}, {width:.0f} x {height:.0f}"
