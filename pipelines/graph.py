@@ -282,7 +282,7 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine",
         config=f"{_OPTIONS}.fuse:FuseConfig",
         function=f"{_STAGES}.fuse:FuseStage",
-        next="pseudolabel picture {asked}  to look, then  pseudolabel train-student {asked}",
+        next="pseudolabel report {asked}  to look, then  pseudolabel export {asked} --to yolo --out DIR",
     ),
     "train-student": Trainer(
         section="Train",
