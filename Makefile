@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test test-all test-slow lint types check constraints results clean
+.PHONY: demo test test-all test-slow lint types check bench constraints results clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -47,6 +47,10 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 check: lint types test
+
+# all speeds with their goals, what they were and what they are; needs the real data beside the checkout
+bench: $(STAMP)
+	$(BIN)/python tests/benchmarks/bench.py
 
 # exact versions of what is installed now, names and numbers alone
 constraints: $(STAMP)

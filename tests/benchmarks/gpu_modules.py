@@ -113,6 +113,7 @@ def warm_start(course: Course, seed: int) -> Path:
         method, _ = _trained(course, "boxinst", seed, course.warm_steps, {}, start=None)
         torch.save(method.network.state_dict(), path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
+        shutil.rmtree(_folder(course, WARM, seed))
     return path
 
 

@@ -53,24 +53,34 @@ def shared_folder() -> Path:
 def report(name: str, rows: list[dict[str, Any]], *, on: str, seeds: list[int] | None = None) -> None:
     """Print the rows as a table, or as JSON with `--json`; keep them with `--out FILE`."""
     arguments, _ = script_parser(None).parse_known_args()
-    result = {
+    found = result(name, rows, on=on, seeds=seeds)
+    if arguments.out:
+        keep(arguments.out, found)
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        print(format_rows(rows))
+
+
+def result(name: str, rows: list[dict[str, Any]], *, on: str, seeds: list[int] | None = None) -> dict[str, Any]:
+    """The rows with where they come from."""
+    return {
         "name": name,
         "on": on,
         "rows": rows,
         "seeds": seeds or [],
         "command": _command(),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": _machine(),
         "versions": _versions(),
         "date": dt.date.today().isoformat(),
     }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        print(format_rows(rows))
+
+
+def keep(path: Path, found: dict[str, Any]) -> None:
+    """Write a result file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def format_rows(rows: list[dict[str, Any]]) -> str:
@@ -109,7 +119,8 @@ def _shown(argument: str) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The checkout's commit, with `-dirty` where a file has changed since."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
