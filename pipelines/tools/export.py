@@ -51,6 +51,7 @@ def export_text(summary: Mapping[str, Any]) -> str:
     worst = f", worst {found['worst_iou']:.4f} ({found['worst']})" if "worst" in found else ""
     lines = [f"export: {', '.join(counts)} -> {summary['folder']}"]
     lines += [f"left out: {_counted(summary['left_out'])}"] if summary["left_out"] else []
+    lines += [f"note: {summary['hint']}"] if "hint" in summary else []
     lines += [f"read again: {found['masks']} masks, mean IoU {found['mean_iou']:.4f}{worst}"]
     return "\n".join([*lines, f"next: {summary['next']}"])
 
@@ -81,6 +82,8 @@ class RunPictures:
         root = self.plan.images_root
         if is_url(root) or not Path(root).is_dir():
             return None
+        with _named(file_name):  # the file is there, and below the folder
+            read_file(root, file_name, first_bytes=1)
         return str((Path(root) / file_name).resolve())
 
 

@@ -13,6 +13,10 @@ class CocoProfile(Profile):
     """A COCO file per split."""
 
     takes_boxes: ClassVar[bool] = True
+    about_boxes: ClassVar[str] = (
+        "torchvision and pycocotools' annToMask fail on a box without a mask; "
+        "--decisions keep --decisions review leaves them out"
+    )
     takes_crowds: ClassVar[bool] = True
     own_supercategory: ClassVar[bool] = False  # a class without a supercategory is its own
     about_loss: ClassVar[str] = "nothing; holes of polygons where they are filled"

@@ -152,7 +152,8 @@ class _Export:
         left_out = {why: count for why, count in sorted(maker.left_out.items()) if count}
         known = {str(old): one.id for old, one in self.categories.items()}
         images = {"images": by_split.total(), "splits": dict(sorted(by_split.items()))}
-        return {**images, **counts, "left_out": left_out, "round_trip": again.as_dict(), "category_ids": known}
+        told = {"hint": self.profile.about_boxes} if counts["boxes_alone"] and self.profile.about_boxes else {}
+        return {**images, **counts, **told, "left_out": left_out, "round_trip": again.as_dict(), "category_ids": known}
 
     def _maker(self) -> ImageMaker:
         return ImageMaker(self.choice, self.categories, self.naming, self.labels.pictures)
@@ -166,8 +167,9 @@ class _Export:
 def place_picture(path: Path, image: ExportImage, how: Images) -> None:
     """Copy or link a picture; one that has to be turned, or that is no file on this disk, is always copied."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if how == "link" and image.source is not None:
-        path.symlink_to(image.source)
+    source = image.locate() if how == "link" else None
+    if source is not None:
+        path.symlink_to(source)
         return
     with path.open("xb") as file:
         file.write(image.load())

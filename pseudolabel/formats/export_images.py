@@ -102,13 +102,16 @@ class ImageMaker:
             id=self._image_ids if row["image_id"] is None else row["image_id"],
             name=self.naming.name(row),
             file_name=plain_name(row["file_name"]),
-            source=None if turned else self.pictures.path(row["file_name"]),
             size_hw=(row["height"], row["width"]),
             split=self.naming.split(row),
             objects=tuple(kept),
             extra=extra,
             load=partial(load, row["file_name"]),
+            locate=partial(self._located, row),
         )
+
+    def _located(self, row: Row) -> str | None:
+        return None if is_turned(row) else self.pictures.path(row["file_name"])
 
     def _object(self, label: Row, image: Row, extra: Row) -> ExportObject:
         self._object_ids += 1

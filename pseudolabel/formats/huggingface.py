@@ -59,7 +59,7 @@ class HuggingfaceProfile(Profile):
 
     def add(self, image: ExportImage) -> None:
         held = self.options.images == "copy"
-        elsewhere = image.source if self.options.images == "link" else None
+        elsewhere = image.locate() if self.options.images == "link" else None
         path = str(image.name) if held else elsewhere or image.file_name
         objects = [_cell(one) for one in image.objects]
         row = {

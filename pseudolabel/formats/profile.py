@@ -75,12 +75,12 @@ class ExportImage:
     id: int
     name: PurePosixPath  # safe and unlike all others, also without its suffix
     file_name: str  # as the user knows it
-    source: str | None  # where on this disk a file lies that is the picture in the frame of the masks, if it does
     size_hw: tuple[int, int]
     split: str
     objects: tuple[ExportObject, ...]
     extra: Row  # licence, addresses, dates and what else the source says of it
     load: Callable[[], bytes]  # a file of the picture in the frame of the masks
+    locate: Callable[[], str | None]  # where such a file stands on this disk; None where there is none
 
     @property
     def masked(self) -> tuple[ExportObject, ...]:
@@ -96,6 +96,7 @@ class Profile(ABC):
     """
 
     takes_boxes: ClassVar[bool] = False  # an object may have a box and no mask
+    about_boxes: ClassVar[str] = ""  # what to know where there are such
     takes_crowds: ClassVar[bool] = False
     wants_val: ClassVar[bool] = False  # its tools want a part of the images to validate on
     about_loss: ClassVar[str] = ""  # what does not survive, for people

@@ -13,7 +13,7 @@ from pseudolabel.teachers.table import TRAINED
 
 # options of one name that take other kinds of values, and why
 OTHER_VALUES = {
-    "images": "a run may read stores and archives; predict reads a folder",
+    "images": "a run may read stores and archives; predict reads a folder; export: what becomes of them",
     "masks": "how candidates are made; add-candidates: the file that has them",
     "channels": "which ones of a TIFF; train-teacher: how many of the pyramid",
 }
