@@ -139,7 +139,8 @@ def _strips(box: Box, size_hw: tuple[int, int]) -> list[Box]:
     deep_x, deep_y = _BEYOND_DEPTH * (right - left), _BEYOND_DEPTH * (bottom - top)
     in_x, in_y = 0.1 * (right - left), 0.1 * (bottom - top)
     return [
-        (max(left - deep_x, 0), top + in_y, left, bottom - in_y), (left + in_x, max(top - deep_y, 0), right - in_x, top),
+        (max(left - deep_x, 0), top + in_y, left, bottom - in_y),
+        (left + in_x, max(top - deep_y, 0), right - in_x, top),
         (right, top + in_y, min(right + deep_x, size_hw[1]), bottom - in_y),
         (left + in_x, bottom, right - in_x, min(bottom + deep_y, size_hw[0])),
     ]  # fmt: skip
