@@ -93,7 +93,9 @@ def scored(issues: list[Row], errors: Mapping[str, list[Row]], known: set[int]) 
     for kind in KINDS:
         found = [one for one in issues if one["issue"] == kind]
         right, caught = _missing_hits(found, errors[kind]) if kind == "missing" else _hits(found, errors[kind])
-        near = [row for row in errors[kind] if row["category_id"] in known or kind in ("doubled", "loose")]
+        near = [
+            row for row in errors[kind] if row["category_id"] in known or kind in ("doubled", "loose", "wrong_class")
+        ]
         rows.append(
             {
                 "kind": kind, "planted": len(errors[kind]), "told": len(found),
