@@ -1,5 +1,6 @@
 """Options of `review`."""
 
+from pathlib import Path
 from typing import Literal
 
 from pseudolabel.config import Config, option
@@ -14,6 +15,10 @@ class ReviewConfig(Config):
         100, "how many objects to look at, earlier answers of the same reviewer counted", group="main", ge=1
     )
     reviewer: str = option("me", "whose answers these are: RUN/reviews/NAME.jsonl", group="main", pattern=_NAME)
+    import_file: Path | None = option(
+        None, "no page: take in masks that were corrected elsewhere, a COCO file; those that differ from fuse's count",
+        group="main",
+    )  # fmt: skip
     port: int = option(8765, "port of the page on 127.0.0.1, 0 = any free one", group="main", ge=0, le=65535)
     open: bool = option(False, "open the page in this machine's browser", group="main")
     order: Literal["drawn", "worst"] = option(

@@ -113,7 +113,7 @@ class Session:
                 return None
             places = {id(one): place for place, one in enumerate(self.file.answers)}
             last = max(own.values(), key=lambda one: places[id(one)])
-            self.file.append(Answer(last.annotation_id, last.image_key, "undo", _now(), self._config.reviewer, key=key))
+            self.file.append(Answer(last.annotation_id, last.image_key, "undo", now(), self._config.reviewer, key=key))
             return last.annotation_id
 
     def bought(self) -> Row:
@@ -150,7 +150,7 @@ class Session:
             annotation_id=scene.queued.annotation_id,
             image_key=scene.image.key,
             verdict=verdict,
-            at=_now(),
+            at=now(),
             reviewer=self._config.reviewer,
             mask=mask,
             category_id=category if category != scene.queued.category_id else None,
@@ -210,7 +210,8 @@ def _seconds(value: Any) -> float:
     return round(min(float(value), _LONGEST_S), 2)
 
 
-def _now() -> str:
+def now() -> str:
+    """This moment as answers have it."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pseudolabel.pipelines.options.review import ReviewConfig
 from pseudolabel.pipelines.review.server import serve
 from pseudolabel.pipelines.review.session import Session
+from pseudolabel.pipelines.review.taken_in import take_in
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.reviews import told_torn
 
@@ -15,11 +16,13 @@ Row = dict[str, Any]
 
 
 def review(run: RunPaths, config: ReviewConfig) -> Row:
-    """Serve the page until the review is over; what it was about: see `Session.bought`.
+    """Serve the page until the review is over; what it was about: see `Session.bought`, of an import `take_in`.
 
     Raises:
         InputError, MachineError: as `Session` and `serve` have it.
     """
+    if config.import_file is not None:
+        return take_in(run, config.import_file, config.reviewer)
     session = Session(run, config)
     if session.file.torn_bytes:
         _tell(told_torn(session.file.path, session.file.torn_bytes))
@@ -44,6 +47,9 @@ def _tell(text: str) -> None:
 
 def format_review(bought: Mapping[str, Any]) -> str:
     """What the minutes bought, and what to type next."""
+    run = bought["run"]
+    if "taken_in" in bought:
+        return "\n".join([_taken_in_line(bought), _next(run)])
     verdicts, origins = bought["verdicts"], bought["origins"]
     kinds = [f"{count} {_ORIGINS.get(name, f'by {name}')}" for name, count in sorted(origins.items())]
     kinds += [f"{count} {_VERDICTS[name]}" for name, count in sorted(verdicts.items()) if name in _VERDICTS]
@@ -54,10 +60,18 @@ def format_review(bought: Mapping[str, Any]) -> str:
             f"{bought['masks']} masks of this time: those of fuse had a mean IoU of "
             f"{bought['mean_iou_before']:.3f} with those that you left"
         )
-    run = bought["run"]
-    return "\n".join(
-        [*lines, f"next:  pseudolabel fuse {run}  takes them in,  pseudolabel calibrate {run}  learns of them"]
+    return "\n".join([*lines, _next(run)])
+
+
+def _taken_in_line(taken: Mapping[str, Any]) -> str:
+    return (
+        f"review: {taken['taken_in']} of {taken['masks']} masks are corrections and taken in, {taken['unchanged']} are "
+        f"as they were, {taken['of_no_object']} are of no object (matched by {taken['matched_by']}) -> {taken['file']}"
     )
+
+
+def _next(run: str) -> str:
+    return f"next:  pseudolabel fuse {run}  takes them in,  pseudolabel calibrate {run}  learns of them"
 
 
 _ORIGINS = {"fused": "accepted as they were", "drawn": "drawn"}

@@ -20,6 +20,8 @@ _BEYOND_SHARE = 0.35
 _CORE = 0.7  # of a box's sides: where its own class should be
 _LEAST_LEFT = 0.3  # of that core that no other box explains
 _OTHER_SHARE, _OWN_SHARE = 0.6, 0.1
+_UNKNOWN_SHARE = 0.7  # of a box whose own class the segmenter does not know
+_UNKNOWN_WEIGHT = 0.5  # of such an issue: what a segmenter does not know it may well call by a name that it knows
 _MISSING_SHARE = 0.003  # of the image
 _MISSING_FREE = 0.7  # of a region that lies in no box
 
@@ -55,7 +57,8 @@ class Evidence:
 
     def sure(self, index: int) -> Bool[np.ndarray, "h w"]:
         """Where the class is told with some confidence."""
-        return (self.label_map == index) & (self.confidence >= _SURE)
+        sure: Bool[np.ndarray, "h w"] = (self.label_map == index) & (self.confidence >= _SURE)
+        return sure
 
 
 def too_tight(one: GivenObject, others: Sequence[GivenObject], evidence: Evidence) -> Iterator[Issue]:
@@ -90,7 +93,7 @@ def too_loose(one: GivenObject, mask_box: Box, score: float) -> Iterator[Issue]:
 
 
 def of_other_class(one: GivenObject, others: Sequence[GivenObject], evidence: Evidence) -> Iterator[Issue]:
-    """A box in whose middle the segmenter is sure of another class, and sees nothing of its own."""
+    """A box in whose middle the segmenter is sure of another class, and sees nothing of its own, if it knows that."""
     core = evidence.cells(_scaled(one.box_xyxy, _CORE))
     labels, sure = evidence.label_map[core], evidence.confidence[core] >= _SURE
     free = ~_covered([box.box_xyxy for box in others], evidence)[core]
@@ -99,9 +102,13 @@ def of_other_class(one: GivenObject, others: Sequence[GivenObject], evidence: Ev
     counts = np.bincount(labels[free & sure], minlength=len(evidence.names)) / free.sum()
     own = evidence.index_of.get(one.category_id)
     best = int(np.argmax(counts[1:])) + 1
-    if own is not None and best != own and counts[best] >= _OTHER_SHARE and counts[own] <= _OWN_SHARE:
+    if own is None:
+        weight = _UNKNOWN_WEIGHT if counts[best] >= _UNKNOWN_SHARE else 0.0
+    else:
+        weight = float(best != own and counts[best] >= _OTHER_SHARE and counts[own] <= _OWN_SHARE)
+    if weight:
         text = f"the segmenter sees {evidence.names[best]}"
-        yield Issue("wrong_class", float(counts[best]), text, one.annotation_id)
+        yield Issue("wrong_class", weight * float(counts[best]), text, one.annotation_id)
 
 
 def missing(objects: Sequence[GivenObject], evidence: Evidence) -> Iterator[Issue]:
@@ -139,7 +146,8 @@ def _strips(box: Box, size_hw: tuple[int, int]) -> list[Box]:
     deep_x, deep_y = _BEYOND_DEPTH * (right - left), _BEYOND_DEPTH * (bottom - top)
     in_x, in_y = 0.1 * (right - left), 0.1 * (bottom - top)
     return [
-        (max(left - deep_x, 0), top + in_y, left, bottom - in_y), (left + in_x, max(top - deep_y, 0), right - in_x, top),
+        (max(left - deep_x, 0), top + in_y, left, bottom - in_y),
+        (left + in_x, max(top - deep_y, 0), right - in_x, top),
         (right, top + in_y, min(right + deep_x, size_hw[1]), bottom - in_y),
         (left + in_x, bottom, right - in_x, min(bottom + deep_y, size_hw[0])),
     ]  # fmt: skip

@@ -84,8 +84,9 @@ def odd_sizes(objects: Sequence[GivenObject], sizes_hw: Sequence[tuple[int, int]
         far = (np.abs(own - middle) / np.maximum(spread, 0.1)).max(axis=1)
         for place, distance in zip(places, far, strict=True):
             if distance > _ODD:
-                text = f"unlike the other {objects[place].class_name} boxes in size or shape"
-                yield Issue("odd_size", float(1 - _ODD / (2 * distance)), text, objects[place].annotation_id)
+                one = objects[int(place)]
+                text = f"unlike the other {one.class_name} boxes in size or shape"
+                yield Issue("odd_size", float(1 - _ODD / (2 * distance)), text, one.annotation_id)
 
 
 def _shape(one: GivenObject, size_hw: tuple[int, int]) -> Float64[np.ndarray, "2"]:

@@ -206,7 +206,6 @@ def test_other_options_of_fuse_still_ask_for_overwrite(run: Run) -> None:
     result = CliRunner().invoke(main, ["fuse", str(run.paths.root), "--refine", "none", "--keep-score", "0.3"])
     assert "--overwrite" in str(result.exception)
     assert "keep_score" in str(result.exception)
-    assert "reviewed" not in str(result.exception)
 
 
 def test_a_drawn_mask_comes_through_pixel_by_pixel_and_trains_with_full_weight(run: Run) -> None:
@@ -248,6 +247,29 @@ def test_calibrate_learns_from_what_review_left(run: Run) -> None:
 def test_calibrate_without_answers_and_truth_says_what_it_needs(run: Run) -> None:
     with pytest.raises(InputError, match="pseudolabel review"):
         run.calibrate()
+
+
+def test_masks_corrected_elsewhere_are_taken_in_once_and_only_where_they_differ(run: Run) -> None:
+    content = json.loads((run.paths.table("pseudo") / "instances.json").read_text())
+    x, y, radius = place(9)
+    wanted = disc((x, y), radius / 2)
+    for row in content["annotations"]:
+        row["id"] += 5000  # as a program that numbers anew
+        if row["id"] == 5009:
+            row["segmentation"] = rle.encode(wanted)
+            row["bbox"] = [x - radius / 2, y - radius / 2, radius, radius]
+    path = run.paths.root / "corrected.json"
+    path.write_text(json.dumps(content))
+    assert run.review(import_file=path)["taken_in"] == 0  # by overlap, half a disc is not its box
+    for row in content["annotations"]:
+        row["id"] -= 5000
+    path.write_text(json.dumps(content))
+    taken = run.review(import_file=path, reviewer="team")
+    assert (taken["taken_in"], taken["unchanged"], taken["of_no_object"]) == (1, 59, 0)
+    assert "1 of 60 masks are corrections" in format_review(taken)
+    assert run.review(import_file=path, reviewer="team")["taken_in"] == 0
+    run.step("fuse", refine="none", engine="inline")
+    assert np.array_equal(rle.decode(pseudo(run)[9]["segmentation"]), wanted)
 
 
 def test_the_end_says_what_the_minutes_bought(run: Run) -> None:

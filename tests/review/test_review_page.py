@@ -1,4 +1,4 @@
-"""The page of `review` in a real browser: by keys, over a kill, in two tabs, with hostile names; no request goes out."""
+"""The page of `review` in a real browser: by keys, over a kill, in two tabs, with hostile names; nothing goes out."""
 
 import os
 import re
@@ -106,7 +106,7 @@ def test_thirty_objects_by_keys_over_a_kill_in_the_middle(run: Run, context: Any
         assert page.inner_text("#progress") == "13 of 30"
         for _ in range(17):
             press(page, "1")
-        page.wait_for_function("document.querySelector('#class').textContent === 'Done'")
+        page.wait_for_function("() => document.querySelector('#class').textContent === 'Done'")
         page.click("text=end the review")
         page.wait_for_selector("body[data-ended]")
         out, _ = process.communicate(timeout=60)
@@ -145,7 +145,7 @@ def test_brush_polygon_and_undo_change_the_mask_as_drawn(run: Run, context: Any)
         press(page, "1")
         press(page, "1")
         page.keyboard.press("z")
-        page.wait_for_function("document.querySelector('#message').textContent.includes('taken back')")
+        page.wait_for_function("() => document.querySelector('#message').textContent.includes('taken back')")
     said = answers(run)
     assert [one.verdict for one in said] == ["accept", "accept", "undo"]
     assert [one.origin for one in said[:2]] == ["drawn", "fused"]

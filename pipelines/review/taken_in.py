@@ -1,0 +1,101 @@
+"""Masks that were corrected in another program, as answers of a review."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pseudolabel.brought.base import KnownImage, KnownRun, known_run
+from pseudolabel.brought.match import Matched, are_ids_meant, match_by_box, match_by_id
+from pseudolabel.brought.read import read_masks
+from pseudolabel.candidates import usable_images
+from pseudolabel.errors import InputError
+from pseudolabel.masks import PixelMask
+from pseudolabel.metrics.mask_iou import rle_iou
+from pseudolabel.pipelines.review.session import now
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.plan import read_plan
+from pseudolabel.reviews import Answer, AnswerFile, mask_digest, settled
+from pseudolabel.rle import Rle, area, encode_crop
+
+ORIGIN = "imported"
+SAME_IOU = 0.98  # with the fused mask: polygons and back move an outline as much
+_LEAST_BOX_IOU = 0.5
+Row = dict[str, Any]
+
+
+def take_in(run: RunPaths, path: Path, reviewer: str) -> Row:
+    """The masks of a COCO file that differ from the fused ones, as accepted; counts of what became of all.
+
+    Masks find their objects by annotation id where the file kept the run's, else by their overlap with the boxes.
+
+    Raises:
+        InputError: a mask is damaged, or none is of an object of this run.
+    """
+    known, brought = _known(run), list(read_masks(path))
+    ids = are_ids_meant(brought, known)
+    matching = match_by_id(brought, known) if ids else match_by_box(brought, known, min_iou=_LEAST_BOX_IOU)
+    if not matching.matched:
+        raise InputError(f"{path}: not one of its {len(brought)} masks is of an object of {run.root}")
+    file = AnswerFile(run.reviews / f"{reviewer}.jsonl")
+    try:
+        taken = sum(_take(file, answer) for answer in _answers(run, matching.matched, reviewer))
+    finally:
+        file.close()
+    return {
+        "file": str(file.path), "run": str(run.root), "masks": len(brought), "taken_in": taken,
+        "unchanged": len(matching.matched) - taken, "of_no_object": len(brought) - len(matching.matched),
+        "matched_by": matching.by,
+    }  # fmt: skip
+
+
+def _known(run: RunPaths) -> KnownRun:
+    shards = read_plan(run).num_shards
+    return known_run(
+        KnownImage(image.key, image.file_name, image.image_id, image.size_hw, shard, image.objects)
+        for shard in range(shards)
+        for image in usable_images(read_part(run.part("manifest", shard, shards)))
+    )
+
+
+def _answers(run: RunPaths, matched: list[Matched], reviewer: str) -> Iterator[Answer]:
+    """An answer for each mask that is another than the fused one of its object."""
+    fused = _fused(run)
+    for one in matched:
+        number = one.target.annotation_id if one.target else None
+        if one.target is None or number is None or number not in fused:
+            continue
+        mask = _rle(one)
+        if area(mask) and rle_iou(mask, fused[number]) < SAME_IOU:
+            category = one.brought.category_id
+            yield Answer(
+                number, one.image.key, "accept", now(), reviewer, mask=mask, origin=ORIGIN,
+                category_id=category if category != one.target.category_id else None, seen=mask_digest(fused[number]),
+            )  # fmt: skip
+
+
+def _rle(one: Matched) -> Rle:
+    mask = one.brought.paint(one.image.size_hw)
+    if not isinstance(mask, PixelMask):
+        raise InputError(f"{one.brought.where}: probabilities are no corrected mask; bring them by  add-candidates")
+    return encode_crop(mask, one.image.size_hw)
+
+
+def _fused(run: RunPaths) -> dict[int, Rle]:
+    shards = read_plan(run).num_shards
+    columns = ["annotation_id", "segmentation"]
+    parts = [run.part("pseudo", shard, shards) for shard in range(shards)]
+    missing = [part for part in parts if not part.exists()]
+    if missing:
+        raise InputError(f"{missing[0]} is missing; run  pseudolabel fuse {run.root}")
+    rows = (row for part in parts for row in read_part(part, columns).to_pylist())
+    return {row["annotation_id"]: row["segmentation"] for row in rows if row["segmentation"] is not None}
+
+
+def _take(file: AnswerFile, answer: Answer) -> bool:
+    """Whether the answer is a new one: a file that is taken in again changes nothing."""
+    there = settled(file.answers).get(answer.annotation_id)
+    if there is not None and there.mask == answer.mask:
+        return False
+    file.append(answer)
+    return True
