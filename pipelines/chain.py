@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pseudolabel.config import narrowed
 from pseudolabel.errors import ConfigError, PseudolabelError
+from pseudolabel.pipelines.forecast import forecast, planned_size, total
 from pseudolabel.pipelines.graph import ORDER
+from pseudolabel.pipelines.options.shard import PlanConfig
 from pseudolabel.pipelines.rounds import (
     REPEATED,
     begin_round,
@@ -78,12 +81,24 @@ def summary_line(summary: Mapping[str, Any]) -> str:
 
 
 def plan_lines(chain: Chain) -> list[str]:
-    """What a dry run tells: each step, what it reads, and how much of it is there."""
-    lines = [f"run folder {chain.run.root}", *(step.outlook(chain.run) for step in chain.steps)]
+    """What a dry run tells: on how much, each step, how much of it is there, and what it will take.
+
+    Raises:
+        InputError: the images or annotations are missing or damaged.
+    """
+    planning = [narrowed(step.config, PlanConfig) for step in chain.steps if isinstance(step.config, PlanConfig)]
+    size = planned_size(chain.run, planning[0] if planning else None)
+    lines = [f"run folder {chain.run.root}" + (f": {size}" if size else "")]
+    for step in chain.steps:
+        taken = forecast(step.name, size) if size else ""
+        lines.append(f"{step.outlook(chain.run)}{f'; {taken}' if taken else ''}")
+    if size:
+        lines.append(total([step.name for step in chain.steps], size))
     lines += [f"round {number}: in {chain.run.round(number).root}" for number in range(2, chain.rounds + 1)]
-    if chain.run.root.exists():
-        lines.append(f"{shutil.disk_usage(chain.run.root).free / 1e9:.1f} GB free")
-    return lines
+    place = next(
+        folder for folder in (chain.run.root.absolute(), *chain.run.root.absolute().parents) if folder.is_dir()
+    )
+    return [*lines, f"{shutil.disk_usage(place).free / 1e9:.1f} GB free in {place}"]
 
 
 def _run_steps(run: RunPaths, steps: tuple[Step, ...], options: RunOptions) -> Iterator[Summary]:

@@ -80,6 +80,8 @@ class StageStep(Step):
         return self.config
 
     def outlook(self, run: RunPaths) -> str:
+        if not run.plan.exists():
+            return f"{self.name}: to be made"
         try:
             states = shard_states(make_job(run, self.name, self.stage_config, "cpu"))
         except PseudolabelError as error:
@@ -115,7 +117,8 @@ class PlanStep(StageStep):
 
     def outlook(self, run: RunPaths) -> str:
         assert isinstance(self.config, ShardOptions)
-        return f"{self.name}: {self.config.images} into {self.config.shards or 'as many as suit the images'} shards"
+        into = f" into {self.config.shards} shards" if self.config.shards else ""
+        return f"{self.name}: {self.config.images}{into}"
 
 
 class TrainingStep(Step):

@@ -1,7 +1,7 @@
 """docs/quickstart.md and the README's first way: every command is typed as it stands, on drawn scenes.
 
-Some things are added or left out, and why: trainings get a tiny network and two steps, so that they end in seconds;
-`infer-prompted` needs transformers and a model of SAM's kind, `card` is typed by test_card_template.py, and `review` waits
+Some things are added or left out, and why: trainings get a tiny network and two steps, so that they end in seconds.
+`infer-prompted` needs transformers and a model of SAM's kind; `card` is typed by test_card_template.py; `review` waits
 for a browser.
 """
 
