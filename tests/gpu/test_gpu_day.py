@@ -93,6 +93,7 @@ def test_rows_that_are_there_are_kept_and_another_setting_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_script_stops_in_time_goes_on_and_says_when_it_is_done(tmp_path: Path) -> None:
     command = [sys.executable, SCRIPTS / "gpu_day.py", "--small", "--device", "cpu", "--steps", "2", "--seeds", "0",
                "--jobs", "1", "--parts", "modules", "--out", tmp_path / "out", "--scratch", tmp_path]  # fmt: skip
