@@ -14,7 +14,7 @@ class FuseOptions(Config):
     """
 
     target_precision: float = option(
-        0.85, "masks are kept from the score on from which this share of them is expected to be good", group="main",
+        0.85, "choose the score from which this share of masks is good: from there on they are kept", group="main",
         needs={"keep_score": NOT_GIVEN, "score": ("auto", "evidence")}, gt=0, lt=1,
     )  # fmt: skip
     at_iou: float = option(

@@ -18,7 +18,16 @@ from pseudolabel.condinst.fcos import Dense
 from pseudolabel.condinst.fcos_losses import Assigned, assign_batch, detection_losses
 from pseudolabel.condinst.mask_head import aligned_upsample
 from pseudolabel.condinst.network import CondInst, Features
-from pseudolabel.losses.boxes import box_cells, dice_loss, projection_loss
+from pseudolabel.losses.boxes import (
+    box_cells,
+    box_windows,
+    color_edges,
+    dice_loss,
+    lab_cells,
+    pairwise_loss,
+    projection_loss,
+    valid_cells,
+)
 from pseudolabel.students.base import Instances, Student, StudentConfig, sure_share
 from pseudolabel.students.data import StudentBatch
 from pseudolabel.training.processes import normaliser
@@ -76,13 +85,17 @@ class CondInstStudent(Student):
         boxes = torch.cat([one.boxes for one in batch.samples])[owner]
         dice = weights * dice_loss(logits.sigmoid(), masks, sure)
         cells = box_cells(boxes, (logits.shape[1], logits.shape[2]), stride=STRIDE)
-        projection = projection_loss(logits, cells)
-        return {"mask": (dice * has_mask).sum() / count, "projection": (projection * ~has_mask).sum() / count}
+        alone, image = ~has_mask, assigned.image[chosen]
+        return {
+            "mask": (dice * has_mask).sum() / count,
+            "projection": (projection_loss(logits, cells) * alone).sum() / count,
+            "pairwise": alone.sum() / count * _pairwise(logits[alone], cells[alone], image[alone], batch),
+        }
 
     def _untrained(self, features: Features) -> dict[str, Tensor]:
         """Losses of 0 that still reach every parameter, as training on several GPUs demands."""
         zero = 0 * (features.masks.sum() + sum(one.sum() for one in self.network.head.controller.parameters()))
-        return {"mask": zero, "projection": zero}
+        return {"mask": zero, "projection": zero, "pairwise": zero}
 
     @torch.no_grad()
     def detect(self, images: Float[Tensor, "b 3 H W"], sizes_hw: Sequence[tuple[int, int]]) -> list[Instances]:
@@ -97,6 +110,18 @@ class CondInstStudent(Student):
         masks = full_masks(logits)[:, : size_hw[0], : size_hw[1]]
         seen = masks.flatten(1).any(dim=1)
         return Instances(boxes[seen], label[seen], score[seen], masks[seen])
+
+
+def _pairwise(
+    logits: Float[Tensor, "n h w"], cells: Int[Tensor, "n 4"], image: Int[Tensor, "n"], batch: StudentBatch
+) -> Float[Tensor, ""]:
+    """BoxInst's colour loss of objects with a box alone (arXiv 2012.02310, section 3.2), 0 where there is none."""
+    if not len(logits):
+        return logits.sum()
+    grid_hw = (logits.shape[1], logits.shape[2])
+    sizes_hw = torch.tensor(batch.sizes_hw, device=logits.device)
+    edges = color_edges(lab_cells(batch.images, stride=STRIDE), valid_cells(sizes_hw, grid_hw, stride=STRIDE))
+    return pairwise_loss(logits, box_windows(cells, image, grid_hw), edges)
 
 
 def full_masks(logits: Float[Tensor, "n h w"]) -> Bool[Tensor, "n H W"]:

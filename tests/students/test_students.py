@@ -109,6 +109,9 @@ def test_an_object_with_a_box_alone_trains_the_detector_and_no_mask(name):
     assert all(found[key] > 0 for key in BOX_LOSSES[name])
     if name != "mask_rcnn":
         assert found["projection"] > 0
+    if name == "condinst":
+        assert found["pairwise"] > 0
+        assert losses(model, sample(0))["pairwise"] == 0
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "mask_rcnn"])
@@ -120,7 +123,8 @@ def test_a_box_alone_among_masks_weighs_as_much_as_one_of_them(name):
     together = losses(model, masked, boxed)
     for key in MASK_LOSSES[name]:
         assert together[key] == pytest.approx(alone[0][key] / 2, rel=1e-4)
-    assert together["projection"] == pytest.approx(alone[1]["projection"] / 2, rel=1e-4)
+    for key in {"projection", "pairwise"} & together.keys():
+        assert together[key] == pytest.approx(alone[1][key] / 2, rel=1e-4)
 
 
 def biased(name: str):
