@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as codec
 
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.metrics.mask_iou import box_mask
+from pseudolabel.pipelines.options.shard import PlanConfig
+from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.make_plan import make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.tools.evaluate import EvaluateConfig, evaluate, format_figures, run_evaluation
 
@@ -160,6 +164,20 @@ def test_a_missing_file_a_broken_file_and_an_unknown_class_are_named(tmp_path: P
         run_evaluation(RunPaths(tmp_path), EvaluateConfig(ground_truth=tmp_path / "truth.json"))
     with pytest.raises(ConfigError, match="did you mean 'plate'"):
         figures(tmp_path, [], categories=("plates",))
+
+
+def test_a_sample_is_measured_over_its_own_images(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for row in truth()["images"]:
+        Image.new("RGB", (100, 100)).save(tmp_path / "images" / row["file_name"])
+    file, run = saved(tmp_path / "truth.json", truth()), RunPaths(tmp_path / "run")
+    make_plan(run, PlanConfig(images=str(tmp_path / "images"), annotations=file, sample=1))
+    (drawn,) = {*read_part(run.part("plan", 0, 1), ["image_id"])["image_id"].to_pylist()}
+    kept = scored(0 if drawn == 1 else 1)  # the one object of each image that is no crowd
+    saved(run.table("pseudo") / "instances.json", {**truth(), "annotations": [kept]})
+    for result in (run_evaluation(run, EvaluateConfig(ground_truth=file)), evaluate(run.root, file)):
+        assert (result["n"], result["mean_iou"]) == (1, 1.0)
+        assert result["left_out"]["an object on another image"] == (2 if drawn == 1 else 1)
 
 
 def coco_dev() -> Path:

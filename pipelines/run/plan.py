@@ -53,6 +53,7 @@ class Plan:
     channels: list[int] = field(default_factory=list)
     page: int | None = None
     notes: list[str] = field(default_factory=list)  # what the user was told when the plan was made
+    sample: float | None = None  # the share or number of the images that the run has; None: all
     sha256: str = field(default="", compare=False)
     format_version: int = records.FORMAT_VERSION
 
@@ -214,6 +215,7 @@ def _plan(request: PlanRequest, seen: _Seen, digests: list[str]) -> Plan:
         channels=list(rule.channels),
         page=rule.page,
         notes=list(request.notes),
+        sample=request.sample,
         source=request.source,
         n_images=seen.images,
         n_objects=seen.objects,

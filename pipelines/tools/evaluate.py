@@ -15,11 +15,22 @@ def run_evaluation(run: RunPaths, config: EvaluateConfig) -> dict[str, Any]:
     predictions = config.predictions or run.table("pseudo") / "instances.json"
     if not predictions.exists():
         raise InputError(f"{predictions} does not exist. Make it with  pseudolabel fuse {run.root}")
-    return evaluate(predictions, config.ground_truth, categories=tuple(config.categories), min_area_px=config.min_area)
+    return evaluate(
+        predictions,
+        config.ground_truth,
+        categories=tuple(config.categories),
+        min_area_px=config.min_area,
+        images=_sampled(run),
+    )
 
 
 def evaluate(
-    run_or_instances: Path, ground_truth: Path, *, categories: tuple[str, ...] = (), min_area_px: int = 0
+    run_or_instances: Path,
+    ground_truth: Path,
+    *,
+    categories: tuple[str, ...] = (),
+    min_area_px: int = 0,
+    images: frozenset[int] | None = None,
 ) -> dict[str, Any]:
     """Mask IoU per true object and COCO's mask AP, all as plain JSON values.
 
@@ -34,6 +45,7 @@ def evaluate(
         ground_truth: a COCO file with polygons or RLE; its crowds are no objects.
         categories: class names that count, all where empty.
         min_area_px: least number of pixels of a true mask that counts.
+        images: ids of the images that count; None takes all of the truth, or of a folder the images of its sample.
 
     Raises:
         InputError: a file is missing or damaged, or the masks belong to other annotations than the truth's.
@@ -43,24 +55,37 @@ def evaluate(
 
     path = run_or_instances
     if path.is_dir():
+        images = _sampled(RunPaths(path)) if images is None else images
         path = RunPaths(path).table("pseudo") / "instances.json"
     return evaluate_content(
-        read_coco(path), ground_truth, where=str(path), categories=categories, min_area_px=min_area_px
+        read_coco(path),
+        ground_truth,
+        where=str(path),
+        categories=categories,
+        min_area_px=min_area_px,
+        images=images,
     )
 
 
 def evaluate_content(
-    content: dict[str, Any], ground_truth: Path, *, where: str, categories: tuple[str, ...] = (), min_area_px: int = 0
+    content: dict[str, Any],
+    ground_truth: Path,
+    *,
+    where: str,
+    categories: tuple[str, ...] = (),
+    min_area_px: int = 0,
+    images: frozenset[int] | None = None,
 ) -> dict[str, Any]:
     """The same of the content of a COCO file; `where` is its name in messages."""
     from pseudolabel.datasets.coco_file import read_coco
     from pseudolabel.metrics.comparison import Selection, compare
-    from pseudolabel.metrics.objects import read_predictions, read_truth
+    from pseudolabel.metrics.objects import only_images, read_predictions, read_truth
 
     truth = read_truth(read_coco(ground_truth))
     if not truth.objects:
         why = ", ".join(f"{count} x {reason}" for reason, count in truth.left_out.items()) or "it has no annotations"
         raise InputError(f"{ground_truth}: not one true mask ({why}); --ground-truth takes the file that has the masks")
+    truth = truth if images is None else only_images(truth, images)
     _check_names(categories, truth.class_names.values())
     by_id = _shares_ids(content)
     if not by_id:
@@ -70,6 +95,18 @@ def evaluate_content(
         _check_ids(predictions, truth, where, ground_truth)
     figures = compare(truth, predictions, Selection(categories, min_area_px), by_id=by_id)
     return figures | {"left_out": dict(truth.left_out)}
+
+
+def _sampled(run: RunPaths) -> frozenset[int] | None:
+    """Ids of the images of a run that has a sample of its input, usable or not; None for any other run."""
+    from pseudolabel.pipelines.run.commit import read_part
+    from pseudolabel.pipelines.run.plan import PLAN_STAGE, read_plan
+
+    plan = read_plan(run) if run.plan.exists() else None
+    if plan is None or plan.sample is None:
+        return None
+    parts = [run.part(PLAN_STAGE, shard, plan.num_shards) for shard in range(plan.num_shards)]
+    return frozenset(number for part in parts for number in read_part(part, ["image_id"])["image_id"].to_pylist())
 
 
 def _shares_ids(content: Mapping[str, Any]) -> bool:

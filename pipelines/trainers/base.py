@@ -46,6 +46,7 @@ def run_training(run: RunPaths, name: str, config: TrainConfig, *, overwrite: bo
         IncompleteError: a table that it reads is not complete.
     """
     trainer = TRAINERS[name]
+    read_plan(run)  # before all else: a folder without one is no run
     config = with_settled_weights(run, name, config)
     weights = run.model(trainer.model)
     wanted = training_identity(run, name, config)

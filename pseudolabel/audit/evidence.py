@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from pseudolabel.audit.issues import Box, GivenObject, Issue
 
+_WEAK = 0.5  # of issues that are wrong more often than not, so that the surer kinds come first
 _SURE = 160  # of 255: a cell that is less sure says nothing
 _GAP = 0.12  # of a side, between box and mask
 _BEYOND_DEPTH = 0.15  # of a side: how far outside a box one looks
@@ -21,7 +22,6 @@ _CORE = 0.7  # of a box's sides: where its own class should be
 _LEAST_LEFT = 0.3  # of that core that no other box explains
 _OTHER_SHARE, _OWN_SHARE = 0.6, 0.1
 _UNKNOWN_SHARE = 0.7  # of a box whose own class the segmenter does not know
-_UNKNOWN_WEIGHT = 0.5  # of such an issue: what a segmenter does not know it may well call by a name that it knows
 _MISSING_SHARE = 0.003  # of the image
 _MISSING_FREE = 0.7  # of a region that lies in no box
 
@@ -70,7 +70,7 @@ def too_tight(one: GivenObject, others: Sequence[GivenObject], evidence: Evidenc
     shares = [_share(own, evidence.cells(strip)) for strip in _strips(one.box_xyxy, evidence.size_hw)]
     if max(shares) >= _BEYOND_SHARE:
         box = _reached(own, one.box_xyxy, evidence)
-        yield Issue("tight", min(1.0, max(shares)), _box_text("widen to", box), one.annotation_id, box_xyxy=box)
+        yield Issue("tight", _WEAK * min(1.0, max(shares)), _box_text("widen to", box), one.annotation_id, box_xyxy=box)
 
 
 def too_loose(one: GivenObject, mask_box: Box, score: float) -> Iterator[Issue]:
@@ -88,7 +88,7 @@ def too_loose(one: GivenObject, mask_box: Box, score: float) -> Iterator[Issue]:
     ]  # fmt: skip
     wide = sorted(max(gap, 0.0) for gap in gaps)
     if wide[-1] >= _GAP:
-        issue_score = min(1.0, (wide[-1] + wide[-2]) / 2 / _GAP / 2) * score
+        issue_score = _WEAK * min(1.0, (wide[-1] + wide[-2]) / 2 / _GAP / 2) * score
         yield Issue("loose", issue_score, _box_text("draw in to", mask_box), one.annotation_id, box_xyxy=mask_box)
 
 
@@ -103,7 +103,7 @@ def of_other_class(one: GivenObject, others: Sequence[GivenObject], evidence: Ev
     own = evidence.index_of.get(one.category_id)
     best = int(np.argmax(counts[1:])) + 1
     if own is None:
-        weight = _UNKNOWN_WEIGHT if counts[best] >= _UNKNOWN_SHARE else 0.0
+        weight = _WEAK if counts[best] >= _UNKNOWN_SHARE else 0.0
     else:
         weight = float(best != own and counts[best] >= _OTHER_SHARE and counts[own] <= _OWN_SHARE)
     if weight:

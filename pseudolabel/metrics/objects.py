@@ -1,8 +1,8 @@
 """True objects and predicted masks, read from COCO files that nobody has checked."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pseudolabel import rle
@@ -68,6 +68,13 @@ def read_truth(content: Mapping[str, Any]) -> Truth:
             left_out[error.detail] += 1
     names = {row["id"]: row["name"] for row in content["categories"]}
     return Truth(tuple(objects), sizes_hw, names, dict(left_out))
+
+
+def only_images(truth: Truth, images: Container[int]) -> Truth:
+    """The truth of these images alone; objects on others are left out and counted."""
+    objects = tuple(row for row in truth.objects if row.image_id in images)
+    beside = len(truth.objects) - len(objects)
+    return replace(truth, objects=objects, left_out={**truth.left_out, "an object on another image": beside})
 
 
 def read_predictions(content: Mapping[str, Any], truth: Truth, *, where: str) -> list[Prediction]:

@@ -70,7 +70,7 @@ def test_a_mask_that_differs_from_the_fused_one_and_a_loose_box_are_told(data: P
     masks = np.zeros((60, 80), dtype=bool)
     masks[46:57, 20:42] = True
     write_candidates(run.paths, "own", {4: masks}, knows_class=True)
-    run.step("fuse", refine="none", engine="inline")
+    run.step("fuse", refine="none", score="mqs", keep_score=0.2, review_score=0.1, engine="inline")
     content = json.loads((data / "boxes.json").read_text())
     other = np.zeros((60, 80), dtype=bool)
     other[:40, :40] = True

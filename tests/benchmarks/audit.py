@@ -1,6 +1,6 @@
 """How many planted errors `audit` finds, of each kind, and how often it is right.
 
-    python tests/benchmarks/audit.py --model onnx:deeplabv3.onnx --work FOLDER [--seed 0] [--out FILE.json]
+    python tests/benchmarks/audit.py --weights deeplabv3.onnx --work FOLDER [--seed 0] [--out FILE.json]
 
 Errors are planted in the boxes of coco-dev, each in `SHARE` of the objects, one an object: a box given twice (moved by
 up to 2 %), enlarged by 30 % on every side, cut by 30 % on one side, of another class of the same file, or left out. A
@@ -131,17 +131,17 @@ def _missing_hits(found: list[Row], gone: list[Row]) -> tuple[int, set[int]]:
 
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--weights", required=True, help="an ONNX segmenter below the shared weights/")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    data = shared_folder() / "data" / "coco-dev"
+    data, weights = shared_folder() / "data" / "coco-dev", shared_folder() / "weights" / given.weights
     content, errors = planted(json.loads((data / "boxes.json").read_text()), given.seed)
     given.work.mkdir(parents=True, exist_ok=True)
     boxes = given.work / "boxes.json"
     if not boxes.exists():
         boxes.write_text(json.dumps(content))
-    run = made_run(given.work, data / "images", boxes, given.model)
+    run = made_run(given.work, data / "images", boxes, f"onnx:{weights}")
     config = AuditConfig(images=data / "images", run=run.paths.root, out=given.work / "audit", pictures=0)
     names = {row["id"]: row["name"] for row in content["categories"]}
     known = set(match_classes(run_classes(run), names).index_of)
