@@ -56,6 +56,14 @@ def test_a_question_gives_its_answer(run: pl.Run, scenes: Path) -> None:
     assert run.picture(pictures=1, objects=0) is not None
 
 
+def test_a_run_is_exported_with_links_to_its_images(run: pl.Run, scenes: Path, tmp_path: Path) -> None:
+    told = run.export(to="yolo", out=tmp_path / "yolo", split=1, images="link")
+    assert told["masks"] == len(run.labels(decision=["keep", "review"]))
+    assert told["round_trip"]["mean_iou"] > 0.999
+    links = list((tmp_path / "yolo/images/train").iterdir())
+    assert {link.resolve() for link in links} == {path.resolve() for path in (scenes / "images").iterdir()}
+
+
 def test_masks_of_ones_own_become_a_source(run: pl.Run) -> None:
     labels = run.labels()
     (first, *_) = labels
