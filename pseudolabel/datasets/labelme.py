@@ -91,6 +91,8 @@ def _drawn(shape: Any) -> Drawn:
     if kind == "circle" and len(points) == 2:
         (x, y), radius = points[0], math.dist(points[0], points[1])
         points = [[x - radius, y - radius], [x + radius, y + radius]]
+    if kind == "mask":  # its points are its first and its last pixel
+        points = [points[0], [points[-1][0] + 1, points[-1][1] + 1]]
     outline = [value for point in points for value in point]
     polygons = [outline] if kind in ("polygon", "rotation") and len(points) > 2 else []
     extra = {name: shape[name] for name in ("group_id", "description", "flags", "attributes") if shape.get(name)}

@@ -57,6 +57,7 @@ def labelme(folder: Path, *shapes: Any, image: str = "a.jpg", **more: Any) -> Pa
         pytest.param(shape("rectangle", [[40, 60], [10, 20]]), [10, 20, 30, 40], id="drawn from the far corner"),
         pytest.param(shape("rectangle", [[10, 20], [40, 20], [40, 60], [10, 60]]), [10, 20, 30, 40], id="four corners"),
         pytest.param(shape("polygon", [[10, 20], [40, 30], [15, 60]]), [10, 20, 30, 40], id="polygon"),
+        pytest.param(shape("mask", [[10, 20], [39, 59]]), [10, 20, 30, 40], id="first and last pixel of a mask"),
         pytest.param(shape("circle", [[50, 50], [53, 54]]), [45, 45, 10, 10], id="circle of radius 5"),
         pytest.param(shape("rotation", [[50, 10], [90, 50], [50, 90], [10, 50]]), [10, 10, 80, 80], id="turned"),
     ],
