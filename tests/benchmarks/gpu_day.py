@@ -17,8 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
-from multiprocessing.pool import AsyncResult, Pool
 from pathlib import Path
 from typing import Any
 
@@ -87,30 +87,42 @@ def run_modules(out: Path, course: Course, seeds: list[int], jobs: int, until: f
     if ("box", None) not in table.made():
         table.add(box_row(course))
     missing = [(setting, seed) for seed in seeds for setting in SETTINGS if (setting, seed) not in table.made()]
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:  # whose end is that of what still runs in it
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))  # which tells of a worker that has died
+    try:
         for row in finished(pool, course, missing, jobs, until):
             if row["setting"] != WARM:
                 table.add(row, gains=gains([*table.rows, row]))
+    finally:
+        end(pool)
     print(format_rows(table.rows), format_rows(gains(table.rows)), sep="\n\n", flush=True)
     return {("box", None), *((setting, seed) for seed in seeds for setting in SETTINGS)} <= table.made()
 
 
-def finished(pool: Pool, course: Course, missing: list[Job], jobs: int, until: float) -> Iterator[dict[str, Any]]:
+def finished(
+    pool: ProcessPoolExecutor, course: Course, missing: list[Job], jobs: int, until: float
+) -> Iterator[dict[str, Any]]:
     """Rows as trainings end, until the time is over; a seed's settings wait for its warm start."""
     needs = {seed for setting, seed in missing if setting not in FROM_THE_START}
     warm = {seed for seed in needs if (Path(course.scratch) / f"warm-{seed}.pt").exists()}
     waiting: list[Job] = [(WARM, seed) for seed in sorted(needs - warm)] + missing
-    running: dict[Job, AsyncResult[dict[str, Any]]] = {}
+    running: dict[Future[dict[str, Any]], Job] = {}
     while (waiting or running) and time.monotonic() < until:
         ready = [job for job in waiting if job[0] in (*FROM_THE_START, WARM) or job[1] in warm]
         for job in ready[: jobs - len(running)]:
             waiting.remove(job)
-            running[job] = pool.apply_async(module_row, (course, *job))
-        for job in [job for job, answer in running.items() if answer.ready()]:
-            row = running.pop(job).get()
-            warm |= {job[1]} if job[0] == WARM else set()
-            yield row
-        time.sleep(0.2)
+            running[pool.submit(module_row, course, *job)] = job
+        over, _ = wait(running, max(0.0, until - time.monotonic()), FIRST_COMPLETED)
+        for answer in over:
+            setting, seed = running.pop(answer)
+            warm |= {seed} if setting == WARM else set()
+            yield answer.result()
+
+
+def end(pool: ProcessPoolExecutor) -> None:
+    """Stop what still runs; its last checkpoint is what a later call goes on from."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in multiprocessing.active_children():
+        worker.terminate()
 
 
 def parsed() -> argparse.Namespace:
