@@ -12,11 +12,13 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, get_args
 
 from pseudolabel.errors import InputError, MachineError
 from pseudolabel.files import fsync
-from pseudolabel.rle import Rle
+
+if TYPE_CHECKING:  # numba, which a stage's import does without
+    from pseudolabel.rle import Rle
 
 Verdict = Literal["accept", "box_only", "wrong_class", "reject", "skip", "undo"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -36,7 +38,7 @@ class Answer:
     verdict: Verdict
     at: str  # when, UTC, ISO 8601
     reviewer: str
-    mask: Rle | None = None  # of an accepted mask, at the size of its image
+    mask: "Rle | None" = None  # of an accepted mask, at the size of its image
     category_id: int | None = None  # where the reviewer named another class than the given one
     origin: str = ""  # of the mask: `fused`, the name of a source, `drawn`
     seen: str = ""  # `mask_digest` of the fused mask that was shown
@@ -73,7 +75,7 @@ class ReadAnswers:
     torn_bytes: int
 
 
-def mask_digest(mask: Rle) -> str:
+def mask_digest(mask: "Rle") -> str:
     """A short name of a mask: of its size and its pixels."""
     text = f"{mask['size'][0]}x{mask['size'][1]} {mask['counts']}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -20,7 +20,6 @@ from pseudolabel.pipelines.run.conservation import count_shard
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.reviews import Answer, read_answers, settled, told_torn
-from pseudolabel.rle import check_rle
 
 TABLE = "reviewed"
 STAGE = "review"
@@ -97,6 +96,8 @@ def _named(answer: Answer) -> str:
 
 
 def _row(answer: Answer, image: ManifestImage) -> Row:
+    from pseudolabel.rle import check_rle  # numba, which a stage's import does without
+
     try:
         mask = None if answer.mask is None else check_rle(answer.mask, image.size_hw)
     except RejectError as error:

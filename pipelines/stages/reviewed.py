@@ -1,14 +1,16 @@
 """What people answered is the last word: rows of `fuse` with the answers of the table `reviewed`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pseudolabel.masks import PixelMask, pixel_window
 from pseudolabel.pipelines.run.reviewed import TABLE
-from pseudolabel.rle import Rle, area, bbox_xywh, encode_crop
+
+if TYPE_CHECKING:  # numba, which a stage's import does without
+    from pseudolabel.rle import Rle
 
 Row = dict[str, Any]
 REVIEWED = "reviewed"  # the decision's reason, and the source, of what a person decided
@@ -34,6 +36,8 @@ def with_answers(rows: Sequence[Row], inputs: Mapping[str, pa.Table]) -> list[Ro
 def _answered(row: Row, answer: Row | None) -> Row:
     if answer is None or row["status"] != "ok" or row["iscrowd"]:
         return row
+    from pseudolabel.rle import area, bbox_xywh
+
     decision, mask, score = _decided(row, answer)
     return row | {
         "category_id": row["category_id"] if answer["category_id"] is None else answer["category_id"],
@@ -51,7 +55,7 @@ def _answered(row: Row, answer: Row | None) -> Row:
     }
 
 
-def _decided(row: Row, answer: Row) -> tuple[str, Rle, float]:
+def _decided(row: Row, answer: Row) -> tuple[str, "Rle", float]:
     if answer["verdict"] == "accept":
         return "keep", answer["segmentation"], 1.0
     if answer["verdict"] == "box_only":
@@ -59,9 +63,11 @@ def _decided(row: Row, answer: Row) -> tuple[str, Rle, float]:
     return "ignore", row["segmentation"], 0.0
 
 
-def _rectangle(row: Row) -> Rle:
+def _rectangle(row: Row) -> "Rle":
     """The given box as a mask."""
     import numpy as np
+
+    from pseudolabel.rle import encode_crop
 
     x, y, width, height = row["source_bbox_xywh"]
     rows, columns = row["segmentation"]["size"]

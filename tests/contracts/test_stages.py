@@ -23,6 +23,7 @@ _REQUIRED = {  # what must be said, by name
     "images": "images",
     "ground_truth": "truth.json",
     "out": "out",
+    "base": "before",
 }
 
 
