@@ -24,11 +24,11 @@ class FuseOptions(Config):
     keep_score: float | None = option(
         None, "masks from this score on are kept; on the calibrated scale if there is one. "
         "Default: what target_precision asks for; 0.5 for the papers' scores, 0.85 for consensus, 0.8 for expected",
-        ge=0,
+        ge=0, le=1,
     )  # fmt: skip
     review_score: float | None = option(
         None, "masks below this score become box_only, from there up to the kept ones review. "
-        "Default: 0.4; 0.3 for the papers' scores, 0.6 for consensus, 0.65 for expected", ge=0
+        "Default: 0.4; 0.3 for the papers' scores, 0.6 for consensus, 0.65 for expected", ge=0, le=1
     )  # fmt: skip
     calibration: Path | None = option(None, "a file that `calibrate` wrote", group="main")
     exclusive: Literal["none", "class", "all"] = option(

@@ -4,7 +4,6 @@ from typing import Literal
 
 from pseudolabel.config import Config, option
 from pseudolabel.encoders.config import EncoderConfig
-from pseudolabel.encoders.resolve import BACKBONE_HELP
 from pseudolabel.students.names import STUDENTS
 from pseudolabel.training.config import FinetuneConfig, ScaleConfig
 
@@ -13,7 +12,6 @@ class StudentConfig(EncoderConfig):
     """A student's shape; saved beside its weights."""
 
     model: str = option("condinst", "which model: " + ", ".join(STUDENTS), group="main")
-    backbone: str = option("resnet50", BACKBONE_HELP, group="main")
     width: int = option(256, "channels of the pyramid and of the heads", ge=40, multiple_of=8)
     convs: int = option(4, "convolutions in each tower of the heads", ge=1)
     finest_px: float = option(
