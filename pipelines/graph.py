@@ -359,9 +359,9 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine",
         argument="",
         config=f"{_OPTIONS}.look:DoctorConfig",
-        function="pseudolabel.pipelines.look.doctor:examine",
-        show="pseudolabel.pipelines.look.doctor:format_checks",
-        check="pseudolabel.pipelines.look.doctor:check_health",
+        function="pseudolabel.pipelines.doctor.doctor:examine",
+        show="pseudolabel.pipelines.doctor.doctor:format_checks",
+        check="pseudolabel.pipelines.doctor.doctor:check_health",
         second="run",
     ),
     "audit": Tool(

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import pseudolabel.pipelines.look.machine as machine
+import pseudolabel.pipelines.doctor.machine as machine
 from pseudolabel.cli.main import main
 from pseudolabel.errors import MachineError
-from pseudolabel.pipelines.look.doctor import check_health, examine, format_checks
-from pseudolabel.pipelines.look.machine import machine_checks
-from pseudolabel.pipelines.look.patient import run_checks
+from pseudolabel.pipelines.doctor.doctor import check_health, examine, format_checks
+from pseudolabel.pipelines.doctor.machine import machine_checks
+from pseudolabel.pipelines.doctor.patient import run_checks
 from pseudolabel.pipelines.options.look import DoctorConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from tests.look.made_runs import Made, MadeRun, make_run, many

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pseudolabel.candidates import ManifestImage, usable_images
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import load_image
-from pseudolabel.pipelines.look.checks import Check, fail, ok, warn
+from pseudolabel.pipelines.doctor.checks import Check, fail, ok, warn
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.conservation import Counts
 from pseudolabel.pipelines.run.paths import RunPaths

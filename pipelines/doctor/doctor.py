@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.errors import MachineError
-from pseudolabel.pipelines.look.checks import Check, fail
+from pseudolabel.pipelines.doctor.checks import Check, fail
 from pseudolabel.pipelines.options.look import DoctorConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 
@@ -18,7 +18,7 @@ def examine(config: DoctorConfig) -> list[dict[str, Any]]:
 
 
 def _checks(config: DoctorConfig) -> Iterator[Check]:
-    from pseudolabel.pipelines.look.machine import disk, machine_checks
+    from pseudolabel.pipelines.doctor.machine import disk, machine_checks
 
     yield from machine_checks()
     if config.run is None:
@@ -28,7 +28,7 @@ def _checks(config: DoctorConfig) -> Iterator[Check]:
             "run", f"{config.run} is no folder", f"pseudolabel shard {config.run} --images DIR --annotations FILE"
         )
     else:
-        from pseudolabel.pipelines.look.patient import run_checks
+        from pseudolabel.pipelines.doctor.patient import run_checks
 
         yield disk(config.run, "disk", _LEAST_FREE_GB)
         yield from run_checks(RunPaths(config.run))

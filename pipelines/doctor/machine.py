@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pseudolabel import __version__
 from pseudolabel.errors import PseudolabelError
-from pseudolabel.pipelines.look.checks import Check, fail, ok, warn
+from pseudolabel.pipelines.doctor.checks import Check, fail, ok, warn
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _SHARED_MEMORY = Path("/dev/shm")

@@ -1,0 +1,1 @@
+"""`doctor`: whether the machine, and a run's data, will do."""
