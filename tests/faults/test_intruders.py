@@ -263,8 +263,12 @@ def test_the_data_of_an_onnx_model_is_part_of_what_decides(tmp_path: Path) -> No
     sort = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [64, 64]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", sort[:1], sort[1:], [weights])
     onnx.save(helper.make_model(graph), str(tmp_path / "m.onnx"))
+    card = tmp_path / "m.yaml"
+    card.write_text(
+        "name: m\ninput: {mean: [0, 0, 0], std: [1, 1, 1], size: [64, 64]}\noutput: {kind: logits, align_corners: false}\nclasses: [a, b]\n"
+    )
     stage = InferSemanticStage(InferSemanticConfig(model=f"onnx:{tmp_path / 'm.onnx'}"), RunPaths(tmp_path))
-    assert list(stage.weights().values()) == [tmp_path / "m.onnx"]
+    assert set(stage.weights().values()) == {tmp_path / "m.onnx", card}
     model, outside = helper.make_model(graph), {"save_as_external_data": True, "location": "m.data"}
     onnx.save(model, str(tmp_path / "m.onnx"), size_threshold=0, **outside)
-    assert list(stage.weights().values()) == [tmp_path / "m.onnx", tmp_path / "m.data"]
+    assert set(stage.weights().values()) == {tmp_path / "m.onnx", tmp_path / "m.data", card}

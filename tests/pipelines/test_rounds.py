@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from pseudolabel.cli.run import run as run_command
-from pseudolabel.errors import ConfigError
+from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.pipelines.chain import parse_chain, plan_lines, run_chain
 from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pipelines.engines.base import EngineOptions
@@ -161,7 +161,14 @@ def test_the_option_of_run_stands_above_the_file(folder: Path) -> None:
 )
 def test_infer_teacher_finds_the_run_s_own_models(tmp_path: Path, given: Path | None, model: str) -> None:
     run = RunPaths(tmp_path)
+    run.model(model).parent.mkdir()
+    run.model(model).touch()
     assert InferTeacherStage(InferTeacherConfig(weights=given), run).weights()["teacher"] == run.model(model)
+
+
+def test_infer_teacher_without_a_trained_teacher_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="train it with  pseudolabel train-teacher"):
+        InferTeacherStage(InferTeacherConfig(), RunPaths(tmp_path)).weights()
 
 
 def test_gains_are_shown_with_their_sign() -> None:

@@ -144,7 +144,8 @@ def test_files_of_label_maps_are_not_looked_at_closer(place: Path, manifest: pa.
 
 def test_weights_of_an_onnx_model_are_the_file_and_its_card(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "nothing", [], [])), str(tmp_path / "net.onnx"))
-    (tmp_path / "net.yaml").write_text("{}")
+    fields = "input: {mean: [0, 0, 0], std: [1, 1, 1], size: [64, 64]}\noutput: {kind: logits, align_corners: false}\n"
+    (tmp_path / "net.yaml").write_text(f"name: net\n{fields}classes: [a, b]\n")
     stage = InferSemanticStage(InferSemanticConfig(model=f"onnx:{tmp_path / 'net.onnx'}"), RunPaths(tmp_path))
     assert stage.weights() == {"model": tmp_path / "net.onnx", "card": tmp_path / "net.yaml"}
 
