@@ -265,7 +265,8 @@ def test_the_data_of_an_onnx_model_is_part_of_what_decides(tmp_path: Path) -> No
     onnx.save(helper.make_model(graph), str(tmp_path / "m.onnx"))
     card = tmp_path / "m.yaml"
     card.write_text(
-        "name: m\ninput: {mean: [0, 0, 0], std: [1, 1, 1], size: [64, 64]}\noutput: {kind: logits, align_corners: false}\nclasses: [a, b]\n"
+        "name: m\ninput: {mean: [0, 0, 0], std: [1, 1, 1], size: [64, 64]}\n"
+        "output: {kind: logits, align_corners: false}\nclasses: [a, b]\n"
     )
     stage = InferSemanticStage(InferSemanticConfig(model=f"onnx:{tmp_path / 'm.onnx'}"), RunPaths(tmp_path))
     assert set(stage.weights().values()) == {tmp_path / "m.onnx", card}
