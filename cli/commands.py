@@ -116,7 +116,7 @@ def _further_options(entry: Configured) -> list[click.Parameter]:
 
 
 def _run_step(name: str, config: Config, given: dict[str, Any]) -> None:
-    from pseudolabel.pipelines.run.plan import read_plan
+    from pseudolabel.pipelines.planning.plan import read_plan
     from pseudolabel.pipelines.runner import RunOptions
     from pseudolabel.pipelines.steps import make_step
 

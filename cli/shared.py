@@ -106,7 +106,7 @@ def shards_of_this_worker(
 
     A scheduler's variables are asked only by a command that works itself, not by one that hands work to a scheduler.
     """
-    from pseudolabel.pipelines.run.plan import read_plan
+    from pseudolabel.pipelines.planning.plan import read_plan
     from pseudolabel.pipelines.run.shard_index import INDEX_VARIABLES, worker_part
 
     told = engine.name in ("local", "inline") and any(os.environ.get(variable) for variable in INDEX_VARIABLES)

@@ -38,7 +38,7 @@ _REJECTED = ("table", "file", "annotation_id", "reason", "detail")
     shared.json_option("main"),
 )  # fmt: skip
 def status(run: Path, as_json: bool, missing_of: str | None, form: str, rejected: bool, as_csv: bool) -> None:
-    from pseudolabel.pipelines.run.plan import read_plan
+    from pseudolabel.pipelines.planning.plan import read_plan
     from pseudolabel.pipelines.runner import compress
     from pseudolabel.pipelines.status import run_status, table_status
 

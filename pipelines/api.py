@@ -15,10 +15,10 @@ from pseudolabel.images import load_image
 from pseudolabel.labels import Labels
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.graph import COMMANDS, Configured, Planner, Tool, configured
+from pseudolabel.pipelines.planning.made_categories import coco_header
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
-from pseudolabel.pipelines.run.made_categories import coco_header
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.status import TableStatus, run_status
 from pseudolabel.pipelines.steps import ask, check, make_step

@@ -10,7 +10,7 @@ from pseudolabel.config import narrowed
 from pseudolabel.errors import ConfigError, PseudolabelError
 from pseudolabel.pipelines.forecast import forecast, planned_size, total
 from pseudolabel.pipelines.graph import ORDER
-from pseudolabel.pipelines.options.shard import PlanConfig
+from pseudolabel.pipelines.options.stages.shard import PlanConfig
 from pseudolabel.pipelines.rounds import (
     REPEATED,
     begin_round,

@@ -7,10 +7,10 @@ nuclei-dev (110 images, 5188 boxes) and default options. They say the order of m
 from dataclasses import dataclass
 
 from pseudolabel.datasets import ReadOptions, detect_format, open_dataset
-from pseudolabel.pipelines.options.shard import PlanConfig
-from pseudolabel.pipelines.run.counted import default_shards, sample_size
+from pseudolabel.pipelines.options.stages.shard import PlanConfig
+from pseudolabel.pipelines.planning.counted import default_shards, sample_size
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.sources.place import absolute
 
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pseudolabel.pipelines.graph import STAGES
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_footer
 from pseudolabel.pipelines.run.conservation import total
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.work.attempts import failures, running
 from pseudolabel.pipelines.work.rejects import Rejected, rejected_rows

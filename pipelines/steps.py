@@ -25,10 +25,10 @@ from pseudolabel.pipelines.graph import (
     load_target,
 )
 from pseudolabel.pipelines.options.base import StageConfig
-from pseudolabel.pipelines.options.shard import PlanConfig, ShardConfig, ShardOptions
-from pseudolabel.pipelines.run.make_plan import make_plan
+from pseudolabel.pipelines.options.stages.shard import PlanConfig, ShardConfig, ShardOptions
+from pseudolabel.pipelines.planning.make_plan import make_plan
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage, shard_states
 from pseudolabel.pipelines.summary import stage_line
 from pseudolabel.pipelines.trainers.base import run_training

@@ -10,10 +10,10 @@ from pseudolabel import records
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import content_digest, read_file
 from pseudolabel.pipelines.graph import STAGES, load_stage
+from pseudolabel.pipelines.planning.plan import PLAN_STAGE, Plan, read_plan
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, damage_named, read_footer, read_part
 from pseudolabel.pipelines.run.conservation import Unit, count_shard
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import PLAN_STAGE, Plan, read_plan
 from pseudolabel.pipelines.run.seals import check_seal, read_seal, sealed
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.runner import export_origin, exports

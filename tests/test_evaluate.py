@@ -13,9 +13,9 @@ from pycocotools import mask as codec
 
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.metrics.mask_iou import box_mask
-from pseudolabel.pipelines.options.shard import PlanConfig
+from pseudolabel.pipelines.options.stages.shard import PlanConfig
+from pseudolabel.pipelines.planning.make_plan import make_plan
 from pseudolabel.pipelines.run.commit import read_part
-from pseudolabel.pipelines.run.make_plan import make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.tools.evaluate import EvaluateConfig, evaluate, format_figures, run_evaluation
 

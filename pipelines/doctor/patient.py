@@ -12,10 +12,10 @@ from pseudolabel.candidates import ManifestImage, usable_images
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import load_image
 from pseudolabel.pipelines.doctor.checks import Check, fail, ok, warn
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.conservation import Counts
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.status import TableStatus, run_status
 from pseudolabel.report.overlay import even_places

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from pseudolabel.errors import hide_credentials
 from pseudolabel.pipelines.graph import COMMANDS, Trainer, configured
 from pseudolabel.pipelines.look.rows import FusedRun
+from pseudolabel.pipelines.planning.plan import Plan
+from pseudolabel.pipelines.review.reviewed import answers_of
 from pseudolabel.pipelines.run.commit import read_footer
 from pseudolabel.pipelines.run.conservation import Counts
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan
-from pseudolabel.pipelines.run.reviewed import answers_of
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.status import TableStatus, rejected, run_status
 from pseudolabel.reviews import seconds_of, settled

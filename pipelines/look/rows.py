@@ -14,10 +14,10 @@ from pseudolabel.candidates import Candidate
 from pseudolabel.errors import InputError
 from pseudolabel.formats.extras import own_ids
 from pseudolabel.images import load_image
+from pseudolabel.pipelines.planning.made_categories import made_categories
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import read_part
-from pseudolabel.pipelines.run.made_categories import made_categories
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
 
 Row = dict[str, Any]
 

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from jaxtyping import Float64, Int64
 
 from pseudolabel.errors import InputError
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 
 DOUBTFUL = 0.6
 BALANCE = 0.3

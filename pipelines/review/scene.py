@@ -14,11 +14,11 @@ from pseudolabel.candidates import Candidate, GivenBox, ManifestImage, candidate
 from pseudolabel.errors import InputError
 from pseudolabel.masks import PixelMask, SoftMask, pixel_window, resample
 from pseudolabel.metrics.mask_iou import rle_iou
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.review.queue import Queued
 from pseudolabel.pipelines.review.view import Window, counts_of
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.reviews import mask_digest
 from pseudolabel.rle import Rle, area, decode_crop, encode_crop
 

@@ -12,12 +12,12 @@ from pseudolabel.errors import InputError
 from pseudolabel.images import load_image
 from pseudolabel.metrics.mask_iou import rle_iou
 from pseudolabel.pipelines.options.review import ReviewConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.review.queue import Queued, in_order, queued_objects
+from pseudolabel.pipelines.review.reviewed import answers_of
 from pseudolabel.pipelines.review.scene import FUSED, Scene, Scenes
 from pseudolabel.pipelines.review.view import cells_from
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.run.reviewed import answers_of
 from pseudolabel.reviews import Answer, AnswerFile, Verdict, settled
 from pseudolabel.rle import Rle, area, decode_crop, encode_crop
 

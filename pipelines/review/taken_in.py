@@ -11,10 +11,10 @@ from pseudolabel.candidates import usable_images
 from pseudolabel.errors import InputError
 from pseudolabel.masks import PixelMask
 from pseudolabel.metrics.mask_iou import rle_iou
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.review.session import now
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.reviews import Answer, AnswerFile, mask_digest, settled
 from pseudolabel.rle import Rle, area, encode_crop
 

@@ -13,16 +13,16 @@ from pseudolabel.candidates import Candidate, GivenBox, ManifestImage, candidate
 from pseudolabel.config import result_relevant
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.files import write_text_atomically
-from pseudolabel.pipelines.options.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.planning.made_categories import coco_header
+from pseudolabel.pipelines.planning.plan import read_plan
+from pseudolabel.pipelines.review.last_word import with_answers
+from pseudolabel.pipelines.review.reviewed import TABLE as REVIEWED
+from pseudolabel.pipelines.review.reviewed import bring_in_reviews
 from pseudolabel.pipelines.run.commit import footer_of, read_footer, read_part
-from pseudolabel.pipelines.run.made_categories import coco_header
 from pseudolabel.pipelines.run.paths import RunPaths, parse_part_name
-from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.run.reviewed import TABLE as REVIEWED
-from pseudolabel.pipelines.run.reviewed import bring_in_reviews
 from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
-from pseudolabel.pipelines.stages.reviewed import with_answers
 from pseudolabel.pipelines.work.tally import counted
 
 if TYPE_CHECKING:

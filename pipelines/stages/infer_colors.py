@@ -8,7 +8,7 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.candidates import Candidate, ManifestImage, usable_images
 from pseudolabel.errors import RejectError
-from pseudolabel.pipelines.options.infer_colors import InferColorsConfig
+from pseudolabel.pipelines.options.stages.infer_colors import InferColorsConfig
 from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.candidate_rows import candidate_rows
 from pseudolabel.pipelines.stages.planned_images import planned_pixels

@@ -10,9 +10,9 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.candidates import Candidate, ManifestImage, usable_images
 from pseudolabel.errors import ConfigError, RejectError
-from pseudolabel.pipelines.options.infer_prompted import InferPromptedConfig
+from pseudolabel.pipelines.options.stages.infer_prompted import InferPromptedConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.box_candidates import Asked, boxes_of_candidates, given_boxes, prompted_candidate
 from pseudolabel.pipelines.stages.candidate_rows import candidate_rows

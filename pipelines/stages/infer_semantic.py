@@ -12,9 +12,9 @@ from pseudolabel import records
 from pseudolabel.candidates import ManifestImage, usable_images
 from pseudolabel.errors import ConfigError, RejectError
 from pseudolabel.known_models import card_path
-from pseudolabel.pipelines.options.infer_semantic import InferSemanticConfig
+from pseudolabel.pipelines.options.stages.infer_semantic import InferSemanticConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.planned_images import planned_pixels
 from pseudolabel.pipelines.stages.semantic_candidates import label_map_table

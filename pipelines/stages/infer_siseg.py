@@ -10,8 +10,8 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.candidates import Candidate, GivenBox, ManifestImage, usable_images, with_classes
 from pseudolabel.errors import RejectError
-from pseudolabel.pipelines.options.infer_siseg import InferSisegConfig
-from pseudolabel.pipelines.run.plan import read_plan
+from pseudolabel.pipelines.options.stages.infer_siseg import InferSisegConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.candidate_rows import candidate_rows
 from pseudolabel.pipelines.stages.field_predictor import FieldPredictor, siseg_files

@@ -11,9 +11,9 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.candidates import Candidate, ManifestImage, usable_images, with_classes
 from pseudolabel.errors import InputError, RejectError
-from pseudolabel.pipelines.options.infer_teacher import InferTeacherConfig
+from pseudolabel.pipelines.options.stages.infer_teacher import InferTeacherConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Resources, Shard, Stage
 from pseudolabel.pipelines.stages.candidate_rows import candidate_rows
 from pseudolabel.pipelines.stages.planned_images import planned_pixels

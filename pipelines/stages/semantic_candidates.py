@@ -12,10 +12,10 @@ from pseudolabel import records
 from pseudolabel.candidates import Candidate, GivenBox, ManifestImage, usable_images
 from pseudolabel.errors import RejectError
 from pseudolabel.masks import SoftMask
-from pseudolabel.pipelines.options.infer_semantic import SemanticCandidatesConfig
+from pseudolabel.pipelines.options.stages.infer_semantic import SemanticCandidatesConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.stages.candidate_rows import candidate_rows
 from pseudolabel.pipelines.stages.planned_images import planned_pixels

@@ -12,7 +12,7 @@ from pseudolabel.boxes import check_xywh, clip_xywh
 from pseudolabel.datasets.frame import check_frame
 from pseudolabel.errors import RejectError
 from pseudolabel.images import ImageHeader, check_decodes, content_digest, read_file, read_header
-from pseudolabel.pipelines.options.shard import ShardConfig
+from pseudolabel.pipelines.options.stages.shard import ShardConfig
 from pseudolabel.pipelines.stage import Shard, Stage
 from pseudolabel.pipelines.work.tally import counted
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.candidates import Candidate, ManifestImage, usable_images
 from pseudolabel.errors import IncompleteError, InputError, StaleOutputError
-from pseudolabel.pipelines.options.add_candidates import AddCandidatesConfig
+from pseudolabel.pipelines.options.stages.add_candidates import AddCandidatesConfig
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_table, read_footer, read_part
 from pseudolabel.pipelines.run.conservation import count_shard
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.work.job import library_versions
 
 if TYPE_CHECKING:

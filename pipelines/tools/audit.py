@@ -12,9 +12,9 @@ from pseudolabel.candidates import usable_images
 from pseudolabel.errors import InputError, QualityGateError, RejectError
 from pseudolabel.files import atomic_path, write_text_atomically
 from pseudolabel.pipelines.options.audit import AuditConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 
 if TYPE_CHECKING:
     from pseudolabel.audit.evidence import Evidence

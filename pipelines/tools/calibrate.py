@@ -7,11 +7,11 @@ from typing import Any
 from pseudolabel.errors import InputError, QualityGateError
 from pseudolabel.files import write_text_atomically
 from pseudolabel.pipelines.options.tools import CalibrateConfig
+from pseudolabel.pipelines.planning.plan import read_plan
+from pseudolabel.pipelines.review.last_word import REVIEWED
 from pseudolabel.pipelines.run.commit import read_footer, read_part
 from pseudolabel.pipelines.run.fingerprint import file_sha256
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
-from pseudolabel.pipelines.stages.reviewed import REVIEWED
 from pseudolabel.pipelines.work.job import library_versions
 
 Row = dict[str, Any]

@@ -99,8 +99,8 @@ def evaluate_content(
 
 def _sampled(run: RunPaths) -> frozenset[int] | None:
     """Ids of the images of a run that has a sample of its input, usable or not; None for any other run."""
+    from pseudolabel.pipelines.planning.plan import PLAN_STAGE, read_plan
     from pseudolabel.pipelines.run.commit import read_part
-    from pseudolabel.pipelines.run.plan import PLAN_STAGE, read_plan
 
     plan = read_plan(run) if run.plan.exists() else None
     if plan is None or plan.sample is None:

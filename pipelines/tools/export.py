@@ -14,10 +14,10 @@ from pseudolabel.formats.profile import ExportOptions
 from pseudolabel.formats.profiles import PROFILES
 from pseudolabel.images import load_image, read_file
 from pseudolabel.pipelines.options.export import ExportConfig
+from pseudolabel.pipelines.planning.made_categories import coco_header
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import read_part
-from pseudolabel.pipelines.run.made_categories import coco_header
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.progress import tracked
 from pseudolabel.sources.place import is_url
 

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 
 from pseudolabel.config import parse_config
 from pseudolabel.metrics.mask_iou import rle_iou
-from pseudolabel.pipelines.options.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
+from pseudolabel.pipelines.review.reviewed import TABLE, bring_in_reviews
 from pseudolabel.pipelines.run.commit import read_footer, read_part
 from pseudolabel.pipelines.run.conservation import without_object_masks
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
-from pseudolabel.pipelines.run.reviewed import TABLE, bring_in_reviews
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseStage
 

@@ -13,8 +13,8 @@ from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, r
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.config import result_relevant
 from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.trainers.images import BoxedImage, boxed_images, check_boxes, load_pixels
 from pseudolabel.pipelines.trainers.loop import begin, loop_config
 from pseudolabel.registry import did_you_mean, load_target

@@ -11,7 +11,7 @@ import torch
 
 from pseudolabel.errors import MachineError
 from pseudolabel.files import atomic_path
-from pseudolabel.pipelines.run.plan import Plan
+from pseudolabel.pipelines.planning.plan import Plan
 from pseudolabel.pipelines.trainers.images import BoxedImage, load_pixels
 from pseudolabel.pipelines.trainers.mal_rounds import Targets
 from pseudolabel.progress import tracked

@@ -11,9 +11,9 @@ from jaxtyping import UInt8
 from pseudolabel.candidates import Box, GivenBox, ManifestImage, is_usable
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import load_image
+from pseudolabel.pipelines.planning.plan import Plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan
 
 Row = dict[str, Any]
 _NAMED = 5  # boxes that a message shows before it counts the rest

@@ -7,8 +7,8 @@ import torch
 
 from pseudolabel.candidates import GivenBox
 from pseudolabel.config import result_relevant
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.trainers.canvases import Canvases
 from pseudolabel.pipelines.trainers.images import boxed_images
 from pseudolabel.pipelines.trainers.loop import begin, loop_config

@@ -16,9 +16,9 @@ from pseudolabel.fusion.labels import LabelSettings, settled_labels
 from pseudolabel.fusion.options import FuseOptions
 from pseudolabel.fusion.settings import label_settings
 from pseudolabel.masks import Grid, resample
+from pseudolabel.pipelines.planning.plan import Plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan
 from pseudolabel.pipelines.trainers.images import BoxedImage, load_pixels
 from pseudolabel.progress import Progress
 from pseudolabel.teachers.base import Teacher, TeacherInput

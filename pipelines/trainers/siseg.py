@@ -10,12 +10,12 @@ import numpy as np
 
 from pseudolabel.config import narrowed, result_relevant
 from pseudolabel.errors import InputError, RejectError
+from pseudolabel.pipelines.options.train_siseg import TrainSisegConfig
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.stages.infer_siseg import object_classes
 from pseudolabel.pipelines.trainers.images import Row, load_pixels, table_rows, usable_images
 from pseudolabel.pipelines.trainers.loop import begin, loop_config
-from pseudolabel.pipelines.trainers.siseg_options import TrainSisegConfig
 from pseudolabel.rle import decode, from_segmentation
 from pseudolabel.segmenters.base import Photo, SegmenterOptions, open_segmenter
 from pseudolabel.segmenters.label_maps import decode_indices

@@ -7,12 +7,12 @@ from typing import Any
 from pseudolabel.config import narrowed, result_relevant
 from pseudolabel.errors import ConfigError
 from pseudolabel.files import write_text_atomically
-from pseudolabel.pipelines.run.made_categories import made_categories
+from pseudolabel.pipelines.options.train_student import TrainStudentConfig
+from pseudolabel.pipelines.planning.made_categories import made_categories
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.trainers.images import table_rows
 from pseudolabel.pipelines.trainers.loop import begin, loop_config
-from pseudolabel.pipelines.trainers.student_options import TrainStudentConfig
 from pseudolabel.pipelines.work.memory import memory_errors_explained
 from pseudolabel.students.base import Student, learn_batch_norm, make_student
 from pseudolabel.students.config import StudentConfig

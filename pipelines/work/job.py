@@ -12,11 +12,11 @@ from typing import Any
 from pseudolabel.config import parse_config, result_relevant
 from pseudolabel.errors import InputError, PassingFaultError, PseudolabelError
 from pseudolabel.pipelines.graph import STAGES, load_stage
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_table, read_footer, read_part, verify_part
 from pseudolabel.pipelines.run.conservation import Counts, count_shard, without_object_masks
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.pipelines.stage import Shard, Stage, StageConfig
 from pseudolabel.pipelines.work.attempts import describe, running_note, write_failure
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from harness import report, script_parser
 
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.tools.calibrate import CalibrateConfig, calibrate
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import pseudolabel.images as images
 from pseudolabel.pipelines import runner
 from pseudolabel.pipelines.chain import parse_chain, run_chain
-from pseudolabel.pipelines.run import commit, plan, seals, stage_config
+from pseudolabel.pipelines.planning import plan
+from pseudolabel.pipelines.run import commit, seals, stage_config
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.work import acceptance, job
 

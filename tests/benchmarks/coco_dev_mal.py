@@ -23,9 +23,9 @@ from harness import report, script_parser, shared_folder
 
 from pseudolabel.masks import pixel_window, resample
 from pseudolabel.metrics.mask_iou import rle_iou
-from pseudolabel.pipelines.options.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.commit import read_part
-from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stage import StageConfig

@@ -22,9 +22,9 @@ from pseudolabel.formats.coco import run_lengths
 from pseudolabel.formats.export_images import Choice, ImageMaker, Naming, numbered_categories
 from pseudolabel.formats.profile import ExportImage
 from pseudolabel.pipelines.options.export import ExportConfig
-from pseudolabel.pipelines.run.made_categories import coco_header
+from pseudolabel.pipelines.planning.made_categories import coco_header
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.tools.export import RunPictures, export_run, run_shards
 
 CHECKS = Path(__file__).parent / "consumers"

@@ -29,10 +29,10 @@ from pseudolabel.metrics.objects import Prediction, TrueObject, Truth, read_trut
 from pseudolabel.pipelines.chain import parse_chain, run_chain
 from pseudolabel.pipelines.demo.chain import label_sections
 from pseudolabel.pipelines.demo.segmenter import make_demo_data, train_demo_segmenter
-from pseudolabel.pipelines.options.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseStage

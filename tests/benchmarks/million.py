@@ -23,9 +23,9 @@ import pyarrow as pa
 from harness import report, script_parser
 
 from pseudolabel import records
+from pseudolabel.pipelines.planning.plan import PlanRequest, read_plan, write_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import PlanRequest, read_plan, write_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stage import Shard, Stage, StageConfig
 

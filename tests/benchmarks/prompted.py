@@ -31,11 +31,11 @@ from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.metrics.mask_iou import object_ious
 from pseudolabel.metrics.objects import Truth, read_truth
 from pseudolabel.pipelines.chain import parse_chain, run_chain
-from pseudolabel.pipelines.options.fuse import FuseConfig
-from pseudolabel.pipelines.options.infer_prompted import CROP_GATE, InferPromptedConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.infer_prompted import CROP_GATE, InferPromptedConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseStage

@@ -20,10 +20,10 @@ from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.metrics.calibration import risk_coverage_area, spearman
 from pseudolabel.metrics.mask_iou import rle_iou
 from pseudolabel.metrics.objects import read_truth
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.review.queue import Queued, in_order, queued_objects
 from pseudolabel.pipelines.review.scene import Scenes
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 
 LOOKS = (0, 50, 100, 200)
 GOOD = 0.9  # a person does not correct a better mask

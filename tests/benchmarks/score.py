@@ -29,10 +29,10 @@ from pseudolabel.fusion.score_model import Chances, ScoreModel, fit_weights
 from pseudolabel.metrics.calibration import expected_calibration_error, spearman
 from pseudolabel.metrics.mask_iou import rle_iou
 from pseudolabel.metrics.objects import read_truth
-from pseudolabel.pipelines.options.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseStage
 

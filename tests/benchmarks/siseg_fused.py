@@ -14,7 +14,7 @@ from PIL import Image
 from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.metrics.comparison import compare
 from pseudolabel.metrics.objects import Prediction, Truth, read_truth
-from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig

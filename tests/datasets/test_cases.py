@@ -10,8 +10,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from pseudolabel.errors import InputError
+from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.commit import read_part
-from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.shard import ShardConfig, ShardStage

@@ -21,8 +21,8 @@ from pseudolabel.config import option
 from pseudolabel.crash_note import decoding
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.pipelines.engines.base import EngineOptions
+from pseudolabel.pipelines.planning.plan import PlanRequest, write_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import PlanRequest, write_plan
 from pseudolabel.pipelines.stage import Shard, Stage, StageConfig
 
 NAME = "own_stage:OwnStage"

@@ -255,7 +255,7 @@ def test_the_data_of_an_onnx_model_is_part_of_what_decides(tmp_path: Path) -> No
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from pseudolabel.pipelines.options.infer_semantic import InferSemanticConfig
+    from pseudolabel.pipelines.options.stages.infer_semantic import InferSemanticConfig
     from pseudolabel.pipelines.run.paths import RunPaths
     from pseudolabel.pipelines.stages.infer_semantic import InferSemanticStage
 

@@ -17,10 +17,10 @@ from pseudolabel.cli.main import main
 from pseudolabel.datasets.manifest import image_row
 from pseudolabel.errors import IncompleteError, InputError, StaleOutputError
 from pseudolabel.masks import Grid, SoftMask
-from pseudolabel.pipelines.options.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.planning.plan import PlanRequest, shard_of, write_plan
 from pseudolabel.pipelines.run.commit import Footer, commit_table, read_footer, read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import PlanRequest, shard_of, write_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.tools.add_candidates import write_candidates
 from pseudolabel.pipelines.verify import verify_run

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pseudolabel.errors import ConfigError
-from pseudolabel.pipelines.run.counted import CountedRows, default_shards, sample_size
+from pseudolabel.pipelines.planning.counted import CountedRows, default_shards, sample_size
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from pseudolabel import records
 from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.masks import Grid, SoftMask, resample
 from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import commit_table, footer_of, read_footer, read_part
-from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import run_stage
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.stages.shard import ShardStage

@@ -9,9 +9,9 @@ import pytest
 
 from pseudolabel import records
 from pseudolabel.errors import InputError, StaleOutputError
+from pseudolabel.pipelines.planning.plan import PlanRequest, read_plan, shard_of, write_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import PlanRequest, read_plan, shard_of, write_plan
 
 
 def _request(root: Path, shards: int = 4, exif: str = "transpose") -> PlanRequest:

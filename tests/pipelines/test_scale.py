@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pseudolabel.pipelines.planning.plan import PLAN_STAGE, Plan, plan_text, read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import PLAN_STAGE, Plan, plan_text, read_plan
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "million.py"
 

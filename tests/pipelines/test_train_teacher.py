@@ -15,9 +15,9 @@ from pseudolabel.config import parse_config, result_relevant
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pipelines.engines.base import EngineOptions
-from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stages.shard import ShardStage
 from pseudolabel.pipelines.trainers.base import TrainingSummary, run_training

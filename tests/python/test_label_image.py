@@ -13,8 +13,8 @@ from PIL import Image
 import pseudolabel as pl
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 
 from .color_network import COLORS, write_color_network
 

@@ -14,16 +14,16 @@ import yaml
 
 from pseudolabel.pipelines.demo.scenes import draw_scene, write_dataset
 from pseudolabel.pipelines.demo.segmenter import card, class_names, normalised
-from pseudolabel.pipelines.options.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.options.train_siseg import TrainSisegConfig
+from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.commit import read_part
-from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.stages.infer_siseg import InferSisegConfig
 from pseudolabel.pipelines.stages.shard import ShardConfig
 from pseudolabel.pipelines.trainers.base import run_training
-from pseudolabel.pipelines.trainers.siseg_options import TrainSisegConfig
 from pseudolabel.pipelines.work.job import ShardWorker, make_job
 from pseudolabel.rle import area, decode
 

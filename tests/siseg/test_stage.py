@@ -11,8 +11,9 @@ from pseudolabel import records
 from pseudolabel.config import parse_config
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.pipelines.demo.scenes import CLASSES, write_dataset
+from pseudolabel.pipelines.options.train_siseg import TrainSisegConfig
+from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.commit import read_part
-from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.stage import StageConfig
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig
@@ -20,7 +21,6 @@ from pseudolabel.pipelines.stages.infer_siseg import InferSisegConfig, categorie
 from pseudolabel.pipelines.stages.shard import ShardConfig
 from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.trainers.siseg import labelled_images
-from pseudolabel.pipelines.trainers.siseg_options import TrainSisegConfig
 from pseudolabel.pipelines.work.job import ShardWorker, make_job
 from pseudolabel.siseg.candidates import mask_box
 

@@ -15,9 +15,9 @@ from own_chain import draw_scenes
 
 from pseudolabel.pipelines.chain import parse_chain, run_chain
 from pseudolabel.pipelines.look.picture import PictureConfig, draw_pictures
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions
 
 Put = Callable[[Path, str], None]

@@ -9,10 +9,10 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.datasets.manifest import image_row
 from pseudolabel.masks import Grid, SoftMask
-from pseudolabel.pipelines.options.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.planning.plan import PlanRequest, write_plan
 from pseudolabel.pipelines.run.commit import Footer
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import PlanRequest, write_plan
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseStage
 

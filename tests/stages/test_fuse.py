@@ -11,9 +11,9 @@ from pseudolabel import records
 from pseudolabel.datasets.manifest import object_cell
 from pseudolabel.errors import InputError
 from pseudolabel.masks import Grid, SoftMask
-from pseudolabel.pipelines.options.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.planning.plan import PlanRequest, write_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import PlanRequest, write_plan
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseStage
 from pseudolabel.rle import area, decode, encode

@@ -10,8 +10,8 @@ from PIL import Image
 
 from pseudolabel import records
 from pseudolabel.masks import pixel_window, resample
+from pseudolabel.pipelines.planning.plan import Plan, plan_text
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, plan_text
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.infer_colors import InferColorsConfig, InferColorsStage
 

@@ -16,12 +16,12 @@ from pseudolabel import records
 from pseudolabel.config import parse_config, result_relevant
 from pseudolabel.errors import ConfigError, RejectError, StaleOutputError
 from pseudolabel.pipelines.demo.scenes import write_dataset
-from pseudolabel.pipelines.options.fuse import FuseConfig
-from pseudolabel.pipelines.options.infer_prompted import InferPromptedConfig
+from pseudolabel.pipelines.options.stages.fuse import FuseConfig
+from pseudolabel.pipelines.options.stages.infer_prompted import InferPromptedConfig
+from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import Footer, commit_table, read_footer, read_part
-from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import RunOptions, StageSummary, run_stage
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.infer_prompted import InferPromptedStage

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from pseudolabel import records
+from pseudolabel.pipelines.planning.plan import Plan, plan_text
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, plan_text
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.infer_semantic import InferSemanticConfig, InferSemanticStage
 from pseudolabel.pipelines.stages.semantic_candidates import SemanticCandidatesConfig, SemanticCandidatesStage

@@ -12,10 +12,10 @@ from pseudolabel.condinst.network import CondInst
 from pseudolabel.errors import InputError
 from pseudolabel.masks import Grid
 from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
-from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.runner import run_stage
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage, category_ids

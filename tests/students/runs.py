@@ -8,8 +8,8 @@ from typing import Any
 from pseudolabel import records
 from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pipelines.engines.base import EngineOptions
+from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.commit import Footer, commit_table
-from pseudolabel.pipelines.run.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stages.shard import ShardConfig

@@ -7,14 +7,14 @@ import pytest
 
 from pseudolabel.errors import InputError
 from pseudolabel.metrics.categories import file_ids, renumbered
+from pseudolabel.pipelines.options.train_student import TrainStudentConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 from pseudolabel.pipelines.tools.evaluate import EvaluateConfig, run_evaluation
 from pseudolabel.pipelines.tools.export_model import ExportModelConfig, export_model
 from pseudolabel.pipelines.tools.predict import PredictConfig, predict
 from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.trainers.student import student_labels
-from pseudolabel.pipelines.trainers.student_options import TrainStudentConfig
 from pseudolabel.students.save import load_student
 
 from .runs import labelled_run, write_classes

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pseudolabel.errors import ConfigError, MachineError
-from pseudolabel.pipelines.trainers.student_options import TrainStudentConfig
+from pseudolabel.pipelines.options.train_student import TrainStudentConfig
 from pseudolabel.pipelines.work.memory import memory_errors_explained
 from pseudolabel.students import throughput
 from pseudolabel.students.base import batch_norms, learn_batch_norm, make_student

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from pseudolabel.config import parse_config
 from pseudolabel.errors import ConfigError, SignalStopError
+from pseudolabel.pipelines.options.train_student import TrainStudentConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.tools.predict import PredictConfig, predict
 from pseudolabel.pipelines.trainers.base import run_training
-from pseudolabel.pipelines.trainers.student_options import TrainStudentConfig
 from pseudolabel.students.base import make_student
 from pseudolabel.students.config import AugmentConfig, RecipeConfig, StudentConfig
 from pseudolabel.students.method import StudentMethod

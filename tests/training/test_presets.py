@@ -1,6 +1,6 @@
 import pytest
 
-from pseudolabel.pipelines.trainers.student_options import TrainStudentConfig
+from pseudolabel.pipelines.options.train_student import TrainStudentConfig
 from pseudolabel.teachers.mal.config import MalConfig
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import read_plan
 
 
 def made_categories(run: RunPaths, parts: Iterable[Path]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pseudolabel.masks import PixelMask, pixel_window
-from pseudolabel.pipelines.run.reviewed import TABLE
+from pseudolabel.pipelines.review.reviewed import TABLE
 
 if TYPE_CHECKING:  # numba, which a stage's import does without
     from pseudolabel.rle import Rle

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pseudolabel.datasets import ReadOptions, detect_format, open_dataset
 from pseudolabel.errors import ConfigError
-from pseudolabel.pipelines.options.shard import PlanConfig
+from pseudolabel.pipelines.options.stages.shard import PlanConfig
+from pseudolabel.pipelines.planning.plan import Plan, PlanRequest, write_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, PlanRequest, write_plan
 from pseudolabel.sources.place import absolute, is_url
 
 _ANNOTATIONS = (".json", ".xml", ".yaml", ".txt", ".csv")

@@ -15,10 +15,10 @@ import pyarrow as pa
 from pseudolabel import records
 from pseudolabel.candidates import ManifestImage, usable_images
 from pseudolabel.errors import InputError, RejectError
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_table, read_footer, read_part
 from pseudolabel.pipelines.run.conservation import count_shard
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.plan import Plan, read_plan
 from pseudolabel.reviews import Answer, read_answers, settled, told_torn
 
 TABLE = "reviewed"

@@ -19,9 +19,9 @@ from typing import Any
 from pseudolabel import records
 from pseudolabel.errors import InputError, MachineError, StaleOutputError
 from pseudolabel.files import fsync, machine_faults_named, temporary_name
+from pseudolabel.pipelines.planning.counted import CountedRows, default_shards, sample_size
 from pseudolabel.pipelines.run.commit import Footer, commit_table, damage_named
 from pseudolabel.pipelines.run.conservation import count_shard
-from pseudolabel.pipelines.run.counted import CountedRows, default_shards, sample_size
 from pseudolabel.pipelines.run.leftovers import sweep_run
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pixel_rule import ExifRule, PixelRule, Stretch

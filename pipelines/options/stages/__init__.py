@@ -1,0 +1,1 @@
+"""Options of the stages, a file for each; they import nothing heavy."""

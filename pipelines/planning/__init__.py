@@ -1,0 +1,1 @@
+"""What a run works on: its plan, shard by shard, and the categories that it made."""
