@@ -87,7 +87,7 @@ def test_a_box_fills_with_an_even_disc_on_an_even_ground() -> None:
 def test_no_box_gives_no_label_and_an_option_has_its_effect() -> None:
     assert len(pl.label_image(PHOTO, [])) == 0
     assert pl.label_image(PHOTO, BOX, keep_score=0.0, review_score=0.0).decisions == ["keep"]
-    assert pl.label_image(PHOTO, BOX, keep_score=2.0, review_score=0.0).decisions == ["review"]
+    assert pl.label_image(PHOTO, BOX, keep_score=1.0, review_score=0.0).decisions == ["review"]
 
 
 @pytest.mark.parametrize(
