@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -112,10 +113,12 @@ def _command() -> str:
 
 
 def _shown(argument: str) -> str:
-    path = Path(argument)
-    if not path.is_absolute():
-        return argument
-    root = Path(__file__).resolve().parents[2]
+    """An argument with the last part of each of its paths: `coco=run:truth.json` of `coco=/data/run:/data/truth.json`."""
+    return re.sub(r"(?:^|(?<=[=:]))/[^=:]+", lambda found: _last_part(found.group()), argument)
+
+
+def _last_part(text: str) -> str:
+    path, root = Path(text), Path(__file__).resolve().parents[2]
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
