@@ -113,7 +113,7 @@ def _command() -> str:
 
 
 def _shown(argument: str) -> str:
-    """An argument with the last part of each of its paths: `coco=run:truth.json` of `coco=/data/run:/data/truth.json`."""
+    """An argument with the last part of each path in it: `coco=run:truth.json` of `coco=/data/run:/data/truth.json`."""
     return re.sub(r"(?:^|(?<=[=:]))/[^=:]+", lambda found: _last_part(found.group()), argument)
 
 
