@@ -189,8 +189,8 @@ def _tightness_pull(
     return pull
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _k_means(planes: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:  # pragma: no cover
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]  # numba has no types
+def _k_means(planes: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:  # pragma: no cover - compiled
     """Loops over cells innermost, without a branch, so that they become vector instructions."""
     count = planes.shape[1]
     labels = np.zeros(count, dtype=np.int32)
@@ -212,8 +212,8 @@ def _k_means(planes: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray
     return labels
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _move_centres(planes: np.ndarray, labels: np.ndarray, centres: np.ndarray) -> None:  # pragma: no cover
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]  # numba has no types
+def _move_centres(planes: np.ndarray, labels: np.ndarray, centres: np.ndarray) -> None:  # pragma: no cover - compiled
     sums = np.zeros(centres.shape, dtype=np.float64)
     counts = np.zeros(centres.shape[0], dtype=np.int64)
     for i in range(labels.shape[0]):
@@ -227,8 +227,8 @@ def _move_centres(planes: np.ndarray, labels: np.ndarray, centres: np.ndarray) -
                 centres[k, channel] = sums[k, channel] / counts[k]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _differences(planes: np.ndarray) -> np.ndarray:  # pragma: no cover
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]  # numba has no types
+def _differences(planes: np.ndarray) -> np.ndarray:  # pragma: no cover - compiled
     """Squared distance in colour of every cell and its neighbour at each offset, infinite without one; with a rim."""
     _, height, width = planes.shape
     squared = np.full((_OFFSETS.shape[0], height + 2 * _RIM, width + 2 * _RIM), np.inf, dtype=np.float32)
@@ -246,8 +246,8 @@ def _differences(planes: np.ndarray) -> np.ndarray:  # pragma: no cover
     return squared
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _vote(opinion: np.ndarray, inside: np.ndarray, vote: np.ndarray) -> None:  # pragma: no cover
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]  # numba has no types
+def _vote(opinion: np.ndarray, inside: np.ndarray, vote: np.ndarray) -> None:  # pragma: no cover - compiled
     """Opinions in [-1, 1] become votes; outside the box all vote against."""
     for y in range(inside.shape[0]):
         cast = vote[y + _RIM, _RIM:]
@@ -255,8 +255,10 @@ def _vote(opinion: np.ndarray, inside: np.ndarray, vote: np.ndarray) -> None:  #
             cast[x] = np.float32(opinion[y, x]) if inside[y, x] else np.float32(-1)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _hear(unary: np.ndarray, weights: np.ndarray, vote: np.ndarray, logit: np.ndarray) -> None:  # pragma: no cover
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]  # numba has no types
+def _hear(
+    unary: np.ndarray, weights: np.ndarray, vote: np.ndarray, logit: np.ndarray
+) -> None:  # pragma: no cover - compiled
     """Unary and the votes of the sixteen neighbours; of each pair of them the one above or to the left comes first."""
     height, width = unary.shape
     for y in range(height):

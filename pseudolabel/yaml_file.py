@@ -86,7 +86,7 @@ class _Reader(yaml.SafeLoader):
             self._depth -= 1
 
     def _refuse(self, problem: str) -> NoReturn:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it untyped
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -33,8 +33,8 @@ class YoloProfile(Profile):
         train = "train" if "train" in self.about.splits else self.about.splits[0]
         known = {"train": train, "val": "val" if "val" in self.about.splits else train}
         known |= {"test": "test"} if "test" in self.about.splits else {}
-        content = {name: f"images/{split}" for name, split in known.items()}
-        content["names"] = {one.place: one.name for one in self.about.categories}  # type: ignore[assignment]
+        names = {one.place: one.name for one in self.about.categories}
+        content = {**{name: f"images/{split}" for name, split in known.items()}, "names": names}
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         write_text_atomically(self.folder / "data.yaml", f"# made by pseudolabel export\n{text}")
 

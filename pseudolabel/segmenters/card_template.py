@@ -87,11 +87,8 @@ def _number_of_classes(entering: Sequence[int | str | None], output: Sequence[in
 
 def _like(sides: Sequence[int | str | None], other: Sequence[int | str | None]) -> bool:
     """Whether two sizes are known and of one shape."""
-    (height, width), (other_height, other_width) = sides, other
-    known = isinstance(height, int) and isinstance(width, int)
-    if not (known and isinstance(other_height, int) and isinstance(other_width, int)):
-        return False
-    return bool(height * other_width == width * other_height)  # type: ignore[operator]
+    known = [side for side in (*sides, *other) if isinstance(side, int)]
+    return len(known) == 4 and known[0] * known[3] == known[1] * known[2]
 
 
 def _names(path: Path, said: int | None, classes_from: ClassNames | None) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def contrast_weights(lab: np.ndarray, contrast: float) -> np.ndarray:
     return weights
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]  # numba has no types
 def k_means(colours: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:
     labels = np.zeros(colours.shape[0], dtype=np.int64)
     for step in range(rounds):
@@ -87,7 +87,7 @@ def k_means(colours: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray
     return labels
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]  # numba has no types
 def mean_field(
     unary: np.ndarray, weights: np.ndarray, inside: np.ndarray, posterior: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
