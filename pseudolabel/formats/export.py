@@ -71,7 +71,7 @@ def export(labels: Exportable, out: Path, request: ExportRequest) -> Row:
         ConfigError: no such profile.
         StaleOutputError: `out` is there; nothing that is not an export is ever replaced.
         QualityGateError: the files keep less of the masks than `min_round_trip`.
-        InputError: a table or an image is damaged.
+        InputError: there is no image, or a table or an image is damaged.
         MachineError: the folder or the disk refuses.
     """
     profile_class: type[Profile] = PROFILES.load(request.to)
@@ -123,6 +123,10 @@ class _Export:
         options = request.options
         self.categories = numbered_categories(labels.header["categories"], options.ids)
         self.naming, splits = Naming.of(labels.shards(), request.split, wants_val=profile_class.wants_val)
+        if not splits:
+            raise InputError(
+                "there is no usable image to export: pseudolabel status RUN --rejected  lists what was refused"
+            )
         header = labels.header
         about = About(
             list(self.categories.values()),

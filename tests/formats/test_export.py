@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pseudolabel import rle
-from pseudolabel.errors import ConfigError, QualityGateError, StaleOutputError
+from pseudolabel.errors import ConfigError, InputError, QualityGateError, StaleOutputError
 from pseudolabel.formats.export import MARK
 from pseudolabel.formats.file_names import clashing_names, safe_name, unlike_others
 from pseudolabel.formats.profiles import PROFILES
@@ -174,6 +174,13 @@ def test_hostile_names_of_one_target_all_arrive_inside(tmp_path: Path, to: str) 
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["out"]
     assert told["round_trip"]["lost"] == 0
+
+
+@pytest.mark.parametrize("to", list(PROFILES))
+def test_a_run_without_a_usable_image_is_refused_and_leaves_nothing(tmp_path: Path, to: str) -> None:
+    with pytest.raises(InputError, match="no usable image to export"):
+        exported([], to, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("to", list(PROFILES))
