@@ -263,7 +263,7 @@ COMMANDS: dict[str, Command] = {
         config="pseudolabel.teachers.mal.config:MalConfig",
         function=f"{_TRAINERS}.teacher:train_teacher",
         model="teacher",
-        version=8,
+        version=9,
         variants=f"{_TRAINERS}.teacher:config_class",
         next="pseudolabel infer-teacher {asked}",
     ),
@@ -291,7 +291,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.train_student:TrainStudentConfig",
         function=f"{_TRAINERS}.student:train_student",
         model="student",
-        version=1,
+        version=2,
         next="pseudolabel predict {asked}/models/student.safetensors --images DIR --out DIR",
     ),
     "evaluate": Tool(

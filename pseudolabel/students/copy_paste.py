@@ -16,10 +16,11 @@ from pseudolabel.training.pasting import (
     Spot,
     Tutor,
     best_of_classes,
+    corner_over,
     isolated,
     pasted,
     pixel_box,
-    random_corner,
+    random_peer,
     spot_at,
     tight_box,
     uncovered,
@@ -74,10 +75,11 @@ def _taught(sample: Sample, tutors: Sequence[PeerTutor], min_area_px: int) -> Sa
     best = best_of_classes(tutors, set(sample.labels.tolist()))
     if best is None:
         return sample
-    x, y = random_corner(tutors[best], sample.boxes, sample.labels)
-    spot = spot_at(round(x), round(y), tutors[best], sample.size_hw)
-    seen = 0 if spot is None else int(tutors[best].mask[spot.part].sum())
-    return sample if spot is None or seen <= min_area_px else paste(sample, tutors[best], spot)
+    tutor = tutors[best]
+    x, y = corner_over(tutor.size_hw, sample.boxes[random_peer(sample.labels, tutor.label)])
+    spot = spot_at(round(x), round(y), tutor, sample.size_hw)
+    seen = 0 if spot is None else int(tutor.mask[spot.part].sum())
+    return sample if spot is None or seen <= min_area_px else paste(sample, tutor, spot)
 
 
 def paste(sample: Sample, tutor: PeerTutor, spot: Spot) -> Sample:
@@ -86,8 +88,8 @@ def paste(sample: Sample, tutor: PeerTutor, spot: Spot) -> Sample:
     doubt = torch.zeros_like(covered)
     doubt[spot.canvas] = tutor.unsure[spot.part]
     masks = sample.masks & ~covered
-    boxes, left_px = uncovered(sample.boxes, covered)
-    left = (left_px > 0) & (masks.flatten(1).any(dim=1) | ~sample.has_mask)
+    boxes, box_px, mask_px = uncovered(sample.boxes, sample.masks, covered)
+    left = torch.where(sample.has_mask, mask_px, box_px) > 0
     unsure = sample.unsure & ~covered  # what is covered is none of theirs, without a doubt
     rest = replace(sample, boxes=boxes, masks=masks, unsure=unsure, ignored=sample.ignored & ~covered).select(left)
     return replace(

@@ -26,6 +26,11 @@ class Tutor:
     label: int
     quality: float
 
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Rows and columns of what was cut out."""
+        return self.mask.shape[0], self.mask.shape[1]
+
 
 class Spot(NamedTuple):
     """Where a tutor goes: rows and columns of the image, and those of the tutor that are seen there."""
@@ -46,14 +51,24 @@ def best_of_classes(tutors: Sequence[Tutor], labels: set[int]) -> int | None:
     return max(fitting, key=lambda number: tutors[number].quality) if fitting else None
 
 
-def random_corner(tutor: Tutor, boxes: Float[Tensor, "n 4"], labels: Int[Tensor, "n"]) -> tuple[float, float]:
-    """x and y of a tutor over a random object of its class: a tenth of its box or more lies on that along each axis."""
-    peers = (labels == tutor.label).nonzero()[:, 0]
-    learner = boxes[peers[random_index(len(peers))]].tolist()
-    height, width = tutor.mask.shape
-    x = _between(learner[0] - (1 - LEAST_SHOWN) * width, learner[2] - LEAST_SHOWN * width)
-    y = _between(learner[1] - (1 - LEAST_SHOWN) * height, learner[3] - LEAST_SHOWN * height)
+def corner_over(size_hw: tuple[int, int], learner: Float[Tensor, "4"]) -> tuple[float, float]:
+    """x and y of a tutor of that size over a learner: a tenth of its box or more lies on that one's along each axis."""
+    (height, width), (x1, y1, x2, y2) = size_hw, learner.tolist()
+    x = _between(x1 - (1 - LEAST_SHOWN) * width, x2 - LEAST_SHOWN * width)
+    y = _between(y1 - (1 - LEAST_SHOWN) * height, y2 - LEAST_SHOWN * height)
     return x, y
+
+
+def corner_anywhere(size_hw: tuple[int, int], image_hw: tuple[int, int]) -> tuple[float, float]:
+    """x and y of a tutor of that size somewhere on an image, as a whole if there is room."""
+    y, x = (_between(0, max(room - length, 0)) for length, room in zip(size_hw, image_hw, strict=True))
+    return x, y
+
+
+def random_peer(labels: Int[Tensor, "n"], label: int) -> int:
+    """The number of a random object of a class, of which there is one at least."""
+    peers = (labels == label).nonzero()[:, 0]
+    return int(peers[random_index(len(peers))])
 
 
 def spot_at(x: int, y: int, tutor: Tutor, size_hw: tuple[int, int]) -> Spot | None:
@@ -78,26 +93,49 @@ def pasted(
     return image, covered
 
 
-def uncovered(
-    boxes: Float[Tensor, "n 4"], covered: Bool[Tensor, "H W"]
-) -> tuple[Float[Tensor, "n 4"], Int[Tensor, "n"]]:
-    """The tight box around what remains of every box, and how many pixels that is; untouched boxes as they are.
+class Rest(NamedTuple):
+    """What is left to be seen of every object below what covers an image."""
 
-    Sides that nothing covers stay as they are; an untouched box counts one pixel.
+    boxes: Float[Tensor, "n 4"]
+    box_px: Int[Tensor, "n"]  # pixels of the box; 1 for a box that is not touched
+    mask_px: Int[Tensor, "n"]  # pixels of the mask; 0 where there is none, 1 for a box that is not touched
+
+
+def uncovered(boxes: Float[Tensor, "n 4"], masks: Bool[Tensor, "n H W"], covered: Bool[Tensor, "H W"]) -> Rest:
+    """Boxes as tight around what is left of the objects as they were around the whole objects, and how much is left.
+
+    A side of a box moves to where the rest of its mask ends, if the mask ended elsewhere before, and past the rows or
+    columns of the box that are wholly covered. Sides that nothing hides stay as they are, to the fraction of a pixel.
+
+    Args:
+        masks: an empty one where no mask is known; then the box alone is looked at.
     """
-    result, remaining = boxes.clone(), torch.ones(len(boxes), dtype=torch.int64, device=boxes.device)
+    result, left = boxes.clone(), torch.ones(2, len(boxes), dtype=torch.int64, device=boxes.device)
     for index, box in enumerate(boxes):
-        left, top, right, bottom = pixel_box(box, covered.shape)
-        hidden = covered[top:bottom, left:right]
-        if not bool(hidden.any()):
+        x1, y1, x2, y2 = pixel_box(box, covered.shape)
+        free = ~covered[y1:y2, x1:x2]
+        if bool(free.all()):
             continue
-        free = ~hidden
-        remaining[index] = free.sum()
-        if remaining[index] > 0:
-            tight = tight_box(free)[0] + torch.tensor([left, top] * 2, device=boxes.device)
-            result[index, :2] = torch.maximum(box[:2], tight[:2])
-            result[index, 2:] = torch.minimum(box[2:], tight[2:])
-    return result, remaining
+        mask = masks[index, y1:y2, x1:x2]
+        corner = box.new_tensor([x1, y1, x1, y1])
+        result[index] = _narrowed(_narrowed(box, torch.ones_like(free), free, corner), mask, mask & free, corner)
+        left[0, index], left[1, index] = free.sum(), (mask & free).sum()
+    return Rest(result, left[0], left[1])
+
+
+def _narrowed(
+    box: Float[Tensor, "4"], before: Bool[Tensor, "h w"], after: Bool[Tensor, "h w"], corner: Float[Tensor, "4"]
+) -> Float[Tensor, "4"]:
+    """The box with those sides moved inwards that a part of it no longer reaches to; as it is if nothing is left.
+
+    Args:
+        corner: x and y of the window that the parts are seen in, twice.
+    """
+    if not bool(after.any()):
+        return box
+    first, then = (tight_box(part)[0].to(box) + corner for part in (before, after))
+    inner = torch.cat([torch.maximum(box[:2], then[:2]), torch.minimum(box[2:], then[2:])])
+    return torch.where(first == then, box, inner)
 
 
 def pixel_box(box: Float[Tensor, "4"], size_hw: torch.Size) -> tuple[int, int, int, int]:

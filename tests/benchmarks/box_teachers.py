@@ -73,8 +73,8 @@ GPU = {"channels": 256, "convs": 4, "mask_branch_channels": 128, "mask_branch_no
 MAIN_ROWS = "box,projection,boxinst,boxteacher,boxseg,full"
 COMMON = {"bottom_px": 0, "pairwise_warmup": 0.5, "teacher_from": 0.5, "teacher_warmup": 0.2}
 OF_SET = {
-    "nuclei": {"finest_px": 32, "window_px": 256, "detections": 300, "min_tutor_px": 80},
-    "drawn": {"min_tutor_px": 150},
+    "nuclei": {"finest_px": 32, "window_px": 256, "detections": 300},
+    "drawn": {},
 }
 ON = {"nuclei": "nuclei-dev", "drawn": "drawn scenes"}
 SHORT_PX = {"nuclei": 512, "drawn": 256}
@@ -173,7 +173,8 @@ def trained(
     method_class, config_class, changes = SETTINGS[setting]
     weights = str(shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors")
     shape = (GPU if arguments.gpu else CPU) | COMMON | OF_SET[arguments.set]
-    values = shape | changes | json.loads(arguments.change) | {"backbone_weights": weights}
+    values = shape | changes | json.loads(arguments.change)
+    values |= {"backbone_weights": weights, "image_px": arguments.short_px}
     config = config_class(**_of_use(config_class, values))
     torch.manual_seed(seed)
     method = method_class(CondInst(config, len(data.category_ids)), config)

@@ -44,7 +44,7 @@ WITHOUT = {
     "boxseg": "boxseg-bqr-qmf-mqs",
     "full": "boxseg",
 }
-COMMON = {"bottom_px": 0, "least_similarity": 0.1, "finest_px": 32, "min_tutor_px": 300}
+COMMON = {"bottom_px": 0, "least_similarity": 0.1, "finest_px": 32}
 RISEN = {"pairwise_warmup": 0.0, "teacher_from": 0.0, "teacher_warmup": 0.2}  # what goes on from the warm start
 SCENE_PX, OBJECTS = 256, 20
 TRAIN_SEED, VAL_SEED = 11, 12
@@ -144,7 +144,7 @@ def _trained(
     course: Course, setting: str, seed: int, steps: int, changes: dict[str, Any], *, start: Path | None
 ) -> tuple[Any, Any]:
     method_class, config_class, own = SETTINGS[setting]
-    weights = {"backbone_weights": course.weights, "window_px": course.window_px}
+    weights = {"backbone_weights": course.weights, "window_px": course.window_px, "image_px": course.short_px}
     config = config_class(**_of_use(config_class, dict(course.shape) | COMMON | own | changes | weights))
     torch.manual_seed(seed)
     network = CondInst(config, len(drawn(course).category_ids))

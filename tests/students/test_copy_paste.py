@@ -7,7 +7,7 @@ import torch
 
 from pseudolabel.students.copy_paste import PeerTutor, find_tutors, paste, paste_peers
 from pseudolabel.students.data import Sample
-from pseudolabel.training.pasting import Spot, pasted, random_corner, spot_at, uncovered
+from pseudolabel.training.pasting import Spot, corner_over, pasted, random_peer, spot_at, uncovered
 
 WHOLE = (slice(0, 20), slice(0, 20))  # of a tutor
 SQUARE = (slice(10, 30), slice(0, 20))
@@ -74,9 +74,23 @@ def test_a_learner_that_is_wholly_covered_is_gone():
 def test_a_box_keeps_its_fractions_where_nothing_covers_it():
     covered = torch.zeros(60, 60, dtype=torch.bool)
     covered[:, 30:] = True
-    boxes, left_px = uncovered(torch.tensor([[10.5, 3.25, 40.5, 20.75], [31.0, 4, 40, 9], [0, 0, 2, 2]]), covered)
-    assert boxes.tolist() == [[10.5, 3.25, 30.0, 20.75], [31.0, 4, 40, 9], [0, 0, 2, 2]]
-    assert left_px.tolist() == [20 * 18, 0, 1]  # columns 10 to 29, rows 3 to 20; nothing; not looked at
+    boxes = torch.tensor([[10.5, 3.25, 40.5, 20.75], [31.0, 4, 40, 9], [0, 0, 2, 2]])
+    rest = uncovered(boxes, torch.zeros(3, 60, 60, dtype=torch.bool), covered)
+    assert rest.boxes.tolist() == [[10.5, 3.25, 30.0, 20.75], [31.0, 4, 40, 9], [0, 0, 2, 2]]
+    assert rest.box_px.tolist() == [20 * 18, 0, 1]  # columns 10 to 29, rows 3 to 20; nothing; not looked at
+    assert rest.mask_px.tolist() == [0, 0, 1]
+
+
+def test_a_box_follows_what_is_left_of_its_mask():
+    """A diamond whose left corner is hidden: its box begins where the rest of it does."""
+    row, column = torch.arange(60)[:, None], torch.arange(60)[None]
+    mask = (row - 20).abs() + (column - 20).abs() <= 10
+    covered = torch.zeros(60, 60, dtype=torch.bool)
+    covered[15:26, 8:15] = True  # the corner's rows up to column 14: all of the diamond's that are so far left
+    rest = uncovered(torch.tensor([[9.5, 10, 31, 31.25]]), mask[None], covered)
+    assert rest.boxes.tolist() == [[15.0, 10, 31, 31.25]]
+    hidden = 1 + 3 + 5 + 7 + 9  # of columns 10 to 14
+    assert rest.mask_px.tolist() == [221 - hidden]  # 2 r (r + 1) + 1 cells in all
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -84,7 +98,7 @@ def test_a_placed_tutor_lies_on_the_learner_and_shows_its_own_pixels(seed):
     torch.manual_seed(seed)
     one = scene([[20, 20, 50, 50]], 50)
     tutor = grey(200)
-    x, y = random_corner(tutor, one.boxes, one.labels)
+    x, y = corner_over(tutor.size_hw, one.boxes[random_peer(one.labels, tutor.label)])
     spot = spot_at(round(x), round(y), tutor, one.size_hw)
     assert spot is not None
     image, covered = pasted(one.image, tutor, spot)

@@ -55,6 +55,7 @@ def _box(mask: Tensor) -> Tensor:
 TINY = {
     "backbone": "tiny",
     "backbone_weights": "none",
+    "image_px": SIDE,
     "channels": 32,
     "convs": 1,
     "mask_branch_channels": 32,

@@ -34,7 +34,7 @@ STEPS, CHECKPOINT_EVERY, KILLED_AT = 8, 3, 5
 EASY = {
     "boxinst": {},
     "boxteacher": {"min_iou": 0.0, "teacher_from": 0.0, "teacher_warmup": 0.0},
-    "boxseg": {"min_iou": 0.0, "min_tutor_px": 16, "tau_box": 0.0, "teacher_from": 0.0, "teacher_warmup": 0.0}
+    "boxseg": {"min_iou": 0.0, "min_tutor": 0.04, "tau_box": 0.0, "teacher_from": 0.0, "teacher_warmup": 0.0}
     | {"copy_paste_probability": 0.7},
 }
 

@@ -9,7 +9,7 @@ from pseudolabel.teachers.condinst.config import BoxSegConfig
 
 
 def test_boxseg_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn, seed):
-    config = BoxSegConfig(strong=False, min_tutor_px=100, **tiny)
+    config = BoxSegConfig(strong=False, min_tutor=0.1, **tiny)
     method, ious = overfitted(BoxSeg, config, steps=160, seed=seed)
     assert ious.mean() > 0.75
     assert method.bank.tutors, "good isolated objects must have become tutors"
@@ -57,7 +57,7 @@ def test_a_candidate_below_the_box_threshold_makes_no_pseudo_mask(tiny, drawn):
 
 
 def test_a_checkpoint_carries_the_memory_bank(overfitted, tiny):
-    config = BoxSegConfig(teacher_from=0.0, teacher_warmup=0.5, ema=0.9, strong=False, min_tutor_px=100, **tiny)
+    config = BoxSegConfig(teacher_from=0.0, teacher_warmup=0.5, ema=0.9, strong=False, min_tutor=0.1, **tiny)
     method = BoxSeg(CondInst(config, 2), config)
     from pseudolabel.teachers.condinst.copy_paste import BankedTutor
 

@@ -48,9 +48,9 @@ class BoxSeg(BoxTeacher):
         fused = quality_aware_fusion(masks, found.scores, found.box_iou, found.ranking.valid, inside, rule)
         threshold = 0.5 if config.fusion == "vote" else config.tau_pixel
         any_kept = fused.kept.any(dim=1)
-        pseudo = (fused.mask > threshold) & inside & any_kept[:, None, None]
-        quality = fused.quality.score * pseudo.flatten(1).any(dim=1)
-        return PseudoMasks(pseudo, quality, fused.quality.box)
+        soft = fused.mask * (inside & any_kept[:, None, None])
+        quality = fused.quality.score * (soft > threshold).flatten(1).any(dim=1)
+        return PseudoMasks(soft, quality, fused.quality.box, threshold)
 
 
 def _area(boxes: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,8 @@ from pseudolabel.teachers.condinst.copy_paste import CopyPasteConfig, MemoryBank
 from pseudolabel.teachers.condinst.views import strong_view
 from pseudolabel.training.ema import average_of, momentum_at, update_average
 
+MOVED = 10 / 800  # how far a side of a learner's box moves without question, in short sides of the image: the code's
+
 
 class BoxTeacher(BoxInst):
     """BoxInst with a teacher; `pseudo_masks` is what its descendants do otherwise."""
@@ -31,9 +33,7 @@ class BoxTeacher(BoxInst):
     def __init__(self, network: CondInst, config: BoxTeacherConfig) -> None:
         super().__init__(network, config)
         self.teacher = average_of(network)
-        self.bank = MemoryBank(
-            CopyPasteConfig(probability=config.copy_paste_probability, min_area_px=config.min_tutor_px)
-        )
+        self.bank = MemoryBank(_copy_paste_rule(config))
 
     def losses(self, batch: Batch, *, progress: float) -> Mapping[str, Tensor]:
         batch = self._weak_view(batch)
@@ -67,14 +67,14 @@ class BoxTeacher(BoxInst):
         inside = box_masks(box_cells(targets.boxes, batch.grid_hw, stride=STRIDE), batch.grid_hw)
         if not len(found.boxes):
             nothing = torch.zeros(len(chosen), device=inside.device)
-            return PseudoMasks(torch.zeros_like(inside), nothing, nothing)
+            return PseudoMasks(torch.zeros_like(inside, dtype=torch.float32), nothing, nothing)
         soft, score = masks[chosen.clamp(min=0)], found.scores[chosen.clamp(min=0)]
         if config.mcs == "code":
             quality = mask_confidence_code(score, soft)
         else:
             quality = mask_confidence_paper(score, soft, inside)
         matched = chosen >= 0
-        return PseudoMasks((soft > 0.5) & inside & matched[:, None, None], quality * matched, score * matched)
+        return PseudoMasks(soft * (inside & matched[:, None, None]), quality * matched, score * matched)
 
     def _pasted(self, batch: Batch, pseudo: list[PseudoMasks]) -> tuple[Batch, list[PseudoMasks]]:
         pasted = paste_batch(batch, pseudo, self.bank)
@@ -114,3 +114,15 @@ class BoxTeacher(BoxInst):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.bank.load_state(state["bank"])
+
+
+def _copy_paste_rule(config: BoxTeacherConfig) -> CopyPasteConfig:
+    """The options of copy-paste, with lengths in pixels of the images that the network sees."""
+    return CopyPasteConfig(
+        tutor=config.tutor,
+        learner=config.learner,
+        place=config.place,
+        probability=config.copy_paste_probability,
+        min_area_px=max((config.min_tutor * config.image_px) ** 2, 1.0),
+        moved_px=MOVED * config.image_px,
+    )

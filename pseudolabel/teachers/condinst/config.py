@@ -112,11 +112,30 @@ class BoxTeacherConfig(BoxInstConfig):
     copy_paste_probability: float = option(
         0.5, "probability of a paste: per image", needs={"copy_paste": ()}, ge=0, le=1
     )
-    min_tutor_px: int = option(
-        300,
-        "least area of a pasted object, in pixels of the network's input",
+    tutor: Literal["quality", "random"] = option(
+        "quality",
+        "which object is pasted: the best of those that are good and alone, or any with a mask",
+        group="paper",
         needs={"copy_paste": ()},
-        ge=1,
+    )
+    place: Literal["overlapping", "random"] = option(
+        "overlapping",
+        "where it is pasted: over an object of its class, or anywhere",
+        group="paper",
+        needs={"copy_paste": ()},
+    )
+    learner: Literal["lowest", "any"] = option(
+        "lowest",
+        "over which object: that with the worst mask, or any (BoxSeg's code)",
+        group="paper",
+        needs={"copy_paste": (), "place": ("overlapping",)},
+    )
+    min_tutor: float = option(
+        0.02,
+        "least side of a square as large as a pasted object, in short sides of the image",
+        needs={"copy_paste": ()},
+        ge=0,
+        le=1,
     )
     result: Literal["average", "student"] = option("average", "which network the training gives", group="paper")
 

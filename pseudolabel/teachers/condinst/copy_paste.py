@@ -3,25 +3,31 @@
 Tutors are kept in a memory bank. An entry is cut out of its image; it is used once. Colours for the pairwise loss come
 from the pasted image itself, because the pasted picture is the one that all losses look at.
 
-Source: BoxSeg (arXiv 2504.05137), section 3.4, with the numbers of the released code.
+Source: BoxSeg (arXiv 2504.05137), section 3.4 and table 5, with the numbers of the released code.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from pseudolabel.condinst.batch import STRIDE, Batch, Targets, masks_to_grid
+from pseudolabel.condinst.mask_head import aligned_upsample
 from pseudolabel.config import Config, option
 from pseudolabel.training.pasting import (
+    Rest,
     Tutor,
     best_of_classes,
+    corner_anywhere,
+    corner_over,
     isolated,
     pasted,
     pixel_box,
-    random_corner,
     random_index,
+    random_peer,
     spot_at,
     tight_box,
     uncovered,
@@ -29,12 +35,15 @@ from pseudolabel.training.pasting import (
 
 
 class CopyPasteConfig(Config):
-    """Who may teach, and how often."""
+    """Who teaches whom, where, and how often. Lengths are pixels of the network's input."""
 
+    tutor: Literal["quality", "random"] = option("quality", "the best of those that are good and alone, or any")
+    learner: Literal["lowest", "any"] = option("lowest", "the object whose mask is worst, or any")
+    place: Literal["overlapping", "random"] = option("overlapping", "over a learner of the tutor's class, or anywhere")
     length: int = option(80, "tutors in the bank", ge=1)
     isolation: float = option(0.1, "a tutor's box overlaps no other by this IoU or more", ge=0, le=1)
     min_quality: float = option(0.5, "least score of a tutor's mask, and of its boxes", ge=0, le=1)
-    min_area_px: int = option(300, "least area of a tutor, and of what remains of a learner that moved", ge=1)
+    min_area_px: float = option(300, "least area of a tutor, and of what remains of a learner that moved", ge=1)
     probability: float = option(0.5, "of a paste per image", ge=0, le=1)
     moved_px: float = option(10.0, "a learner whose sides moved less is kept however small it is", ge=0)
 
@@ -50,13 +59,19 @@ class BankedTutor(Tutor):
 class PseudoMasks:
     """What a teacher says of the objects of one image."""
 
-    masks: Bool[Tensor, "n h w"]  # on the mask grid, inside the box
+    soft: Float[Tensor, "n h w"]  # probabilities on the mask grid, 0 outside the box
     quality: Float[Tensor, "n"]  # 0: no mask
     box_score: Float[Tensor, "n"]
+    threshold: float = 0.5  # of the probabilities
+
+    @property
+    def masks(self) -> Bool[Tensor, "n h w"]:
+        """On the mask grid, inside the box."""
+        return self.soft > self.threshold
 
 
 class MemoryBank:
-    """At most `length` tutors; a random one makes room."""
+    """At most `length` objects that may become tutors; a random one makes room."""
 
     def __init__(self, config: CopyPasteConfig) -> None:
         self.config = config
@@ -73,13 +88,24 @@ class MemoryBank:
             self.tutors.append(tutor)
 
     def _fit(self, targets: Targets, pseudo: PseudoMasks) -> Bool[Tensor, "n"]:
+        if self.config.tutor == "random":
+            return pseudo.quality > 0
         alone = isolated(targets.boxes, below=self.config.isolation)
         return alone & (torch.minimum(pseudo.quality, pseudo.box_score) > self.config.min_quality)
 
     def take(self, labels: set[int]) -> BankedTutor | None:
-        """The best tutor of one of these classes, which leaves the bank."""
-        best = best_of_classes(self.tutors, labels)
-        return None if best is None else self.tutors.pop(best)
+        """The tutor for an image with objects of these classes, which leaves the bank.
+
+        Over a learner it is one of the learner's class; anywhere, one of any class.
+        """
+        if self.config.place == "random":
+            labels = {tutor.label for tutor in self.tutors}
+        if self.config.tutor == "quality":
+            chosen = best_of_classes(self.tutors, labels)
+        else:
+            fitting = [number for number, tutor in enumerate(self.tutors) if tutor.label in labels]
+            chosen = fitting[random_index(len(fitting))] if fitting else None
+        return None if chosen is None else self.tutors.pop(chosen)
 
     def state(self) -> list[dict[str, Tensor]]:
         """The bank as plain tensors, for a checkpoint."""
@@ -101,20 +127,25 @@ class MemoryBank:
 
 
 def cut_out(image: Float[Tensor, "3 H W"], pseudo: PseudoMasks, targets: Targets, index: int) -> BankedTutor:
-    """An object's pixels under its box, its grid mask enlarged to them."""
+    """An object's pixels under its box, and its silhouette there: the soft mask read between the grid's cells."""
     left, top, right, bottom = pixel_box(targets.boxes[index], image.shape[1:])
-    full = pseudo.masks[index].repeat_interleave(STRIDE, dim=0).repeat_interleave(STRIDE, dim=1)
+    silhouette = silhouettes(pseudo.soft[index : index + 1], pseudo.threshold)[0]
     return BankedTutor(
         image[:, top:bottom, left:right].clone(),
-        full[top:bottom, left:right].clone(),
+        silhouette[top:bottom, left:right].clone(),
         int(targets.labels[index]),
         float(pseudo.quality[index]),
         float(pseudo.box_score[index]),
     )
 
 
+def silhouettes(soft: Float[Tensor, "n h w"], threshold: float = 0.5) -> Bool[Tensor, "n H W"]:
+    """Masks of the input's pixels of probabilities on the grid; at the grid's own pixels (`masks_to_grid`) the same."""
+    return aligned_upsample(soft[:, None], STRIDE)[:, 0] > threshold
+
+
 def paste_batch(batch: Batch, pseudo: list[PseudoMasks], bank: MemoryBank) -> tuple[Batch, list[PseudoMasks]]:
-    """The batch with a tutor over a learner of its class on some images; nothing that was passed in changes."""
+    """The batch with a tutor on some images; nothing that was passed in changes."""
     images, targets, masks = batch.images.clone(), list(batch.targets), list(pseudo)
     for index, one in enumerate(targets):
         if float(torch.rand(())) >= bank.config.probability or not len(one.boxes):
@@ -122,36 +153,68 @@ def paste_batch(batch: Batch, pseudo: list[PseudoMasks], bank: MemoryBank) -> tu
         tutor = bank.take(set(one.labels.tolist()))
         if tutor is None:
             continue
-        x, y = random_corner(tutor, one.boxes, one.labels)
-        spot = spot_at(int(x), int(y), tutor, (int(batch.sizes_hw[index, 0]), int(batch.sizes_hw[index, 1])))
+        image_hw = (int(batch.sizes_hw[index, 0]), int(batch.sizes_hw[index, 1]))
+        x, y = _corner(tutor, one, pseudo[index], image_hw, bank.config)
+        spot = spot_at(int(x), int(y), tutor, image_hw)
         if spot is None:
             continue
         image, covered = pasted(images[index], tutor, spot)
-        if int(covered.sum()) > bank.config.min_area_px:
+        if int(covered.sum()) >= bank.config.min_area_px:
             images[index] = image
             targets[index], masks[index] = covered_by(one, pseudo[index], covered, tutor, bank.config)
     return replace(batch, images=images, targets=tuple(targets)), masks
+
+
+def _corner(
+    tutor: BankedTutor, targets: Targets, pseudo: PseudoMasks, image_hw: tuple[int, int], config: CopyPasteConfig
+) -> tuple[float, float]:
+    """x and y of the tutor."""
+    if config.place == "random":
+        return corner_anywhere(tutor.size_hw, image_hw)
+    labels = targets.labels
+    if config.learner == "lowest":
+        peers = labels == tutor.label
+        worst = pseudo.quality <= pseudo.quality[peers].min()
+        labels = torch.where(worst, labels, -1)  # several are worst where the teacher finds none of them
+    return corner_over(tutor.size_hw, targets.boxes[random_peer(labels, tutor.label)])
 
 
 def covered_by(
     targets: Targets, pseudo: PseudoMasks, covered: Bool[Tensor, "H W"], tutor: BankedTutor, config: CopyPasteConfig
 ) -> tuple[Targets, PseudoMasks]:
     """The objects of an image below what a tutor covers of it, and the tutor as the last of them."""
-    boxes, left_px = uncovered(targets.boxes, covered)
-    moved = (boxes - targets.boxes).abs().amax(dim=1)
+    rest, masked = _rest(targets, pseudo, covered)
+    moved = (rest.boxes - targets.boxes).abs().amax(dim=1)
+    remaining = torch.where(masked, rest.mask_px, rest.box_px)  # what the teacher does not find is as large as its box
+    keep = (rest.box_px > 0) & ((moved <= config.moved_px) | (remaining >= config.min_area_px))
     grid = masks_to_grid(covered[None])
-    masked = pseudo.masks.flatten(1).any(dim=1)  # an object that the teacher does not find yet is as large as its box
-    remaining = torch.where(masked, _grid_area(pseudo.masks & ~grid), left_px)
-    keep = (left_px > 0) & ((moved <= config.moved_px) | (remaining > config.min_area_px))
+    soft = (pseudo.soft * ~grid)[keep]
+    quality = pseudo.quality[keep] * (soft > pseudo.threshold).flatten(1).any(dim=1)
     labels = torch.cat([targets.labels[keep], targets.labels.new_tensor([tutor.label])])
     return (
-        Targets(torch.cat([boxes[keep], tight_box(covered)]), labels, *_masks(targets, grid, keep)),
+        Targets(torch.cat([rest.boxes[keep], tight_box(covered)]), labels, *_masks(targets, grid, keep)),
         PseudoMasks(
-            torch.cat([(pseudo.masks & ~grid)[keep], grid]),
-            torch.cat([pseudo.quality[keep], pseudo.quality.new_tensor([tutor.quality])]),
+            torch.cat([soft, grid.to(soft)]),
+            torch.cat([quality, quality.new_tensor([tutor.quality])]),
             torch.cat([pseudo.box_score[keep], pseudo.box_score.new_tensor([tutor.box_score])]),
+            pseudo.threshold,
         ),
     )
+
+
+def _rest(targets: Targets, pseudo: PseudoMasks, covered: Bool[Tensor, "H W"]) -> tuple[Rest, Bool[Tensor, "n"]]:
+    """What is left of every object, and which of them have a mask: a true one before the teacher's."""
+    soft = pseudo.soft
+    if targets.masks is not None:
+        known = torch.ones_like(targets.labels, dtype=torch.bool) if targets.has_mask is None else targets.has_mask
+        soft = torch.where(known[:, None, None], targets.masks.to(soft), soft)
+    boxes, untouched = targets.boxes.clone(), torch.ones_like(targets.labels)
+    rest = Rest(boxes, untouched, untouched.clone())
+    near = box_iou(boxes, tight_box(covered))[:, 0] > 0  # silhouettes are as large as the image: only where needed
+    part = uncovered(boxes[near], silhouettes(soft[near], pseudo.threshold), covered)
+    for values, values_of_near in zip(rest, part, strict=True):
+        values[near] = values_of_near
+    return rest, (soft > pseudo.threshold).flatten(1).any(dim=1)
 
 
 def _masks(
@@ -163,8 +226,3 @@ def _masks(
     has_mask = torch.ones_like(keep) if targets.has_mask is None else targets.has_mask
     masks = torch.cat([(targets.masks & ~covered)[keep], covered])
     return masks, torch.cat([has_mask[keep], has_mask.new_zeros(1)])
-
-
-def _grid_area(masks: Bool[Tensor, "n h w"]) -> Int[Tensor, "n"]:
-    """Areas in pixels of masks on the grid."""
-    return masks.sum(dim=(1, 2)) * STRIDE**2
