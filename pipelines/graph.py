@@ -214,7 +214,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.train_siseg:TrainSisegConfig",
         function=f"{_TRAINERS}.siseg:train_siseg",
         model="siseg",
-        version=2,
+        version=3,
         next="pseudolabel infer-siseg {asked}",
     ),
     "infer-siseg": StageCommand(

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from pseudolabel.candidates import ManifestImage
 from pseudolabel.config import narrowed, result_relevant
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.pipelines.options.train_siseg import TrainSisegConfig
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.stages.infer_siseg import object_classes
+from pseudolabel.pipelines.stages.infer_siseg import categories_by_class, object_classes
 from pseudolabel.pipelines.trainers.images import Row, load_pixels, table_rows, usable_images
 from pseudolabel.pipelines.trainers.loop import begin, loop_config
 from pseudolabel.rle import decode, from_segmentation
@@ -22,17 +23,18 @@ from pseudolabel.segmenters.label_maps import decode_indices
 from pseudolabel.siseg.config import SisegCard
 from pseudolabel.siseg.model import new_network, save_siseg
 from pseudolabel.siseg.train import Samples, SisegMethod, set_mean_displacement
-from pseudolabel.siseg.views import View, make_view, object_labels
+from pseudolabel.siseg.views import LabelledBoxes, View, make_view, object_labels
 from pseudolabel.training.fit import fit
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """An image of the run, and how to get its labels (0 background, 255 ignore)."""
+    """An image of the run, its boxes, and how to get its labels (0 background, 255 ignore)."""
 
     file_name: str
     size_hw: tuple[int, int]
     read_labels: Callable[[], np.ndarray]
+    boxes: LabelledBoxes
 
 
 def train_siseg(run: RunPaths, config: TrainSisegConfig, folder: Path) -> Path:
@@ -71,7 +73,8 @@ def labelled_images(run: RunPaths, config: TrainSisegConfig) -> list[LabelledIma
     if config.label_source == "semantic":
         found = _from_semantic(images, table_rows(run, plan, "semantic"), plan)
     elif config.label_source == "truth":
-        found = [LabelledImage(row["file_name"], _size(row), lambda row=row: _truth(row, plan)) for row in images]
+        place = _truth_labels(plan)
+        found = [_labelled(row, lambda row=row: _truth(row, place), place) for row in images]
     else:
         found = _from_files(images, config, plan)
     if not found:
@@ -94,16 +97,36 @@ class _Views:
         random = np.random.default_rng([self._config.seed, index])
         low, high = self._config.smallest_scale, self._config.largest_scale
         scale = self._config.scale * (float(random.uniform(low, high)) if mirrored else 1.0)
-        return make_view(image.file_name, pixels, image.read_labels(), scale=scale, flip=mirrored)
+        labels = image.read_labels()
+        return make_view(image.file_name, pixels, labels, boxes=image.boxes, scale=scale, flip=mirrored)
 
 
 def _from_semantic(images: list[Row], rows: Iterator[Row], plan: Plan) -> list[LabelledImage]:
     semantic = {row["image_key"]: row for row in rows if row["status"] == "ok"}
-    return [
-        LabelledImage(image["file_name"], _size(image), lambda row=semantic[image["image_key"]]: _own(row, plan))
-        for image in images
-        if image["image_key"] in semantic
-    ]
+    found = []
+    for image in images:
+        if (row := semantic.get(image["image_key"])) is not None:
+            places = _labels_of(row["classes"], plan)
+            found.append(_labelled(image, lambda row=row: _own(row, plan), places))
+    return found
+
+
+def _labelled(image: Row, read: Callable[[], np.ndarray], label_of: Mapping[int, int]) -> LabelledImage:
+    """An image of the manifest.
+
+    Args:
+        label_of: label of every category that has one; boxes of others, and of crowds, say nothing.
+    """
+    objects = ManifestImage.from_row(image).objects
+    known = [one for one in objects if one.category_id in label_of]
+    boxes = LabelledBoxes([one.box_xyxy for one in known], [label_of[one.category_id] for one in known])
+    return LabelledImage(image["file_name"], _size(image), read, boxes)
+
+
+def _labels_of(classes: Sequence[str], plan: Plan) -> dict[int, int]:
+    """The label that `object_labels` gives every category whose class the segmenter knows."""
+    found = categories_by_class(classes, plan.categories)
+    return {category: index + 1 for index, categories in found.items() for category in categories}
 
 
 def _own(row: Row, plan: Plan) -> np.ndarray:
@@ -120,12 +143,16 @@ def _from_files(images: list[Row], config: TrainSisegConfig, plan: Plan) -> list
             raise InputError(f"{config.label_source}, {image['file_name']}: {result}")
         return object_labels(result.label_map, objects)
 
-    return [LabelledImage(row["file_name"], _size(row), lambda row=row: read(row)) for row in images]
+    places = _labels_of(source.classes, plan)
+    return [_labelled(row, lambda row=row: read(row), places) for row in images]
 
 
-def _truth(image: Row, plan: Plan) -> np.ndarray:
+def _truth_labels(plan: Plan) -> dict[int, int]:
+    return {category["id"]: place for place, category in enumerate(plan.categories, start=1)}
+
+
+def _truth(image: Row, names: Mapping[int, int]) -> np.ndarray:
     """Labels from the annotations' own masks; crowds are ignored."""
-    names = {category["id"]: place for place, category in enumerate(plan.categories, start=1)}
     labels = np.zeros(_size(image), np.uint8)
     for one in sorted(image["objects"] or [], key=lambda one: bool(one["iscrowd"]), reverse=True):
         if one["segmentation"] is None:

@@ -25,6 +25,7 @@ def siseg_losses(
     labels: Int[Tensor, "b h w"],
     *,
     radius: int = 10,
+    owners: Int[Tensor, "b 2 h w"] | None = None,
 ) -> SisegLosses:
     """The terms L_Ob+D, L_Ba+D and L_B of a batch; a batch without a kind of pair has 0 in its term.
 
@@ -33,8 +34,9 @@ def siseg_losses(
         boundary_logits: before the sigmoid.
         labels: 0 background, 255 ignore, on the same grid.
         radius: of the pairs, in cells.
+        owners: which boxes hold each cell; see `pair_sets`.
     """
-    sets = pair_sets(labels, radius)
+    sets = pair_sets(labels, radius, owners)
     inside, outside = displacement_losses(displacement, sets, radius)
     return SisegLosses(inside, outside, boundary_loss(boundary_logits.sigmoid(), sets, radius))
 

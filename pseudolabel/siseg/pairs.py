@@ -1,8 +1,10 @@
 """Pairs of grid cells: which cells are compared, which path lies between them, and what labels say about them.
 
-Source: Ahn et al., IRNet (CVPR 2019), as SISeg uses it: offsets inside a radius, each unordered pair once.
+Source: Ahn et al., IRNet (CVPR 2019), as SISeg uses it: offsets inside a radius, each unordered pair once. What given
+boxes say beside the labels is this project's.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 IGNORE = 255
+CROWDED = -1  # owner of a cell that three or more boxes hold
 
 Offset = tuple[int, int]  # (rows down, columns right), in cells
 
@@ -60,14 +63,59 @@ def partners(grid: Tensor, offset: Offset, radius: int) -> Tensor:
     return grid[..., top : top + rows, left : left + columns]
 
 
-def pair_sets(labels: Int[Tensor, "b h w"], radius: int) -> PairSets:
-    """The transform T: label maps (0 background, 255 ignore) to relations of pairs."""
-    here = partners(labels, (0, 0), radius)
-    there = torch.stack([partners(labels, offset, radius) for offset in pair_offsets(radius)], dim=1)
-    here = here.unsqueeze(1)
+def pair_sets(labels: Int[Tensor, "b h w"], radius: int, owners: Int[Tensor, "b 2 h w"] | None = None) -> PairSets:
+    """The transform T: label maps (0 background, 255 ignore) to relations of pairs.
+
+    Args:
+        owners: from `box_owners`. Then a pair of one class is different where its cells share no box, the same where
+            both lie in one box and in no other, and in no set where they share one of several: whose border may lie
+            between them is not known. A cell in no box is told by its class alone.
+    """
+    here = partners(labels, (0, 0), radius).unsqueeze(1)
+    there = _all_partners(labels, radius)
     valid = (here != IGNORE) & (there != IGNORE)
     same = (here == there) & valid
-    return PairSets(same & (here > 0), same & (here == 0), valid & (here != there))
+    objects, different = same & (here > 0), valid & (here != there)
+    if owners is not None:
+        one, apart = _told_by_boxes(owners, radius)
+        objects, different = objects & one, different | (objects & apart)
+    return PairSets(objects, same & (here == 0), different)
+
+
+def _told_by_boxes(owners: Int[Tensor, "b 2 h w"], radius: int) -> tuple[Tensor, Tensor]:
+    """Of every pair: whether boxes leave it one object's, and whether they make it two objects'."""
+    here = partners(owners, (0, 0), radius).unsqueeze(2)
+    there = torch.stack([_all_partners(plane, radius) for plane in owners.unbind(1)], dim=1)
+    owned = (here[:, 0] != 0) & (there[:, 0] != 0)
+    crowded = (here[:, 0] == CROWDED) | (there[:, 0] == CROWDED)
+    shared = crowded | (here.unsqueeze(1) == there.unsqueeze(2)).flatten(1, 2).any(dim=1)
+    alone = (here[:, 0] == here[:, 1]) & (there[:, 0] == there[:, 1]) & ~crowded
+    return ~owned | (shared & alone), owned & ~shared
+
+
+def _all_partners(grid: Tensor, radius: int) -> Tensor:
+    """`grid` (b, h, w) read at the partners of all source cells, (b, offsets, rows, columns)."""
+    return torch.stack([partners(grid, offset, radius) for offset in pair_offsets(radius)], dim=1)
+
+
+def box_owners(
+    labels: Int[Tensor, "h w"], boxes: Sequence[tuple[float, float, float, float]], box_labels: Sequence[int]
+) -> Int[Tensor, "2 h w"]:
+    """The first and the last of the boxes that hold the middle of each cell and have its label, numbered from 1.
+
+    The two are the same where it is one box, 0 where there is none, and `CROWDED` where there are three or more.
+
+    Args:
+        boxes: (x1, y1, x2, y2) in cells.
+    """
+    first, last, count = (torch.zeros(labels.shape, dtype=torch.int16) for _ in range(3))
+    row, column = (torch.arange(length) + 0.5 for length in labels.shape)
+    for number, ((x1, y1, x2, y2), label) in enumerate(zip(boxes, box_labels, strict=True), start=1):
+        inside = ((row >= y1) & (row < y2))[:, None] & ((column >= x1) & (column < x2)) & (labels == label)
+        first[inside & (count == 0)] = number
+        last[inside] = number
+        count += inside
+    return torch.stack([first, last]).masked_fill_(count > 2, CROWDED)
 
 
 def path_maximum(grid: Tensor, offset: Offset, radius: int) -> Tensor:

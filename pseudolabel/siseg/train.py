@@ -24,6 +24,7 @@ class Sample(NamedTuple):
     name: str
     planes: tuple[Tensor, ...]  # (c, h, w), at strides 4, 4, 8, 16, 16, or one (3, H, W)
     labels: Tensor  # uint8 (h, w) at stride 4
+    owners: Tensor  # int16 (2, h, w): which boxes hold each cell
 
 
 class SisegMethod(Method):
@@ -43,9 +44,15 @@ class SisegMethod(Method):
         crops = [crop_sample(sample, recipe.crop) for sample in batch]
         device = self.network.mean_displacement.device
         planes = [torch.stack(level).to(device).float() for level in zip(*(c.planes for c in crops), strict=True)]
-        labels = torch.stack([crop.labels for crop in crops]).to(device).long()
+        labels, owners = (torch.stack(kind).to(device) for kind in zip(*(c[2:] for c in crops), strict=True))
         fields = self.network.heads(planes) if self.network.backbone.frozen else self.network(planes[0])
-        terms = siseg_losses(fields.displacement, fields.boundary_logits, labels, radius=recipe.radius)
+        terms = siseg_losses(
+            fields.displacement,
+            fields.boundary_logits,
+            labels.long(),
+            radius=recipe.radius,
+            owners=owners if recipe.box_pairs else None,
+        )
         return {
             "object_displacement": recipe.weight_object * terms.object_displacement,
             "background_displacement": recipe.weight_background * terms.background_displacement,
@@ -96,9 +103,9 @@ class Samples:
     @torch.no_grad()
     def _made(self, view: View) -> Sample:
         if not self._network.backbone.frozen:
-            return Sample(view.name, (view.image,), view.labels)
+            return Sample(view.name, (view.image,), view.labels, view.owners)
         features = self._network.backbone.to(self._device)(view.image[None].to(self._device).float())
-        return Sample(view.name, tuple(level[0].half().cpu() for level in features), view.labels)
+        return Sample(view.name, tuple(level[0].half().cpu() for level in features), view.labels, view.owners)
 
 
 def crop_sample(sample: Sample, size: int) -> Sample:
@@ -106,7 +113,8 @@ def crop_sample(sample: Sample, size: int) -> Sample:
     sides = [side * STRIDE for side in sample.labels.shape]
     top, left = (_CROP_STEP * int(torch.randint(max(side - size, 0) // _CROP_STEP + 1, ())) for side in sides)
     planes = tuple(_window(plane, top, left, size, sides[0] // plane.shape[-2], 0) for plane in sample.planes)
-    return Sample(sample.name, planes, _window(sample.labels, top, left, size, STRIDE, IGNORE))
+    labels = _window(sample.labels, top, left, size, STRIDE, IGNORE)
+    return Sample(sample.name, planes, labels, _window(sample.owners, top, left, size, STRIDE, 0))
 
 
 @torch.no_grad()

@@ -1,16 +1,24 @@
 """How a picture and its label map come to the network: resized to sides that its strides divide, flipped or not."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from pseudolabel.encoders.encoder import COARSEST
 from pseudolabel.siseg.network import STRIDE
-from pseudolabel.siseg.pairs import IGNORE
+from pseudolabel.siseg.pairs import IGNORE, box_owners
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBoxes:
+    """Boxes of single objects in pixels of an image, and the label that each object has in its label map."""
+
+    boxes_xyxy: Sequence[tuple[float, float, float, float]] = ()
+    labels: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +28,10 @@ class View:
     name: str
     image: UInt8[Tensor, "3 H W"]
     labels: UInt8[Tensor, "h w"]
+    owners: Int[Tensor, "2 h w"]  # which boxes hold each cell; see `box_owners`
+
+
+NO_BOXES = LabelledBoxes()
 
 
 def view_size(size_hw: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -41,14 +53,11 @@ def resize_image(
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def grid_labels(
-    labels: UInt8[np.ndarray, "H W"], grid_hw: tuple[int, int], *, flip: bool = False
-) -> UInt8[Tensor, "h w"]:
+def grid_labels(labels: UInt8[np.ndarray, "H W"], grid_hw: tuple[int, int]) -> UInt8[Tensor, "h w"]:
     """The label at every cell's centre."""
     rows = ((np.arange(grid_hw[0]) + 0.5) * labels.shape[0] / grid_hw[0]).astype(np.int64)
     columns = ((np.arange(grid_hw[1]) + 0.5) * labels.shape[1] / grid_hw[1]).astype(np.int64)
-    cells = labels[rows][:, columns]
-    return torch.from_numpy(np.ascontiguousarray(cells[:, ::-1] if flip else cells))
+    return torch.from_numpy(np.ascontiguousarray(labels[rows][:, columns]))
 
 
 def make_view(
@@ -56,6 +65,7 @@ def make_view(
     image: UInt8[np.ndarray, "H W 3"],
     labels: UInt8[np.ndarray, "H W"],
     *,
+    boxes: LabelledBoxes = NO_BOXES,
     scale: float = 1.0,
     flip: bool = False,
 ) -> View:
@@ -67,8 +77,12 @@ def make_view(
     if image.shape[:2] != labels.shape:
         raise ValueError(f"{name}: the image is {image.shape[:2]}, its label map {labels.shape}")
     height, width = view_size(labels.shape, scale)
-    cells = grid_labels(labels, (height // STRIDE, width // STRIDE), flip=flip)
-    return View(name, resize_image(image, (height, width), flip=flip), cells)
+    cells = grid_labels(labels, (height // STRIDE, width // STRIDE))
+    x, y = cells.shape[1] / labels.shape[1], cells.shape[0] / labels.shape[0]
+    owners = box_owners(cells, [(x1 * x, y1 * y, x2 * x, y2 * y) for x1, y1, x2, y2 in boxes.boxes_xyxy], boxes.labels)
+    if flip:
+        cells, owners = cells.flip(1), owners.flip(2)
+    return View(name, resize_image(image, (height, width), flip=flip), cells, owners)
 
 
 def object_labels(labels: UInt8[np.ndarray, "H W"], objects: Collection[int]) -> UInt8[np.ndarray, "H W"]:

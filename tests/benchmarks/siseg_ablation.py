@@ -2,9 +2,10 @@
 
 Mask AP without boxes. `truth`: true semantic masks in, instances out (the paper's second setting); `segmenter`: the
 masks of a pretrained one. The network is always trained on the same kind of semantic masks that it is given, never on
-instances. `touching` scenes hold discs of one class alone, many of them in contact. Every case has the defaults of
-`infer-siseg`. On real images the last rows are the labels that `fuse` makes of given boxes, through the product's
-stages: without this source, with it, and of it alone.
+instances; with `--box-pairs` boxes tell it which cells of a class are different objects'. `touching` scenes hold discs
+of one class alone, many of them in contact. Every case has the defaults of `infer-siseg`. On real images the last rows
+are the labels that `fuse` makes of given boxes, through the product's stages: without this source, with it, and of it
+alone.
 
     python tests/benchmarks/siseg_ablation.py --case touching --seeds 0,1,2 \
         --out docs/results/siseg_ablation_touching.json
@@ -41,7 +42,7 @@ from pseudolabel.siseg.model import new_network, predict_fields, save_siseg
 from pseudolabel.siseg.network import SisegNetwork
 from pseudolabel.siseg.pieces import Instance
 from pseudolabel.siseg.train import Samples, SisegMethod, set_mean_displacement
-from pseudolabel.siseg.views import make_view
+from pseudolabel.siseg.views import LabelledBoxes, make_view
 from pseudolabel.training.config import FitConfig
 from pseudolabel.training.fit import fit
 
@@ -81,6 +82,7 @@ class Case:
     steps: int
     learning_rate: float
     fused: "Fused | None" = None
+    box_pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,11 @@ def true_object(image_id: int, category_id: int, mask: np.ndarray) -> TrueObject
         box_xywh=tuple(float(side) for side in box),
         is_crowd=False,
     )
+
+
+def box_xyxy(target: TrueObject) -> tuple[float, float, float, float]:
+    x, y, width, height = target.box_xywh
+    return x, y, x + width, y + height
 
 
 def nuclei(arguments: argparse.Namespace) -> Case:
@@ -227,6 +234,7 @@ def kept_or_trained(case: Case, seed: int, folder: Path | None) -> tuple[SisegNe
     if folder is None:
         return trained(case, seed)
     recipe = f"{case.steps}_{len(case.train)}_{case.crop}_{case.card.scale:g}_{case.learning_rate:g}"
+    recipe += "_boxes" if case.box_pairs else ""
     path = folder / f"{case.name}_{case.masks}_{recipe}_seed{seed}.pt"
     if not path.exists():
         network, train_s = trained(case, seed)
@@ -246,12 +254,15 @@ def trained(case: Case, seed: int = SEED) -> tuple[SisegNetwork, float]:
     def view(index: int) -> Any:
         item, mirrored = case.train[index // 2], bool(index % 2)
         scale = case.card.scale * (np.random.default_rng([seed, index]).uniform(0.67, 1.5) if mirrored else 1)
-        return make_view(str(item.image_id), item.image, item.labels, scale=float(scale), flip=mirrored)
+        known = [one for one in item.objects if not one.is_crowd]
+        boxes = LabelledBoxes([box_xyxy(one) for one in known], [one.category_id for one in known])
+        return make_view(str(item.image_id), item.image, item.labels, boxes=boxes, scale=float(scale), flip=mirrored)
 
     start = time.process_time()
     samples = Samples(network, view, device="cpu", cache_bytes=3 << 30)
     folder = Path(tempfile.mkdtemp())
-    method = SisegMethod(network, SisegRecipe(learning_rate=case.learning_rate, crop=case.crop))
+    recipe = SisegRecipe(learning_rate=case.learning_rate, crop=case.crop, box_pairs=case.box_pairs)
+    method = SisegMethod(network, recipe)
     settings = FitConfig(
         steps=case.steps, batch_size=4, seed=seed, device="cpu", weight_decay=1e-4, checkpoint_every=case.steps
     )
@@ -285,7 +296,7 @@ def measure(case: Case, seed: int, keep: Path | None) -> list[dict[str, Any]]:
     """AP of every step of the ablation on one case, and figures of fused labels where it has boxes."""
     network, train_s = kept_or_trained(case, seed, keep)
     fields = [predict_fields(network, item.image, scale=case.card.scale, flip=True) for item in case.test]
-    common = {"case": case.name, "masks": case.masks, "seed": seed}
+    common = {"case": case.name, "masks": case.masks, "box_pairs": case.box_pairs, "seed": seed}
     rows = []
     for setting, options in STEPS.items():
         scored, found = average_precision(case.test, fields, options)
@@ -322,6 +333,12 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=100, help="images to train on, at most; coco: those of --images")
     parser.add_argument("--images", type=int, default=60, help="images to measure on, at most")
     parser.add_argument("--seeds", default="0", help="of weights and order, separated by commas")
+    parser.add_argument(
+        "--box-pairs",
+        choices=["off", "on", "both"],
+        default="off",
+        help="whether the training is told by boxes which cells of a class are of different objects",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--backbone", help="smp:DIR for the drawn cases; default: mobilenet_v2 of the shared weights")
     parser.add_argument("--scale", type=float, default=2.0, help="with --backbone")
@@ -337,7 +354,8 @@ def main() -> None:
     wanted = list(cases) if arguments.case == "all" else [arguments.case]
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     torch.set_num_threads(arguments.threads)
-    made = [cases[name]() for name in wanted]
+    told = {"off": [False], "on": [True], "both": [False, True]}[arguments.box_pairs]
+    made = [replace(cases[name](), box_pairs=on) for name in wanted for on in told]
     rows = [row for case in made for seed in seeds for row in measure(case, seed, arguments.keep)]
     name = "siseg_ablation" if len(wanted) > 1 else f"siseg_ablation_{wanted[0].replace('-', '_')}"
     report(name, rows, on=f"{arguments.steps} steps of 4 crops, mask AP without boxes; fused: given boxes", seeds=seeds)

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pseudolabel.siseg.pairs import (
+    CROWDED,
+    box_owners,
     pair_offsets,
     pair_sets,
     partners,
@@ -72,3 +74,51 @@ def test_highest_rank_on_a_path_points_at_its_highest_cell(seed: int) -> None:
         found = order.gather(1, path_maximum(ranks, offset, 3).flatten(1).long())
         expected = torch.stack([partners(grid, cell, 3) for cell in path_cells(offset)]).amax(0)
         assert torch.equal(grid.flatten(1).gather(1, found).view_as(expected), expected)
+
+
+def test_owners_are_the_first_and_last_box_of_the_cells_class_that_holds_its_middle() -> None:
+    labels = torch.tensor([[1, 1, 1, 1, 1, 2, 0]])
+    boxes = [(0.0, 0, 2.5, 1), (1.6, 0, 4, 1), (1.5, 0, 2.0, 1), (4, 0, 7, 1)]
+    first, last = box_owners(labels, boxes, [1, 1, 1, 2])
+    # middles 0.5 to 6.5: box 1 holds columns 0 to 1, box 2 columns 2 to 3, box 3 column 1, box 4 column 5 alone is 2's
+    assert first[0].tolist() == [1, 1, 2, 2, 0, 4, 0]
+    assert last[0].tolist() == [1, 3, 2, 2, 0, 4, 0]
+
+
+def test_a_cell_of_three_boxes_is_crowded() -> None:
+    owners = box_owners(torch.ones(1, 2), [(0, 0, 2, 1), (0, 0, 1, 1), (0, 0, 1, 1)], [1, 1, 1])
+    assert owners[:, 0].tolist() == [[CROWDED, 1], [CROWDED, 1]]
+
+
+# owners of two neighbours of one class, and whether they are told the same, told different, or are in no set
+TOLD = {
+    "one box": ((1, 1), (1, 1), "same"),
+    "two boxes": ((1, 1), (2, 2), "different"),
+    "where two boxes meet": ((1, 2), (1, 1), "neither"),
+    "both where two boxes meet": ((1, 2), (1, 2), "neither"),
+    "two pairs of boxes": ((1, 2), (3, 4), "different"),
+    "pairs with one in common": ((1, 2), (2, 3), "neither"),
+    "no box and one": ((0, 0), (1, 1), "same"),
+    "no box at all": ((0, 0), (0, 0), "same"),
+    "a crowd beside a box": ((CROWDED, CROWDED), (4, 4), "neither"),
+    "two crowds": ((CROWDED, CROWDED), (CROWDED, CROWDED), "neither"),
+    "a crowd beside none": ((CROWDED, CROWDED), (0, 0), "same"),
+}
+
+
+@pytest.mark.parametrize(("here", "there", "told"), TOLD.values(), ids=TOLD.keys())
+@pytest.mark.parametrize("mirrored", [False, True], ids=["forth", "back"])
+def test_boxes_tell_objects_of_one_class_apart(here, there, told: str, mirrored: bool) -> None:
+    left, right = (there, here) if mirrored else (here, there)
+    owners = torch.tensor([[[[0, left[i], right[i], 0]] * 2 for i in (0, 1)]])
+    labels = torch.tensor([[[0, 7, 7, 0]] * 2])
+    sets = pair_sets(labels, 2, owners)
+    found = {name: bool(mask[0, 0, 0, 0]) for name, mask in zip(("same", "ground", "different"), sets, strict=True)}
+    assert found == {"same": told == "same", "ground": False, "different": told == "different"}
+
+
+def test_without_boxes_pairs_are_what_their_classes_say() -> None:
+    labels = torch.randint(0, 3, (2, 12, 20), generator=torch.Generator().manual_seed(0))
+    owners = torch.zeros(2, 2, 12, 20, dtype=torch.int16)
+    for one, other in zip(pair_sets(labels, 4, owners), pair_sets(labels, 4), strict=True):
+        assert torch.equal(one, other)
