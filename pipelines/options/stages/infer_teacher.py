@@ -14,6 +14,9 @@ class InferTeacherConfig(StageConfig):
     )
     name: str = option("teacher", "the table below candidates/ that is written", group="main", pattern=TABLE_NAME)
     per_box: int = option(6, "masks per given box", group="main", ge=1, le=100)
+    detections: int | None = option(
+        None, "most objects of an image: of one without given boxes; default: as in training, else 100", ge=1
+    )
     threads: int = option(
         0, "CPU threads: of one worker; 0 = torch's choice", changes_result=False, group="machine", ge=0
     )

@@ -36,7 +36,7 @@ class BoxSeg(BoxTeacher):
             targets.boxes,
             size_hw,
             k=config.per_box or adaptive_k(_area(targets.boxes)),
-            labels=targets.labels,
+            labels=targets.labels if self.network.num_classes > 1 else None,
             kind=kind,
             min_iou=config.min_iou,
         )

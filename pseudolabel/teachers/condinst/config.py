@@ -34,6 +34,12 @@ class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
         group="main",
         gt=0,
     )
+    class_agnostic: bool = option(
+        True,
+        "one class for all objects, as a given box says which; off: the classes of the boxes are learned, to find "
+        "objects where no box is given",
+        group="main",
+    )
     freeze: bool = option(True, "keep the encoder's layers up to stride 4 as they are, if it is pretrained")
     flip: bool = option(True, "mirror half of the images")
     supervision: Literal["boxes", "masks", "mixed"] = option(
@@ -76,6 +82,10 @@ class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
     pairwise_warmup: float = option(
         0.5, "share of the training over which the colour loss rises", needs={"supervision": _BOXES}, ge=0, le=1
     )
+
+    def detector_classes(self, categories: int) -> int:
+        """How many classes the detector tells apart on boxes of so many categories."""
+        return 1 if self.class_agnostic else categories
 
 
 class BoxTeacherConfig(BoxInstConfig):
