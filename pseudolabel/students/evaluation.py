@@ -69,8 +69,7 @@ def evaluate_student(
         rows += coco_rows(found, int(image["id"]), categories)
     ids = file_ids(categories, known.class_names, where=str(truth))
     everything = sorted(gathered(rows), key=lambda row: int(row["image_id"]))
-    found = as_predictions(renumbered(everything, ids))
-    return mask_ap(known.objects, found, detections=detections)
+    return mask_ap(known.objects, as_predictions(renumbered(everything, ids)), detections=detections)
 
 
 def read_pixels(root: ImagesRoot, file_name: str, rule: PixelRule) -> torch.Tensor:
