@@ -15,11 +15,12 @@ from pseudolabel.condinst.network import CondInst
 from pseudolabel.errors import InputError
 from pseudolabel.masks import Grid
 from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.runner import run_stage
+from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseStage
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage, category_ids
@@ -32,6 +33,7 @@ from pseudolabel.teachers.condinst.config import BoxInstConfig
 from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.training.checkpoint import read_config, save_model
 
+INLINE = RunOptions(EngineOptions(name="inline"))
 SETTINGS = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
 
 
@@ -235,7 +237,7 @@ def test_fuse_takes_a_detectors_mask_wherever_its_box_meets_the_given_one_and_co
     save_model(weights, state, read_config(weights))
     own = RunPaths(tmp_path / "run")
     shutil.copytree(run.root, own.root)
-    inferred = run_stage(own, "infer-teacher", InferTeacherConfig(weights=weights, workers=1, threads=1, per_box=3))
+    inferred = run_stage(own, "infer-teacher", InferTeacherConfig(weights=weights, threads=1, per_box=3), INLINE)
     rows = read_part(own.part("candidates/teacher", 0, 1)).to_pylist()
     best: dict[int, float] = {}
     for row in rows:
@@ -244,7 +246,7 @@ def test_fuse_takes_a_detectors_mask_wherever_its_box_meets_the_given_one_and_co
     unmet = sum(overlap < 0.5 for overlap in best.values())
     assert 0 < unmet < len(best), "the drawn boxes are of many sizes, those of an untrained detector of few"
     assert f"{unmet} of which no mask meets the box" in stage_line(inferred.as_dict())
-    fused = run_stage(own, "fuse", FuseStage.config_class(workers=1))
+    fused = run_stage(own, "fuse", FuseStage.config_class(), INLINE)
     decided = read_part(own.part("pseudo", 0, 1)).to_pylist()
     assert sum(row["decision_reason"] == "no_candidate" for row in decided) == unmet
     assert f"{unmet} without a candidate, so that the box is the mask" in stage_line(fused.as_dict())
@@ -253,7 +255,7 @@ def test_fuse_takes_a_detectors_mask_wherever_its_box_meets_the_given_one_and_co
 def test_a_detector_of_one_class_for_all_names_none_where_no_box_is_given(run: RunPaths, tmp_path: Path) -> None:
     bare = RunPaths(tmp_path / "run")
     make_plan(bare, PlanConfig(images=read_plan(run).images_root, shards=1))
-    run_stage(bare, "shard", ShardStage.config_class(workers=1))
+    run_stage(bare, "shard", ShardStage.config_class(), INLINE)
     weights = _saved_detector(run, tmp_path, class_agnostic=True)
     table = _table(bare, weights=weights, detections=7)
     rows = table.to_pylist()

@@ -159,6 +159,7 @@ class BoxSegConfig(BoxTeacherConfig):
     tau_pixel: float = option(
         0.5, "pixels need a larger fused probability", group="paper", needs={"ranking": ("bqr",)}, ge=0, lt=1
     )
-    box_score: Literal["iacs", "sqrt_iacs_ctr"] = option(
-        "iacs", "box score; sqrt_iacs_ctr: BoxSeg's code", group="paper", needs={"ranking": ("bqr",)}
-    )
+    box_score: Literal["iacs", "sqrt_iacs_ctr", "box_iou"] = option(
+        "iacs", "box score; sqrt_iacs_ctr: BoxSeg's code; box_iou: that with the given box, which iacs has to guess",
+        group="paper", needs={"ranking": ("bqr",)},
+    )  # fmt: skip
