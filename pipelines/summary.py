@@ -13,6 +13,8 @@ NOTES = {
     "passed_over": "images of which pages or channels were passed over",
     "crowd": "crowd regions, which nothing labels",
     "without_candidate": "without a candidate",
+    "unmet": "of which no mask meets the box",
+    "classless": "masks of no class, which count where another source names one",
     "box_and_colors": "with a mask of box and colours alone",
     "reviewed": "as people answered",
     "masks": "masks",
@@ -54,7 +56,9 @@ def _fused(counts: Counts) -> str:
     notes, objects = counts.notes, counts.objects
     made = objects.n_ok or notes["masks"]
     decided = [_told(name, notes) for name in _DECISIONS if notes.get(name)]
-    without = [f"{notes[name]} {NOTES[name]}" for name in ("without_candidate", "reviewed") if notes.get(name)]
+    boxes = f"{NOTES['without_candidate']}, so that the box is the mask"
+    without = [f"{notes['without_candidate']} {boxes}"] if notes.get("without_candidate") else []
+    without += [f"{notes['reviewed']} {NOTES['reviewed']}"] if notes.get("reviewed") else []
     verb = "objects" if objects.n_in else "objects made"
     refused = _refused(objects if objects.n_in else counts.images)
     hint = one_sided(notes["masks"] - notes.get("ignore", 0), notes.get("keep", 0)) if decided else ""

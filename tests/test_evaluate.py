@@ -105,6 +105,18 @@ def test_masks_with_ids_of_their_own_are_measured_by_ap_alone(tmp_path: Path) ->
     assert "plate" in format_figures(result)
 
 
+def test_masks_beyond_the_limit_of_detections_do_not_count_for_ap(tmp_path: Path) -> None:
+    content = truth()
+    content["annotations"] = [{**content["annotations"][0], "id": n} for n in range(1, 4)]
+    found = saved(tmp_path / "found.json", {**content, "annotations": [
+        {**row, "score": 0.5} for row in content["annotations"]
+    ]})  # fmt: skip
+    true = saved(tmp_path / "truth.json", content)
+    assert evaluate(found, true, detections=3)["ap"] == pytest.approx(1.0)
+    assert evaluate(found, true, detections=1)["ap"] == pytest.approx(34 / 101)  # recalls 0 to 0.33
+    assert "class_right" not in evaluate(found, true)  # with a given box its class is given
+
+
 def test_a_run_folder_is_read_like_its_file_and_gz_like_plain(tmp_path: Path) -> None:
     run = RunPaths(tmp_path / "run")
     saved(run.table("pseudo") / "instances.json", {**truth(), "annotations": [scored(0)]})

@@ -19,6 +19,10 @@ class EvaluateConfig(Config):
     )
     categories: list[str] = option([], "class names to measure; default: all", group="main")
     min_area: int = option(0, "least area of a true mask, in pixels", group="main", ge=0)
+    detections: int = option(
+        100, "most objects of an image: that count for AP, of each class; 300 where images are crowded", group="main",
+        ge=1,
+    )  # fmt: skip
     min_mean_iou: float | None = option(None, "fail with exit code 5 below this mean IoU", group="main", ge=0, le=1)
 
 
@@ -65,6 +69,10 @@ class PredictConfig(Config):
         None, "longer side in px at which images enter, shape kept; default: as in training", ge=16, le=8192
     )
     least_score: float = option(0.05, "lower scores are left out: of results.json", group="main", ge=0, le=1)
+    detections: int | None = option(
+        None, "most objects of an image: that are looked for, and that count for AP; default: as in training",
+        group="main", ge=1,
+    )  # fmt: skip
     pictures: int = option(8, "how many pictures: of images with what was found", group="main", ge=0)
     exif: Literal["transpose", "ignore"] = option(
         "transpose", "a rotation in the file: turn pictures as a viewer shows them, or take the stored pixels"

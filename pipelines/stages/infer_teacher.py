@@ -1,6 +1,7 @@
 """`infer-teacher`: a trained teacher's soft masks for every given box."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from pseudolabel.registry import load_target
 from pseudolabel.teachers.base import Teacher, TeacherInput
 
 _IMAGES_AT_ONCE = 32
+MEETS_IOU = 0.5  # of boxes; what `fuse` asks for unless told otherwise
 
 Row = dict[str, Any]
 
@@ -30,7 +32,7 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
     """One row per candidate mask, an `empty` row for an image without one."""
 
     name = "infer-teacher"
-    version = 2
+    version = 3
     config_class = InferTeacherConfig
     resources = Resources(gpu=True)
     schema = records.CANDIDATES
@@ -80,7 +82,8 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
         if "method" not in config:
             raise InputError(f"{weights}: its config names no method; this is no teacher that train-teacher wrote")
         load = load_target(find_teacher(config["method"]).load)
-        self._teacher = load(weights, config, device=device, candidates=self.config.per_box)
+        limits = {"candidates": self.config.per_box, "detections": self.config.detections}
+        self._teacher = load(weights, config, device=device, **limits)
         self._heard = _heard(config.get("model") or {})
         plan = read_plan(self.run_paths)
         self._has_boxes = plan.n_objects > 0
@@ -97,7 +100,7 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
             several = images[first : first + _IMAGES_AT_ONCE]
             rows += self._rows(several, shard)
             tally.add(len(several))
-        return records.table_from_rows(rows, self.schema)
+        return records.with_notes(records.table_from_rows(rows, self.schema), _noted(rows))
 
     def _rows(self, images: Sequence[ManifestImage], shard: Shard) -> list[Row]:
         read = [self._read(image, shard) for image in images]
@@ -126,6 +129,19 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
 
     def _category(self, one: Candidate) -> int | None:
         return one.category_id if one.class_index is None else self._category_ids[one.class_index]
+
+
+def _noted(rows: Sequence[Row]) -> Counter[str]:
+    """Given boxes that no candidate of theirs meets, for which `fuse` has the box alone; masks of no known class."""
+    best: dict[int, float] = {}
+    for row in rows:
+        if row.get("annotation_id") is not None:
+            best[row["annotation_id"]] = max(row["box_iou"], best.get(row["annotation_id"], 0.0))
+    found = [row for row in rows if row["status"] == "ok"]
+    return Counter(
+        unmet=sum(overlap < MEETS_IOU for overlap in best.values()),
+        classless=sum(row["category_id"] is None for row in found),
+    )
 
 
 def category_ids(of_teacher: Sequence[Mapping[str, Any]], of_run: Sequence[Mapping[str, Any]]) -> list[int | None]:

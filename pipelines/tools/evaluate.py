@@ -20,6 +20,7 @@ def run_evaluation(run: RunPaths, config: EvaluateConfig) -> dict[str, Any]:
         config.ground_truth,
         categories=tuple(config.categories),
         min_area_px=config.min_area,
+        detections=config.detections,
         images=_sampled(run),
     )
 
@@ -31,6 +32,7 @@ def evaluate(
     categories: tuple[str, ...] = (),
     min_area_px: int = 0,
     images: frozenset[int] | None = None,
+    detections: int = 100,
 ) -> dict[str, Any]:
     """Mask IoU per true object and COCO's mask AP, all as plain JSON values.
 
@@ -38,7 +40,8 @@ def evaluate(
     risk_coverage_oracle, n_predictions, per_class, per_size, left_out`, in `baseline_box` the same for "the box is the
     mask" over the same objects, and in `baseline_ellipse` the IoU of the ellipses in the boxes. An object without a
     prediction of its annotation id has IoU 0. A file whose `info.pseudolabel.annotation_ids` is `made` shares no ids
-    with the truth; then only AP is measured, and categories are matched by their names.
+    with the truth; then only AP is measured, categories are matched by their names, and `ap_any_class, box_ap,
+    box_ap_any_class, class_right` stand beside it.
 
     Args:
         run_or_instances: a run folder, or a COCO file of masks with scores.
@@ -46,6 +49,7 @@ def evaluate(
         categories: class names that count, all where empty.
         min_area_px: least number of pixels of a true mask that counts.
         images: ids of the images that count; None takes all of the truth, or of a folder the images of its sample.
+        detections: how many masks of an image and class count for AP.
 
     Raises:
         InputError: a file is missing or damaged, or the masks belong to other annotations than the truth's.
@@ -64,6 +68,7 @@ def evaluate(
         categories=categories,
         min_area_px=min_area_px,
         images=images,
+        detections=detections,
     )
 
 
@@ -75,6 +80,7 @@ def evaluate_content(
     categories: tuple[str, ...] = (),
     min_area_px: int = 0,
     images: frozenset[int] | None = None,
+    detections: int = 100,
 ) -> dict[str, Any]:
     """The same of the content of a COCO file; `where` is its name in messages."""
     from pseudolabel.datasets.coco_file import read_coco
@@ -93,7 +99,7 @@ def evaluate_content(
     predictions = read_predictions(content, truth, where=where)
     if by_id:
         _check_ids(predictions, truth, where, ground_truth)
-    figures = compare(truth, predictions, Selection(categories, min_area_px), by_id=by_id)
+    figures = compare(truth, predictions, Selection(categories, min_area_px, detections), by_id=by_id)
     return figures | {"left_out": dict(truth.left_out)}
 
 
@@ -188,6 +194,11 @@ def _below(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"mean IoU {_cell(figures['mean_iou'])}, 95 % interval over images {low:.3f} to {high:.3f}"
     if figures["ece"] is not None:
         yield f"score and IoU: rank correlation {_cell(figures['spearman'])}, calibration error {figures['ece']:.3f}"
+    if "class_right" in figures:
+        yield (
+            f"whatever the class: AP {_cell(figures['ap_any_class'])}, of boxes {_cell(figures['box_ap_any_class'])} "
+            f"(with it {_cell(figures['box_ap'])}); right class of the objects found: {_cell(figures['class_right'])}"
+        )
     yield f"an ellipse in each box would have mean IoU {_cell(figures['baseline_ellipse']['mean_iou'])}"
     for reason, count in figures["left_out"].items():
         yield f"left out of the truth: {count} x {reason}"

@@ -33,6 +33,8 @@ def predict(weights: Path, config: PredictConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     trained = load_student(weights, device=resolve_device(config.device, stage_uses_gpu=True))
+    if config.detections:
+        trained.student.find_at_most(config.detections)
     images = list(_images(config))
     if not images:
         raise InputError(f"{config.images}: no images to predict on")
@@ -52,7 +54,11 @@ def predict(weights: Path, config: PredictConfig) -> dict[str, Any]:
     rejected = sum("reason" in image for image in images)
     summary = {"stage": "predict", "images": len(images), "rejected": rejected, "instances": len(rows)}
     truth = config.ground_truth
-    return summary | ({"figures": measure(rows, truth, trained.categories)} if truth else {})
+    return summary | (
+        {"figures": measure(rows, truth, trained.categories, detections=trained.student.config.detections)}
+        if truth
+        else {}
+    )
 
 
 def predict_text(summary: Mapping[str, Any]) -> str:
@@ -63,9 +69,17 @@ def predict_text(summary: Mapping[str, Any]) -> str:
 
 
 def measure(
-    results: list[dict[str, Any]], ground_truth: Path, categories: Sequence[Mapping[str, Any]]
+    results: list[dict[str, Any]],
+    ground_truth: Path,
+    categories: Sequence[Mapping[str, Any]],
+    *,
+    detections: int = 100,
 ) -> dict[str, float | None]:
-    """Mask AP of rows in COCO's results form, whose categories the file has under the same names.
+    """Mask AP of rows in COCO's results form, whose categories the file has under the same names; what of it is the
+    masks', the boxes' and the classes' (`detection_figures`).
+
+    Args:
+        detections: how many masks of an image and class count.
 
     Raises:
         InputError: the file is damaged, or has none of the categories.
@@ -73,15 +87,18 @@ def measure(
     from pseudolabel.datasets.coco_file import read_coco
     from pseudolabel.metrics.categories import file_ids, renumbered
     from pseudolabel.metrics.coco_ap import mask_ap
+    from pseudolabel.metrics.detection import detection_figures
     from pseudolabel.metrics.objects import read_truth
     from pseudolabel.students.pictures import as_predictions
 
     truth = read_truth(read_coco(ground_truth))
     known = [row for row in results if row["image_id"] in truth.sizes_hw]
     ids = file_ids(categories, truth.class_names, where=str(ground_truth))
-    ap = mask_ap(truth.objects, as_predictions(renumbered(known, ids)))
+    found = as_predictions(renumbered(known, ids))
+    ap = mask_ap(truth.objects, found, detections=detections)
     names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-    return {name: getattr(ap, name) for name in names}
+    figures = {name: getattr(ap, name) for name in names}
+    return figures | detection_figures(truth.objects, found, detections=detections)
 
 
 def _images(config: PredictConfig) -> Iterator[dict[str, Any]]:

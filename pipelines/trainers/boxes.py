@@ -40,7 +40,7 @@ def train_boxes(run: RunPaths, config: BoxInstConfig, folder: Path) -> Path:
     size = InputSize(short_px=config.image_px, long_px=2 * config.image_px)
     loader = Images(plan, images, size, masked=masked_objects(images, plan, config))
     make_method = load_target(find_teacher(config.method).method)
-    method = make_method(CondInst(config, len(plan.categories)), config)
+    method = make_method(CondInst(config, config.detector_classes(len(plan.categories))), config)
     fit(method, loader.load, len(images), folder, loop_config(config, len(images), device), name="train-teacher")
     about = {
         "method": config.method,

@@ -81,7 +81,14 @@ def _final_figures(
     if config.validation is None:
         return {}
     student, root = method.average.to(device).eval(), config.validation_images or plan.images_root
-    ap = evaluate_student(student, config.validation, root, labels.categories, image_px=config.used_px)
+    ap = evaluate_student(
+        student,
+        config.validation,
+        root,
+        labels.categories,
+        image_px=config.used_px,
+        detections=config.detections,
+    )
     figures = {"validation_ap": ap.ap, "validation_ap50": ap.ap50, "validation_ap75": ap.ap75}
     known = {name: round(value, 4) for name, value in figures.items() if value is not None}
     return known | {"best_validation_ap": round(max(float(method.best_ap), known.get("validation_ap", 0.0)), 4)}

@@ -11,6 +11,7 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 from pseudolabel.condinst.fcos import Dense
 from pseudolabel.condinst.ranking import Ranking, box_quality_ranking
 
+MOST_DETECTIONS = 100  # of an image
 ScoreKind = Literal["class", "sqrt_class_centerness"]
 
 
@@ -51,7 +52,7 @@ def detect(
     threshold: float = 0.05,
     per_level: int = 1000,
     nms_iou: float = 0.6,
-    most: int = 100,
+    most: int = MOST_DETECTIONS,
 ) -> Detections:
     """Detections of one image after non-maximum suppression within classes.
 

@@ -1,14 +1,15 @@
-"""COCO's average precision of masks, by faster-coco-eval: its figures are pycocotools', two to three times faster."""
+"""COCO's average precision, by faster-coco-eval: its figures are pycocotools', two to three times faster."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
 
 from pseudolabel.metrics.objects import Prediction, TrueObject
 
+MOST_DETECTIONS = 100  # of an image and class, COCO's
 _AREAS = {"ap_small": 1, "ap_medium": 2, "ap_large": 3}  # their place in COCOeval's list of area ranges
 
 
@@ -25,8 +26,19 @@ class MaskAp:
     per_class: Mapping[int, float | None]  # by category id
 
 
-def mask_ap(objects: Iterable[TrueObject], predictions: Iterable[Prediction]) -> MaskAp:
-    """The AP of predicted masks, at most 100 of an image; crowds among the objects neither help nor hurt."""
+def mask_ap(
+    objects: Iterable[TrueObject],
+    predictions: Iterable[Prediction],
+    *,
+    detections: int = MOST_DETECTIONS,
+    of: Literal["segm", "bbox"] = "segm",
+) -> MaskAp:
+    """The AP of predicted masks; crowds among the objects neither help nor hurt.
+
+    Args:
+        detections: how many of an image and class count, the best scored ones.
+        of: masks, or boxes: of a prediction the one that it came from, or its mask's.
+    """
     from faster_coco_eval import COCO, COCOeval_faster
 
     truth_rows, found_rows = [_truth_row(row) for row in objects], [_found_row(row) for row in predictions]
@@ -39,7 +51,8 @@ def mask_ap(objects: Iterable[TrueObject], predictions: Iterable[Prediction]) ->
         COCO(_content(truth_rows, truth_rows + found_rows)),
         COCO(_content(found_rows, truth_rows + found_rows)),
     )
-    evaluation = COCOeval_faster(truth, found, iouType="segm", print_function=_quiet)
+    evaluation = COCOeval_faster(truth, found, iouType=of, print_function=_quiet)
+    evaluation.params.maxDets = sorted({1, min(10, detections), detections})
     evaluation.evaluate()
     evaluation.accumulate()
     return _read_out(evaluation.eval["precision"], evaluation.params)
@@ -70,7 +83,8 @@ def _found_row(row: Prediction) -> dict[str, Any]:
     from pseudolabel.rle import area, bbox_xywh
 
     key = {"image_id": row.image_id, "category_id": row.category_id, "iscrowd": 0, "score": row.score}
-    return {**key, "segmentation": dict(row.mask), "area": area(row.mask), "bbox": list(bbox_xywh(row.mask))}
+    box = row.source_box_xywh or bbox_xywh(row.mask)
+    return {**key, "segmentation": dict(row.mask), "area": area(row.mask), "bbox": list(box)}
 
 
 def _content(rows: list[dict[str, Any]], every_row: list[dict[str, Any]]) -> dict[str, Any]:

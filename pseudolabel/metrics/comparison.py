@@ -14,7 +14,8 @@ from pseudolabel.metrics.calibration import (
     risk_coverage_area,
     spearman,
 )
-from pseudolabel.metrics.coco_ap import mask_ap
+from pseudolabel.metrics.coco_ap import MOST_DETECTIONS, mask_ap
+from pseudolabel.metrics.detection import detection_figures
 from pseudolabel.metrics.mask_iou import box_mask, ellipse_mask, object_ious, size_name
 from pseudolabel.metrics.objects import Prediction, TrueObject, Truth
 
@@ -29,16 +30,19 @@ class Selection:
     Args:
         categories: class names, empty for all.
         min_area_px: least number of pixels of the true mask.
+        detections: how many masks of an image and class count for AP.
     """
 
     categories: tuple[str, ...] = ()
     min_area_px: int = 0
+    detections: int = MOST_DETECTIONS
 
 
 def compare(truth: Truth, predictions: Sequence[Prediction], selection: Selection, *, by_id: bool) -> Figures:
     """All figures of `predictions` over the selected objects, and in `baseline_box` those of the boxes themselves.
 
-    `baseline_ellipse` has the IoU of the ellipses in these boxes alone.
+    `baseline_ellipse` has the IoU of the ellipses in these boxes alone. Without `by_id` there are
+    those of `detection_figures`, too: what of the AP is the masks', the boxes' and the classes'.
 
     A prediction for an object that is not selected does not count against anybody. `baseline_box` takes the box that
     a prediction says it came from, and the truth's box where none does.
@@ -49,9 +53,10 @@ def compare(truth: Truth, predictions: Sequence[Prediction], selection: Selectio
     """
     objects, crowds = _selected(truth, selection)
     kept = _without_others(truth, objects, predictions, by_id)
-    figures = _figures(truth, objects, crowds, kept, by_id)
+    figures = _figures(truth, objects, crowds, kept, by_id, selection.detections)
+    figures |= _of_own_detections([*objects, *crowds], kept, selection, by_id=by_id)
     boxes = _boxes(objects, kept if by_id else [])
-    figures["baseline_box"] = _figures(truth, objects, crowds, boxes, True)
+    figures["baseline_box"] = _figures(truth, objects, crowds, boxes, True, selection.detections)
     figures["baseline_ellipse"] = _ellipses(objects, boxes)
     return figures
 
@@ -73,6 +78,13 @@ def _without_others(
     others = {(row.image_id, row.annotation_id) for row in truth.objects}
     others -= {(row.image_id, row.annotation_id) for row in objects}
     return [row for row in predictions if (row.image_id, row.annotation_id) not in others]
+
+
+def _of_own_detections(
+    rows: Sequence[TrueObject], predictions: Sequence[Prediction], selection: Selection, *, by_id: bool
+) -> Figures:
+    """Nothing of masks for given boxes: there boxes and classes are the given ones."""
+    return {} if by_id else detection_figures(rows, predictions, detections=selection.detections)
 
 
 def _ellipses(objects: Sequence[TrueObject], boxes: Sequence[Prediction]) -> Figures:
@@ -104,9 +116,10 @@ def _figures(
     crowds: Sequence[TrueObject],
     predictions: Sequence[Prediction],
     by_id: bool,
+    detections: int,
 ) -> Figures:
     ious = object_ious(objects, predictions) if by_id else None
-    ap = mask_ap([*objects, *crowds], predictions)
+    ap = mask_ap([*objects, *crowds], predictions, detections=detections)
     figures = _iou_figures(objects, ious)
     figures |= {"ap": ap.ap, "ap50": ap.ap50, "ap75": ap.ap75, "n_predictions": len(predictions)}
     figures |= _score_figures(objects, predictions, ious)

@@ -64,6 +64,13 @@ class Student(nn.Module, ABC):
     def encoder(self) -> nn.Module:
         """The pretrained part, which learns more slowly."""
 
+    def find_at_most(self, detections: int) -> None:
+        """Report so many objects of an image at most, instead of as many as in training.
+
+        Of a student that finds objects by queries there are never more than it has queries.
+        """
+        self.config = self.config.model_copy(update={"detections": detections})
+
     @torch.no_grad()
     def predict(self, images: Sequence[Tensor], *, image_px: int | None = None) -> list[Instances]:
         """Instances of images (3, h, w) of any size, one image at a time, so that no image changes another's result.

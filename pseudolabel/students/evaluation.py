@@ -10,7 +10,7 @@ from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import load_image
 from pseudolabel.metrics.categories import file_ids, renumbered
-from pseudolabel.metrics.coco_ap import MaskAp, mask_ap
+from pseudolabel.metrics.coco_ap import MOST_DETECTIONS, MaskAp, mask_ap
 from pseudolabel.metrics.objects import read_truth
 from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.sources import ImagesRoot
@@ -34,7 +34,9 @@ def ap_on_file(
     """
 
     def measure(student: Student) -> float:
-        return evaluate_student(student, truth, images, categories, image_px=image_px, rule=rule).ap or 0.0
+        most = student.config.detections
+        ap = evaluate_student(student, truth, images, categories, image_px=image_px, detections=most, rule=rule)
+        return ap.ap or 0.0
 
     file_ids(categories, read_truth(read_coco(truth)).class_names, where=str(truth))
     return measure
@@ -47,6 +49,7 @@ def evaluate_student(
     categories: Sequence[Mapping[str, Any]],
     *,
     image_px: int | None,
+    detections: int = MOST_DETECTIONS,
     rule: PixelRule = PixelRule(),
 ) -> MaskAp:
     """COCO's mask AP of a student in evaluation mode over every image of a file.
@@ -55,6 +58,7 @@ def evaluate_student(
 
     Args:
         categories: of the student, by place; they meet the file's as `file_ids` has it.
+        detections: how many masks of an image and class count.
     """
     content = read_coco(truth)
     known = read_truth(content)
@@ -65,7 +69,7 @@ def evaluate_student(
         rows += coco_rows(found, int(image["id"]), categories)
     ids = file_ids(categories, known.class_names, where=str(truth))
     everything = sorted(gathered(rows), key=lambda row: int(row["image_id"]))
-    return mask_ap(known.objects, as_predictions(renumbered(everything, ids)))
+    return mask_ap(known.objects, as_predictions(renumbered(everything, ids)), detections=detections)
 
 
 def read_pixels(root: ImagesRoot, file_name: str, rule: PixelRule) -> torch.Tensor:

@@ -49,6 +49,10 @@ class MaskRcnnStudent(Student):
     def encoder(self) -> nn.Module:
         return self.pyramid.pyramid.encoder
 
+    def find_at_most(self, detections: int) -> None:
+        super().find_at_most(detections)
+        self.heads.detections_per_img = detections
+
     def fixed_parts(self) -> list[nn.Module]:
         return [self.pyramid.pyramid]
 

@@ -54,6 +54,13 @@ def coco_rows(found: Instances, image_id: int, categories: Sequence[Mapping[str,
 def as_predictions(rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
     """Rows of COCO's results form as the metrics take them."""
     return [
-        Prediction(number, row["image_id"], row["category_id"], row["segmentation"], float(row["score"]), None)
+        Prediction(
+            number,
+            row["image_id"],
+            row["category_id"],
+            row["segmentation"],
+            float(row["score"]),
+            tuple(row["bbox"]) if "bbox" in row else None,
+        )
         for number, row in enumerate(rows, start=1)
     ]

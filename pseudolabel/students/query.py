@@ -257,6 +257,6 @@ def _instances(
     sure = (large.sigmoid() * masks).flatten(1).sum(dim=1) / area.clamp(min=1)
     score = score * sure
     order = score.argsort(descending=True, stable=True)
-    order = order[(score[order] > config.least_score) & (area[order] > 0)]
+    order = order[(score[order] > config.least_score) & (area[order] > 0)][: config.detections]
     extent = masks_to_boxes(masks[order]) + torch.tensor([0, 0, 1, 1], device=masks.device)
     return Instances(extent, label[order], score[order], masks[order])

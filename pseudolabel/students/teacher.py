@@ -22,7 +22,9 @@ from pseudolabel.teachers.base import Teacher, TeacherInput, proposal
 from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize
 
 
-def load_student_teacher(weights: Path, config: Mapping[str, Any], *, device: str, candidates: int) -> Teacher:
+def load_student_teacher(
+    weights: Path, config: Mapping[str, Any], *, device: str, candidates: int, detections: int | None = None
+) -> Teacher:
     """The student that `train-student` wrote, as a teacher of up to `candidates` masks per box.
 
     Raises:
@@ -30,11 +32,12 @@ def load_student_teacher(weights: Path, config: Mapping[str, Any], *, device: st
     """
     del config  # `load_student` reads it, and checks it against the weights
     trained = load_student(weights, device=device)
+    if detections:
+        trained.student.find_at_most(detections)
     if isinstance(trained.student, CondInstStudent):
         size = InputSize(short_px=trained.image_px, long_px=trained.image_px)
-        return CondInstTeacher(
-            trained.student.network, size, device=device, candidates=candidates, score="sqrt_class_centerness"
-        )
+        most = trained.student.config.detections
+        return CondInstTeacher(trained.student.network, size, device=device, candidates=candidates, detections=most)
     return DetectingTeacher(trained, candidates)
 
 

@@ -12,8 +12,9 @@ from pseudolabel.training.config import TrainConfig
 class TeacherMethod:
     """Where the parts of a teacher are, as `module:attribute`; those of its training are empty where others train it.
 
-    `load` is a function (weights, config, *, device, candidates) -> Teacher; `config` the class of the options of
-    `train-teacher --method NAME`; `method` the `training.method.Method` that takes such a config; `train` a function
+    `load` is a function (weights, config, *, device, candidates, detections) -> Teacher: at most so many masks for a
+    given box, and so many objects of an image without boxes (None: as in training); `config` the class of the options
+    of `train-teacher --method NAME`; `method` the `training.method.Method` that takes such a config; `train` a function
     (run, config, folder) -> path of the weights.
     """
 

@@ -64,7 +64,7 @@ def fit(
                 losses = training.step(step, next(batches))
                 progress.advance(note=f"loss {losses['loss']:.3g}")
                 if is_due(step, config.log_every, config.steps):
-                    log.add(step, training.mean(losses))
+                    log.add(step, training.mean({**losses, **method.measured()}))
                 number, finished = training.largest(stop.received, method.finished())
                 due = is_due(step, config.checkpoint_every, config.steps)
                 if due or number or finished or step + 1 == last:

@@ -38,6 +38,10 @@ class Method(nn.Module, ABC):
         """Asked after every step: whether the training may end before its last one."""
         return False
 
+    def measured(self) -> Mapping[str, float]:
+        """Figures beside the losses for a line of the log, of the steps since the last one; always the same names."""
+        return {}
+
     def pictures(self) -> Mapping[str, UInt8[Tensor, "3 H W"]]:
         """Pictures of what the network now says about a few fixed images, for TensorBoard."""
         return {}

@@ -79,10 +79,10 @@ class Training:
         self._method.after_step(step)
         return {**seen, "loss": loss}
 
-    def mean(self, losses: Mapping[str, float]) -> dict[str, float]:
-        """The means of all processes' losses."""
-        means = mean_of_all(torch.tensor(list(losses.values()), device=self._fabric.device))
-        return dict(zip(losses, means.tolist(), strict=True))
+    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """The means of all processes' figures."""
+        means = mean_of_all(torch.tensor(list(figures.values()), device=self._fabric.device))
+        return dict(zip(figures, means.tolist(), strict=True))
 
     def largest(self, *numbers: int) -> list[int]:
         """The largest that any process has, so that none ends alone."""

@@ -1,7 +1,9 @@
 """Box-supervised teachers against the same network with true masks, on microscopic images or on drawn scenes.
 
 Trains on the boxes of 110 images (drawn: 120 scenes) and measures masks on 40 others: `mean_iou` of the best-fitting
-candidate for each given box, cut to it, and `ap` of the network's own detections.
+candidate for each given box, cut to it, and `ap` of the network's own detections, at most 300 of an image. Beside it
+stands what that is made of: `ap_any_class`, `box_ap`, `box_ap_any_class`, and how often the class of an object found is
+right. Detectors learn the classes here, as the papers' do; `--change '{"class_agnostic": true}'` is what a run does.
 
     python tests/benchmarks/box_teachers.py --out docs/results/box_teachers_nuclei.json      # CPU, the main rows
     python tests/benchmarks/box_teachers.py --set drawn --settings all --out docs/results/box_teachers_drawn.json
@@ -33,6 +35,7 @@ from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.images import load_image
 from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
+from pseudolabel.metrics.detection import detection_figures
 from pseudolabel.metrics.mask_iou import box_mask, object_ious
 from pseudolabel.metrics.objects import Prediction, TrueObject, read_truth
 from pseudolabel.pipelines.demo.scenes import write_dataset
@@ -71,12 +74,14 @@ CPU = {
 }
 GPU = {"channels": 256, "convs": 4, "mask_branch_channels": 128, "mask_branch_norm": "batch", "ema": 0.999}
 MAIN_ROWS = "box,projection,boxinst,boxteacher,boxseg,full"
-COMMON = {"bottom_px": 0, "pairwise_warmup": 0.5, "teacher_from": 0.5, "teacher_warmup": 0.2}
+COMMON = {"class_agnostic": False, "bottom_px": 0, "pairwise_warmup": 0.5, "teacher_from": 0.5, "teacher_warmup": 0.2}
 OF_SET = {
     "nuclei": {"finest_px": 32, "window_px": 256, "detections": 300},
     "drawn": {},
 }
 ON = {"nuclei": "nuclei-dev", "drawn": "drawn scenes"}
+NO_CLASS = 0
+DETECTIONS = 300  # of an image
 SHORT_PX = {"nuclei": 512, "drawn": 256}
 DRAWN_SCENES = {"train": (120, 11), "val": (40, 12)}  # how many, from which seed
 
@@ -177,7 +182,7 @@ def trained(
     values |= {"backbone_weights": weights, "image_px": arguments.short_px}
     config = config_class(**_of_use(config_class, values))
     torch.manual_seed(seed)
-    method = method_class(CondInst(config, len(data.category_ids)), config)
+    method = method_class(CondInst(config, config.detector_classes(len(data.category_ids))), config)
     loader = Loader(data, size, with_masks=setting == "full")
     settings = FitConfig(
         steps=arguments.steps,
@@ -190,10 +195,14 @@ def trained(
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         fit(method, loader, len(loader.items), Path(folder), settings)
-    kind = "class" if getattr(config, "classification", "focal") == "varifocal" else "sqrt_class_centerness"
     device = "cuda" if arguments.gpu else "cpu"
-    network = method.trained_network()
-    return CondInstTeacher(network, size, device=device, candidates=1, score=kind), time.process_time() - start
+    return teacher_of(method.trained_network(), size, device, data), time.process_time() - start
+
+
+def teacher_of(network: CondInst, size: InputSize, device: str, data: Data) -> CondInstTeacher:
+    """The network as a teacher that gives one mask per box, and finds what there is in crowded images."""
+    names = network.num_classes == len(data.category_ids)
+    return CondInstTeacher(network, size, device=device, candidates=1, detections=DETECTIONS, names_classes=names)
 
 
 def as_prediction(
@@ -214,24 +223,33 @@ def figures(teacher: CondInstTeacher, data: Data) -> dict[str, Any]:
     for picture in data.val:
         size_hw, boxes = picture.pixels.shape[:2], picture.boxes_xyxy()
         image = picture.objects[0].image_id
-        asked = [
+        boxed = [
             replace(GivenBox.from_xyxy(place, target.category_id, box), class_index=label)
             for place, (target, box, label) in enumerate(
                 zip(picture.objects, boxes.tolist(), data.labels(picture).tolist(), strict=True)
             )
         ]
-        for one in teacher.predict([TeacherInput(picture.pixels, asked)])[0]:
+        for one in teacher.predict([TeacherInput(picture.pixels, boxed)])[0]:
             assert one.annotation_id is not None
             target = picture.objects[one.annotation_id]
             row = (target.annotation_id, image, target.category_id)
             given.append(as_prediction(one, boxes[one.annotation_id].tolist(), row, size_hw))
         for number, one in enumerate(teacher.predict([TeacherInput(picture.pixels)])[0]):
-            assert one.class_index is not None
-            row = (number, image, data.category_ids[one.class_index])
-            own.append(as_prediction(one, one.box_xyxy, row, size_hw))
+            category = NO_CLASS if one.class_index is None else data.category_ids[one.class_index]
+            found = as_prediction(one, one.box_xyxy, (number, image, category), size_hw)
+            left, top, right, bottom = one.box_xyxy
+            own.append(replace(found, source_box_xywh=(left, top, right - left, bottom - top)))
     objects = [row for picture in data.val for row in picture.objects]
-    scores = mask_ap(objects, own)
-    return iou_figures(objects, given) | {"ap": scores.ap, "ap50": scores.ap50, "ap75": scores.ap75}
+    return iou_figures(objects, given) | ap_figures(objects, own)
+
+
+def ap_figures(objects: list[TrueObject], own: list[Prediction]) -> dict[str, Any]:
+    """AP of own detections, and what it is made of; of detections of no class that whatever the class alone."""
+    apart = detection_figures(objects, own, detections=DETECTIONS)
+    if own and {one.category_id for one in own} == {NO_CLASS}:
+        return {name: value for name, value in apart.items() if name.endswith("_any_class")}
+    scores = mask_ap(objects, own, detections=DETECTIONS)
+    return {"ap": scores.ap, "ap50": scores.ap50, "ap75": scores.ap75} | apart
 
 
 def iou_figures(objects: list[TrueObject], found: list[Prediction]) -> dict[str, Any]:

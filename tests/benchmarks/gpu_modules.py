@@ -11,24 +11,21 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from box_teachers import CPU, SETTINGS, Data, Loader, Picture, _of_use, as_prediction, iou_figures
+from box_teachers import CPU, SETTINGS, Data, Loader, Picture, _of_use, figures, iou_figures, teacher_of
 
 from pseudolabel import rle
-from pseudolabel.boxes import iou_matrix, xyxy_to_xywh
-from pseudolabel.candidates import GivenBox
+from pseudolabel.boxes import xyxy_to_xywh
 from pseudolabel.condinst.network import CondInst
-from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.mask_iou import box_mask
 from pseudolabel.metrics.objects import Prediction, TrueObject
 from pseudolabel.pipelines.demo.scenes import CLASSES, draw_scene
-from pseudolabel.teachers.base import TeacherInput
-from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize
+from pseudolabel.teachers.condinst.infer import InputSize
 from pseudolabel.training.config import FitConfig
 from pseudolabel.training.fit import fit
 
@@ -44,7 +41,7 @@ WITHOUT = {
     "boxseg": "boxseg-bqr-qmf-mqs",
     "full": "boxseg",
 }
-COMMON = {"bottom_px": 0, "least_similarity": 0.1, "finest_px": 32}
+COMMON = {"class_agnostic": False, "bottom_px": 0, "least_similarity": 0.1, "finest_px": 32}
 RISEN = {"pairwise_warmup": 0.0, "teacher_from": 0.0, "teacher_warmup": 0.2}  # what goes on from the warm start
 SCENE_PX, OBJECTS = 256, 20
 TRAIN_SEED, VAL_SEED = 11, 12
@@ -110,7 +107,7 @@ def warm_start(course: Course, seed: int) -> Path:
     """The file of BoxInst's weights from which a seed's settings go on; trained where it is not there."""
     path = Path(course.scratch) / f"warm-{seed}.pt"
     if not path.exists():
-        method, _ = _trained(course, "boxinst", seed, course.warm_steps, {}, start=None)
+        method = _trained(course, "boxinst", seed, course.warm_steps, {}, start=None)
         torch.save(method.network.state_dict(), path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
         shutil.rmtree(_folder(course, WARM, seed))
@@ -125,13 +122,11 @@ def module_row(course: Course, setting: str, seed: int) -> dict[str, Any]:
         warm_start(course, seed)
         return {"setting": setting, "seed": seed, "wall_s": time.perf_counter() - before}
     if setting in FROM_THE_START:
-        method, config = _trained(course, setting, seed, course.warm_steps + course.steps, {}, start=None)
+        method = _trained(course, setting, seed, course.warm_steps + course.steps, {}, start=None)
     else:
-        method, config = _trained(course, setting, seed, course.steps, RISEN, start=warm_start(course, seed))
-    varifocal = config.classification == "varifocal"
-    kind = "class" if varifocal else "sqrt_class_centerness"
-    teacher = CondInstTeacher(method.trained_network(), _size(course), device=course.device, candidates=1, score=kind)
-    found = figures(teacher, drawn(course))
+        method = _trained(course, setting, seed, course.steps, RISEN, start=warm_start(course, seed))
+    data = drawn(course)
+    found = figures(teacher_of(method.trained_network(), _size(course), course.device, data), data)
     shutil.rmtree(_folder(course, setting, seed))
     return {"setting": setting, "seed": seed, **found, "wall_s": time.perf_counter() - before}
 
@@ -142,12 +137,12 @@ def _folder(course: Course, setting: str, seed: int) -> Path:
 
 def _trained(
     course: Course, setting: str, seed: int, steps: int, changes: dict[str, Any], *, start: Path | None
-) -> tuple[Any, Any]:
+) -> Any:
     method_class, config_class, own = SETTINGS[setting]
     weights = {"backbone_weights": course.weights, "window_px": course.window_px, "image_px": course.short_px}
     config = config_class(**_of_use(config_class, dict(course.shape) | COMMON | own | changes | weights))
     torch.manual_seed(seed)
-    network = CondInst(config, len(drawn(course).category_ids))
+    network = CondInst(config, config.detector_classes(len(drawn(course).category_ids)))
     if start is not None:
         network.load_state_dict(torch.load(start, map_location="cpu", weights_only=True))
     method = method_class(network, config)  # its moving average starts as the network is
@@ -162,70 +157,7 @@ def _trained(
     )
     folder = _folder(course, WARM if start is None and setting == "boxinst" else setting, seed)
     fit(method, load, len(load.items), folder, settings)
-    return method, config
-
-
-def figures(teacher: CondInstTeacher, data: Data) -> dict[str, Any]:
-    """Masks for given boxes; and of own detections the AP of masks and boxes, with and without the class."""
-    given: list[Prediction] = []
-    own: list[Prediction] = []
-    boxes: list[Prediction] = []
-    right: list[bool] = []
-    for picture in data.val:
-        given += _for_boxes(teacher, picture, data)
-        masks, rectangles, classes = _detections(teacher, picture, data)
-        own, boxes, right = own + masks, boxes + rectangles, right + classes
-    objects = [row for picture in data.val for row in picture.objects]
-    size_hw = {picture.objects[0].image_id: picture.pixels.shape[:2] for picture in data.val}
-    as_boxes = [replace(row, mask=box_mask(row.box_xywh, size_hw[row.image_id])) for row in objects]
-    return iou_figures(objects, given) | {
-        "ap_any_class": mask_ap(_one_class(objects), _one_class(own)).ap,
-        "box_ap_any_class": mask_ap(_one_class(as_boxes), _one_class(boxes)).ap,
-        "ap": mask_ap(objects, own).ap,
-        "class_right": float(np.mean(right)) if right else None,
-    }
-
-
-def _one_class(rows: Sequence[Any]) -> list[Any]:
-    return [replace(row, category_id=1) for row in rows]
-
-
-def _for_boxes(teacher: CondInstTeacher, picture: Picture, data: Data) -> list[Prediction]:
-    boxes = picture.boxes_xyxy().tolist()
-    asked = [
-        replace(GivenBox.from_xyxy(place, row.category_id, boxes[place]), class_index=label)
-        for place, (row, label) in enumerate(zip(picture.objects, data.labels(picture).tolist(), strict=True))
-    ]
-    found = []
-    for one in teacher.predict([TeacherInput(picture.pixels, asked)])[0]:
-        assert one.annotation_id is not None
-        target = picture.objects[one.annotation_id]
-        row = (target.annotation_id, target.image_id, target.category_id)
-        found.append(as_prediction(one, boxes[one.annotation_id], row, picture.pixels.shape[:2]))
-    return found
-
-
-def _detections(
-    teacher: CondInstTeacher, picture: Picture, data: Data
-) -> tuple[list[Prediction], list[Prediction], list[bool]]:
-    """Own masks, their boxes as masks, and of every object found (box IoU 0.5) whether its best one has its class."""
-    size_hw, image = picture.pixels.shape[:2], picture.objects[0].image_id
-    found = teacher.predict([TeacherInput(picture.pixels)])[0]
-    masks, rectangles = [], []
-    for number, one in enumerate(found):
-        assert one.class_index is not None
-        category = data.category_ids[one.class_index]
-        mask = as_prediction(one, one.box_xyxy, (number, image, category), size_hw)
-        x, y, width, height = (float(value) for value in xyxy_to_xywh(np.array(one.box_xyxy)))
-        masks.append(mask)
-        rectangles.append(replace(mask, mask=box_mask((x, y, width, height), size_hw)))
-    if not found:
-        return [], [], []
-    overlap = iou_matrix(picture.boxes_xyxy().astype(float), np.array([one.box_xyxy for one in found]))
-    score = np.where(overlap >= 0.5, [one.box_score for one in found], -1.0)
-    best = score.argmax(axis=1)
-    right = [masks[k].category_id == row.category_id for k, row in zip(best, picture.objects, strict=True)]
-    return masks, rectangles, [one for one, seen in zip(right, score.max(axis=1) >= 0, strict=True) if seen]
+    return method
 
 
 def box_row(course: Course) -> dict[str, Any]:

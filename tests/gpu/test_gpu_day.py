@@ -17,11 +17,12 @@ TINY = {"backbone": "tiny", "channels": 32, "convs": 1, "mask_branch_channels": 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(SCRIPTS))
+    import box_teachers
     import gpu_day
     import gpu_modules
     import gpu_stages
 
-    return {module.__name__: module for module in (gpu_day, gpu_modules, gpu_stages)}
+    return {module.__name__: module for module in (box_teachers, gpu_day, gpu_modules, gpu_stages)}
 
 
 def _course(scripts: dict[str, ModuleType], folder: Path, **changes: Any) -> Any:
@@ -52,8 +53,10 @@ def test_a_perfect_detector_has_perfect_figures(scripts: dict[str, ModuleType], 
         modules.Prediction(k, row.image_id, row.category_id % 5 + 1, row.mask, 1.0, None)
         for k, row in enumerate(objects)
     ]
-    assert modules.mask_ap(modules._one_class(objects), modules._one_class(own)).ap == pytest.approx(1.0)
-    assert modules.mask_ap(objects, own).ap < 0.5  # every class is wrong
+    found = scripts["box_teachers"].ap_figures(objects, own)
+    assert found["ap_any_class"] == pytest.approx(1.0)
+    assert found["ap"] < 0.5  # every class is wrong
+    assert found["class_right"] == 0.0
 
 
 def test_what_a_module_brings_is_told_seed_by_seed(scripts: dict[str, ModuleType]) -> None:

@@ -1,32 +1,39 @@
 """`train-teacher --method mal` and `infer-teacher` over a run of drawn scenes."""
 
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pseudolabel.candidates import Candidate
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.errors import InputError
 from pseudolabel.masks import Grid
 from pseudolabel.pipelines.demo.scenes import write_dataset
+from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.planning.make_plan import PlanConfig, make_plan
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.runner import run_stage
+from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.stage import Shard
+from pseudolabel.pipelines.stages.fuse import FuseStage
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage, category_ids
 from pseudolabel.pipelines.stages.shard import ShardStage
+from pseudolabel.pipelines.summary import stage_line
 from pseudolabel.pipelines.trainers.base import run_training
-from pseudolabel.records import soft_mask_from_struct
+from pseudolabel.records import notes_of, soft_mask_from_struct
 from pseudolabel.teachers.base import TeacherInput
 from pseudolabel.teachers.condinst.config import BoxInstConfig
 from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.training.checkpoint import read_config, save_model
 
+INLINE = RunOptions(EngineOptions(name="inline"))
 SETTINGS = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
 
 
@@ -165,11 +172,15 @@ def test_a_teachers_classes_are_met_by_name_and_keep_their_ids_where_the_run_nam
 @pytest.fixture(scope="module")
 def detector(run: RunPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CondInst teacher of the run that is sure of everything it sees."""
+    return _saved_detector(run, tmp_path_factory.mktemp("model"), class_agnostic=False)
+
+
+def _saved_detector(run: RunPaths, folder: Path, *, class_agnostic: bool) -> Path:
     plan = read_plan(run)
     shape = {"backbone": "tiny", "backbone_weights": "none", "channels": 16, "convs": 1, "mask_branch_channels": 16}
-    model = BoxInstConfig(**shape)
+    model = BoxInstConfig(class_agnostic=class_agnostic, **shape)
     torch.manual_seed(0)
-    network = CondInst(model, len(plan.categories))
+    network = CondInst(model, model.detector_classes(len(plan.categories)))
     with torch.no_grad():
         for bias in (network.head.classes.bias, network.head.centerness.bias):
             assert bias is not None
@@ -180,7 +191,7 @@ def detector(run: RunPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "input": {"short_px": 96, "long_px": 96},
         "categories": [{"id": row["id"], "name": row["name"]} for row in plan.categories],
     }
-    path = tmp_path_factory.mktemp("model") / "detector.safetensors"
+    path = folder / "detector.safetensors"
     save_model(path, network.state_dict(), about)
     return path
 
@@ -213,3 +224,42 @@ def test_an_image_without_objects_gets_nothing_where_others_have_boxes(run: RunP
     mine = [row for row in found if row["image_key"] == rows[0]["image_key"]]
     assert [row["status"] for row in mine] == ["empty"]
     assert any(row["status"] == "ok" for row in found)
+
+
+@pytest.mark.parametrize("bias", [-9.0, 2.0], ids=["sure of nothing", "sure of all"])
+def test_fuse_takes_a_detectors_mask_wherever_its_box_meets_the_given_one_and_counts_the_rest(
+    run: RunPaths, tmp_path: Path, bias: float
+) -> None:
+    """The class score, which nobody asked for, decides nothing: neither who has a candidate nor how it scores."""
+    weights = _saved_detector(run, tmp_path, class_agnostic=True)
+    state = load_file(weights)
+    state["head.classes.bias"].fill_(bias)
+    save_model(weights, state, read_config(weights))
+    own = RunPaths(tmp_path / "run")
+    shutil.copytree(run.root, own.root)
+    inferred = run_stage(own, "infer-teacher", InferTeacherConfig(weights=weights, threads=1, per_box=3), INLINE)
+    rows = read_part(own.part("candidates/teacher", 0, 1)).to_pylist()
+    best: dict[int, float] = {}
+    for row in rows:
+        assert row["box_score"] == row["box_iou"]
+        best[row["annotation_id"]] = max(row["box_iou"], best.get(row["annotation_id"], 0.0))
+    unmet = sum(overlap < 0.5 for overlap in best.values())
+    assert 0 < unmet < len(best), "the drawn boxes are of many sizes, those of an untrained detector of few"
+    assert f"{unmet} of which no mask meets the box" in stage_line(inferred.as_dict())
+    fused = run_stage(own, "fuse", FuseStage.config_class(), INLINE)
+    decided = read_part(own.part("pseudo", 0, 1)).to_pylist()
+    assert sum(row["decision_reason"] == "no_candidate" for row in decided) == unmet
+    assert f"{unmet} without a candidate, so that the box is the mask" in stage_line(fused.as_dict())
+
+
+def test_a_detector_of_one_class_for_all_names_none_where_no_box_is_given(run: RunPaths, tmp_path: Path) -> None:
+    bare = RunPaths(tmp_path / "run")
+    make_plan(bare, PlanConfig(images=read_plan(run).images_root, shards=1))
+    run_stage(bare, "shard", ShardStage.config_class(), INLINE)
+    weights = _saved_detector(run, tmp_path, class_agnostic=True)
+    table = _table(bare, weights=weights, detections=7)
+    rows = table.to_pylist()
+    assert {row["category_id"] for row in rows} == {None}
+    assert notes_of(table) == {"classless": len(rows)}
+    counts = Counter(row["image_key"] for row in rows)
+    assert set(counts.values()) == {7}

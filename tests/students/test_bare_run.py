@@ -10,7 +10,7 @@ from pseudolabel.metrics.categories import file_ids, renumbered
 from pseudolabel.pipelines.options.train_student import TrainStudentConfig
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.tools.evaluate import EvaluateConfig, run_evaluation
+from pseudolabel.pipelines.tools.evaluate import EvaluateConfig, format_figures, run_evaluation
 from pseudolabel.pipelines.tools.export_model import ExportModelConfig, export_model
 from pseudolabel.pipelines.tools.predict import PredictConfig, predict
 from pseudolabel.pipelines.trainers.base import run_training
@@ -84,6 +84,9 @@ def test_true_masks_under_the_ids_of_a_segmenter_have_an_ap_of_one(run: RunPaths
     (tmp_path / "instances.json").write_text(json.dumps(content))
     figures = run_evaluation(run, EvaluateConfig(ground_truth=truth, predictions=tmp_path / "instances.json"))
     assert figures["ap"] == pytest.approx(1.0)
+    apart = {name: figures[name] for name in ("ap_any_class", "box_ap", "box_ap_any_class", "class_right")}
+    assert apart == dict.fromkeys(apart, pytest.approx(1.0))
+    assert "right class of the objects found: 1.000" in format_figures(figures)
 
 
 @pytest.mark.slow
@@ -96,5 +99,8 @@ def test_it_is_trained_predicts_is_measured_and_exported(run: RunPaths, truth: P
     found = predict(weights, PredictConfig(images=images, out=tmp_path / "out", ground_truth=truth, device="cpu"))
     assert found["images"] == 4
     assert 0 <= found["figures"]["ap"] <= 1
+    assert found["figures"]["ap"] <= found["figures"]["ap_any_class"] + 0.05
+    few = PredictConfig(images=images, out=tmp_path / "few", detections=1, least_score=0.0, device="cpu")
+    assert predict(weights, few)["instances"] == 4
     exported = export_model(weights, ExportModelConfig(onnx=tmp_path / "student.onnx"))
     assert exported["largest_difference"] < 0.01

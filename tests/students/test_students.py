@@ -221,6 +221,19 @@ def test_predictions_have_the_size_of_their_image_and_come_best_first(name):
     assert len(alone.boxes) == len(alone.labels) == len(alone.scores) == len(alone.masks) <= 20
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_student_reports_as_many_objects_as_it_is_asked_for_the_best_of_them(name):
+    model = student(name, least_score=0.0).eval()
+    every = model.predict([sample(0).image])[0]
+    assert len(every.scores) > 3
+    model.find_at_most(3)
+    few = model.predict([sample(0).image])[0]
+    assert torch.equal(few.scores, every.scores[:3])
+    if name != "query":  # which has no more than it has queries
+        model.find_at_most(len(every.scores) + 5)
+        assert len(model.predict([sample(0).image])[0].scores) > len(every.scores)
+
+
 def test_results_name_categories_by_their_ids_and_read_back():
     scene = drawn(0)
     from pseudolabel.students.base import Instances

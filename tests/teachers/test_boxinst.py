@@ -202,3 +202,17 @@ def test_layers_up_to_stride_four_are_frozen_unless_they_start_from_chance(tiny)
     assert sum(one.requires_grad for one in encoder.parameters()) == learned - 12
     from_chance = small_method(tiny)
     assert all(one.requires_grad for one in from_chance.network.pyramid.encoder.parameters())
+
+
+def test_a_network_of_one_class_learns_objects_of_every_label_alike(tiny, drawn):
+    config = BoxInstConfig(**tiny)
+    torch.manual_seed(0)
+    method = BoxInst(CondInst(config, config.detector_classes(2)), config)
+    assert method.network.num_classes == 1
+    batch = drawn()
+    others = tuple(replace(one, labels=1 - one.labels) for one in batch.targets)
+    found = [method.losses(one, progress=0.5) for one in (batch, replace(batch, targets=others))]
+    assert {name: value.item() for name, value in found[0].items()} == {
+        name: value.item() for name, value in found[1].items()
+    }
+    assert BoxInstConfig(class_agnostic=False).detector_classes(2) == 2

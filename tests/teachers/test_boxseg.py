@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pseudolabel.condinst.inference import candidates_for_boxes
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.teachers.condinst.boxseg import BoxSeg
 from pseudolabel.teachers.condinst.config import BoxSegConfig
@@ -54,6 +55,21 @@ def test_every_variant_gives_masks_in_their_boxes_with_scores_up_to_one(tiny, dr
 def test_a_candidate_below_the_box_threshold_makes_no_pseudo_mask(tiny, drawn):
     method = small_method(tiny, min_iou=0.0, tau_box=0.5)  # untrained scores are about 0.01
     assert all((one.quality == 0).all() and not one.masks.any() for one in method.pseudo_masks_of(drawn()))
+
+
+def test_scored_by_the_boxes_iou_a_teacher_without_class_scores_has_masks_where_its_boxes_meet(tiny, drawn):
+    method, batch = small_method(tiny, min_iou=0.0, per_box=2, box_score="box_iou", copy_paste=False), drawn()
+    with torch.no_grad():
+        method.teacher.head.classes.bias.fill_(-9.0)
+        method.teacher.head.controller.bias[-1] = 3.0
+    found = method.pseudo_masks_of(batch)
+    features = method.teacher(batch.images)
+    for index, one in enumerate(found):
+        overlap = candidates_for_boxes(features.dense, index, batch.targets[index].boxes, (96, 96), k=2, min_iou=0.0)
+        mean = overlap.box_iou.mean(dim=1)  # both speak: their IoU is above tau_box
+        assert (overlap.box_iou > 0.1).all()
+        assert torch.allclose(one.box_score, mean, atol=1e-5)
+        assert one.masks.flatten(1).any(dim=1).all()
 
 
 def test_a_checkpoint_carries_the_memory_bank(overfitted, tiny):

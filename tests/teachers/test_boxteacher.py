@@ -1,10 +1,12 @@
 """BoxTeacher's moving average, its pseudo masks and what they do."""
 
+import pytest
 import torch
 
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.teachers.condinst.boxteacher import BoxTeacher
 from pseudolabel.teachers.condinst.config import BoxTeacherConfig
+from pseudolabel.teachers.condinst.copy_paste import PseudoMasks
 
 
 def test_boxteacher_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn, seed):
@@ -40,3 +42,30 @@ def test_the_teacher_gets_no_gradient_and_follows_the_student(tiny, drawn):
     method.after_step(0)
     pairs = zip(method.teacher.parameters(), method.network.parameters(), strict=True)
     assert all(torch.allclose(a, b) for a, b in pairs)
+
+
+def test_the_log_tells_the_share_of_objects_that_have_a_pseudo_mask(tiny, drawn, monkeypatch):
+    method, batch = small_method(tiny, teacher_from=0.5), drawn()
+    none = torch.zeros(2, 24, 24, dtype=torch.bool), torch.zeros(2), torch.zeros(2)
+    some = none[0], torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.0])
+    answers = [PseudoMasks(*none), PseudoMasks(*some), PseudoMasks(*none)]
+    monkeypatch.setattr(method, "pseudo_masks", lambda features, batch, index: answers[index])
+    method.losses(batch, progress=0.9)
+    method.losses(batch, progress=0.9)
+    assert method.measured() == {"taught": 2 / 12}
+    assert method.measured() == {"taught": 0}  # counted anew
+
+
+@pytest.mark.parametrize(("classes", "hint"), [(1, "train longer"), (2, "--class-agnostic")], ids=["one", "two"])
+def test_a_teacher_that_has_no_mask_while_it_teaches_is_told_of_once(tiny, drawn, caplog, classes, hint):
+    config = BoxTeacherConfig(teacher_from=0.5, **tiny)
+    method = BoxTeacher(CondInst(config, classes), config)  # untrained: nothing passes
+    method.losses(drawn(classes=classes), progress=0.4)
+    assert method.measured() == {"taught": 0}
+    assert not caplog.messages
+    for _ in range(2):
+        method.losses(drawn(classes=classes), progress=0.9)
+        assert method.measured() == {"taught": 0}
+    assert len(caplog.messages) == 1
+    assert "none of 6 objects got a pseudo mask" in caplog.messages[0]
+    assert hint in caplog.messages[0]

@@ -1,5 +1,6 @@
 """Candidates of the CondInst teachers: in their place on the image, for the right box, from a saved model."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from pseudolabel.condinst.config import CondInstConfig
+from pseudolabel.condinst.inference import detect
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.masks import pixel_window, resample
@@ -51,16 +53,19 @@ def test_images_are_brought_to_the_short_side_within_the_long_limit(size_hw, exp
     assert resized.factor_xy == (expected[1] / size_hw[1], expected[0] / size_hw[0])
 
 
-def test_a_given_class_decides_whose_score_a_candidate_has(tiny):
+def test_a_candidate_for_a_given_box_is_scored_by_how_its_box_meets_it_whatever_the_classes(tiny):
     network = small_network(tiny)
     with torch.no_grad():
-        network.head.classes.bias.copy_(torch.tensor([-3.0, 1.0]))
+        network.head.classes.bias.fill_(-9.0)  # sure that there is nothing
     teacher = CondInstTeacher(network, InputSize(short_px=64, long_px=64), device="cpu", candidates=2)
     pixels, (box,) = np.full((64, 64, 3), 90, dtype=np.uint8), given_boxes([[8, 8, 40, 40]])
-    asked = {label: TeacherInput(pixels, [replace(box, class_index=label)]) for label in (None, 0, 1)}
-    scores = {label: [found.box_score for found in teacher.predict([one])[0]] for label, one in asked.items()}
-    assert max(scores[0]) < 0.2 < 0.5 < min(scores[1])
-    assert scores[None] == scores[1]
+    for label in (None, 0, 1):
+        found = teacher.predict([TeacherInput(pixels, [replace(box, class_index=label)])])[0]
+        left, top, right, bottom = found[0].box_xyxy
+        shared = max(min(right, 40) - max(left, 8), 0) * max(min(bottom, 40) - max(top, 8), 0)
+        iou = shared / ((right - left) * (bottom - top) + 32 * 32 - shared)
+        assert found[0].box_score == found[0].box_iou == pytest.approx(iou, abs=1e-5)
+        assert iou > 0
 
 
 def test_every_given_box_gets_its_candidates_best_first(tiny):
@@ -105,6 +110,31 @@ def test_without_given_boxes_the_detections_are_the_candidates(tiny):
     found = teacher.predict([TeacherInput(pixels)])[0]
     assert found
     assert all(one.annotation_id is None and one.class_index in (0, 1) and one.box_iou is None for one in found)
+    scores = [one.box_score for one in found]
+    assert scores == sorted(scores, reverse=True)
+    few = CondInstTeacher(network, InputSize(short_px=64, long_px=64), device="cpu", candidates=2, detections=3)
+    assert len(found) > 3
+    assert len(few.predict([TeacherInput(pixels)])[0]) == 3
+
+
+def test_an_own_detection_is_scored_by_the_mean_of_score_and_mask(tiny, monkeypatch):
+    """sqrt(score x mean probability of the mask's cells above one half within its box), by hand."""
+    network = small_network(tiny)
+    with torch.no_grad():
+        network.head.classes.bias.fill_(2.0)
+        network.head.box.bias.fill_(1.0)
+    teacher = CondInstTeacher(network, InputSize(short_px=64, long_px=64), device="cpu", candidates=2)
+    logits = torch.logit(torch.tensor([0.2, 0.6, 0.8])).repeat(6)[:16, None]  # of the cells by their row, in turn
+    monkeypatch.setattr(network, "mask_logits", lambda features, image, location: logits.expand(len(location), 16, 16))
+    pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+    found = teacher.predict([TeacherInput(pixels)])[0]
+    before = detect(network(torch.zeros(1, 3, 64, 64)).dense, 0, (64, 64))
+    scores = []
+    for box, score in zip(before.boxes.tolist(), before.scores.tolist(), strict=True):
+        rows = [row for row in range(16) if math.floor(box[1]) <= 4 * row + 2 < math.floor(box[3] + 1)]
+        high = [(0.2, 0.6, 0.8)[row % 3] for row in rows if row % 3]
+        scores.append(math.sqrt(score * sum(high) / len(high)) if high else 0.0)
+    assert [one.box_score for one in found] == pytest.approx(sorted(scores, reverse=True), abs=1e-4)
 
 
 def test_a_saved_teacher_comes_back_and_says_the_same(tiny, tmp_path):
@@ -112,7 +142,7 @@ def test_a_saved_teacher_comes_back_and_says_the_same(tiny, tmp_path):
     size = InputSize(short_px=64, long_px=64)
     about = {
         "method": "boxseg",
-        "model": BoxSegConfig(**tiny).model_dump(mode="json"),
+        "model": BoxSegConfig(class_agnostic=False, **tiny).model_dump(mode="json"),
         "input": size.model_dump(mode="json"),
         "categories": [{"id": 3, "name": "disc"}, {"id": 9, "name": "diamond"}],
     }
@@ -128,3 +158,31 @@ def test_a_saved_teacher_comes_back_and_says_the_same(tiny, tmp_path):
         load(path, about | {"model": {"channels": "many"}}, device="cpu", candidates=3)
     with pytest.raises(InputError, match="another network"):
         load(path, about | {"categories": [{"id": 3, "name": "disc"}]}, device="cpu", candidates=3)
+
+
+def test_a_network_of_one_class_answers_a_box_of_any_class_and_names_none_itself(tiny, tmp_path):
+    torch.manual_seed(0)
+    config = BoxSegConfig(**tiny)
+    network = CondInst(config, config.detector_classes(2))
+    with torch.no_grad():
+        network.head.classes.bias.fill_(2.0)
+    about = {
+        "method": "boxseg",
+        "model": config.model_dump(mode="json"),
+        "input": {"short_px": 64, "long_px": 64},
+        "categories": [{"id": 3, "name": "disc"}, {"id": 9, "name": "diamond"}],
+    }
+    path = tmp_path / "teacher.safetensors"
+    save_model(path, network.state_dict(), about)
+    load, pixels = load_target(find_teacher("boxseg").load), np.full((64, 64, 3), 90, dtype=np.uint8)
+    teacher = load(path, about, device="cpu", candidates=2)
+    (box,) = given_boxes([[8, 8, 40, 40]])
+    found = [teacher.predict([TeacherInput(pixels, [replace(box, class_index=one)])])[0] for one in (None, 0, 1)]
+    assert [[one.box_score for one in several] for several in found] == [[one.box_score for one in found[0]]] * 3
+    own = teacher.predict([TeacherInput(pixels)])[0]
+    assert own
+    assert all(one.class_index is None and one.category_id is None for one in own)
+    only = about | {"categories": about["categories"][:1]}  # of one category, it is that one
+    assert {
+        one.class_index for one in load(path, only, device="cpu", candidates=2).predict([TeacherInput(pixels)])[0]
+    } == {0}

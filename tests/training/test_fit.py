@@ -184,3 +184,15 @@ def test_gradients_are_clipped_to_the_given_norm(tmp_path: Path) -> None:
     assert min(seen) > 0.5
     gradient = torch.cat([parameter.grad.flatten() for parameter in method.line.parameters()])
     assert float(gradient.norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_what_a_method_measures_stands_beside_its_losses_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = _toy()
+    data, method, asked = toy.points(), toy.Toy(), []
+    monkeypatch.setattr(method, "measured", lambda: {"asked": float(len(asked.append(1) or asked))})
+    fit(method, lambda places: data[list(places)], len(data), tmp_path, FitConfig(steps=6, log_every=3, device="cpu"))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [(int(row["step"]), float(row["asked"])) for row in rows] == [(2, 1), (5, 2)]
+    assert {"square", "loss"} <= rows[0].keys()

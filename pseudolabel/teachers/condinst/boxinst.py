@@ -4,7 +4,7 @@ Source: Tian et al., BoxInst (arXiv 2012.02310); Tian et al., CondInst (arXiv 20
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,7 +46,10 @@ class Instances:
 
 
 class BoxInst(Method):
-    """The network with the losses of `BoxInstConfig`."""
+    """The network with the losses of `BoxInstConfig`.
+
+    A network of one class learns every object as of that class, whatever its label says.
+    """
 
     def __init__(self, network: CondInst, config: BoxInstConfig) -> None:
         super().__init__()
@@ -78,7 +81,8 @@ class BoxInst(Method):
         centres = None
         if self.config.supervision == "masks":
             centres = [_mass_centres(one) for one in batch.targets]
-        return assign_batch(features.dense, batch.targets, centres, finest_px=self.config.finest_px)
+        targets = batch.targets if self.network.num_classes > 1 else tuple(map(_of_one_class, batch.targets))
+        return assign_batch(features.dense, targets, centres, finest_px=self.config.finest_px)
 
     def _detection(self, features: Features, assigned: Assigned) -> dict[str, Tensor]:
         return detection_losses(
@@ -173,6 +177,10 @@ class BoxInst(Method):
         large = F.interpolate(union[None, None], size=batch.images.shape[2:], mode="bilinear")[0] * 255
         stacked = torch.cat([batch.images[0], large.expand(3, -1, -1)], dim=2)
         return {"masks": stacked.clamp(0, 255).to(torch.uint8).cpu()}
+
+
+def _of_one_class(targets: Targets) -> Targets:
+    return replace(targets, labels=torch.zeros_like(targets.labels))
 
 
 def risen(progress: float, share: float) -> float:

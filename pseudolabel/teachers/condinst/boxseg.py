@@ -29,14 +29,14 @@ class BoxSeg(BoxTeacher):
             return super().pseudo_masks(features, batch, index)
         config, targets = self.config, batch.targets[index]
         size_hw = (int(batch.sizes_hw[index, 0]), int(batch.sizes_hw[index, 1]))
-        kind: ScoreKind = "class" if config.box_score == "iacs" else "sqrt_class_centerness"
+        kind: ScoreKind = "sqrt_class_centerness" if config.box_score == "sqrt_iacs_ctr" else "class"
         found = candidates_for_boxes(
             features.dense,
             index,
             targets.boxes,
             size_hw,
             k=config.per_box or adaptive_k(_area(targets.boxes)),
-            labels=targets.labels,
+            labels=targets.labels if self.network.num_classes > 1 else None,
             kind=kind,
             min_iou=config.min_iou,
         )
@@ -45,7 +45,8 @@ class BoxSeg(BoxTeacher):
         masks = masks.view(*found.location.shape, *batch.grid_hw)
         inside = box_masks(box_cells(targets.boxes, batch.grid_hw, stride=STRIDE), batch.grid_hw)
         rule = FusionRule(config.fusion, config.score, config.tau_box, config.tau_pixel)
-        fused = quality_aware_fusion(masks, found.scores, found.box_iou, found.ranking.valid, inside, rule)
+        score = found.box_iou if config.box_score == "box_iou" else found.scores
+        fused = quality_aware_fusion(masks, score, found.box_iou, found.ranking.valid, inside, rule)
         threshold = 0.5 if config.fusion == "vote" else config.tau_pixel
         any_kept = fused.kept.any(dim=1)
         soft = fused.mask * (inside & any_kept[:, None, None])

@@ -19,6 +19,7 @@ from pseudolabel.losses.boxes import affinity_loss, box_cells, box_masks, dice_l
 from pseudolabel.teachers.condinst.boxinst import BoxInst, Instances, risen
 from pseudolabel.teachers.condinst.config import BoxTeacherConfig
 from pseudolabel.teachers.condinst.copy_paste import CopyPasteConfig, MemoryBank, PseudoMasks, paste_batch
+from pseudolabel.teachers.condinst.taught import Taught
 from pseudolabel.teachers.condinst.views import strong_view
 from pseudolabel.training.ema import average_of, momentum_at, update_average
 
@@ -33,11 +34,20 @@ class BoxTeacher(BoxInst):
     def __init__(self, network: CondInst, config: BoxTeacherConfig) -> None:
         super().__init__(network, config)
         self.teacher = average_of(network)
+<<<<<<< HEAD
         self.bank = MemoryBank(_copy_paste_rule(config))
+=======
+        longer = "train longer (--epochs)"
+        self._count = Taught(longer if network.num_classes == 1 else f"{longer}, or for given boxes --class-agnostic")
+        self.bank = MemoryBank(
+            CopyPasteConfig(probability=config.copy_paste_probability, min_area_px=config.min_tutor_px)
+        )
+>>>>>>> family
 
     def losses(self, batch: Batch, *, progress: float) -> Mapping[str, Tensor]:
         batch = self._weak_view(batch)
         pseudo = self.pseudo_masks_of(batch)
+        self._count.add(pseudo, teaching=progress > self.config.teacher_from)
         if self.config.copy_paste:
             batch, pseudo = self._pasted(batch, pseudo)
         seen = strong_view(batch.images, blur=self.config.blur) if self.config.strong else batch.images
@@ -103,6 +113,10 @@ class BoxTeacher(BoxInst):
     def after_step(self, step: int) -> None:
         keep = momentum_at(step, self.config.ema, ramp=self.config.ema_ramp)
         update_average(self.teacher, self.network, keep, buffers="average" if self.config.ema_buffers else "leave")
+
+    def measured(self) -> Mapping[str, float]:
+        """`taught`: the share of objects for which the moving average had a mask."""
+        return {"taught": self._count.share()}
 
     def trained_network(self) -> CondInst:
         """The moving average, unless the student is asked for."""

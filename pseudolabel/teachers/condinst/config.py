@@ -34,6 +34,12 @@ class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
         group="main",
         gt=0,
     )
+    class_agnostic: bool = option(
+        True,
+        "one class for all objects, as a given box says which; off: the classes of the boxes are learned, to find "
+        "objects where no box is given",
+        group="main",
+    )
     freeze: bool = option(True, "keep the encoder's layers up to stride 4 as they are, if it is pretrained")
     flip: bool = option(True, "mirror half of the images")
     supervision: Literal["boxes", "masks", "mixed"] = option(
@@ -76,6 +82,10 @@ class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
     pairwise_warmup: float = option(
         0.5, "share of the training over which the colour loss rises", needs={"supervision": _BOXES}, ge=0, le=1
     )
+
+    def detector_classes(self, categories: int) -> int:
+        """How many classes the detector tells apart on boxes of so many categories."""
+        return 1 if self.class_agnostic else categories
 
 
 class BoxTeacherConfig(BoxInstConfig):
@@ -168,6 +178,7 @@ class BoxSegConfig(BoxTeacherConfig):
     tau_pixel: float = option(
         0.5, "pixels need a larger fused probability", group="paper", needs={"ranking": ("bqr",)}, ge=0, lt=1
     )
-    box_score: Literal["iacs", "sqrt_iacs_ctr"] = option(
-        "iacs", "box score; sqrt_iacs_ctr: BoxSeg's code", group="paper", needs={"ranking": ("bqr",)}
-    )
+    box_score: Literal["iacs", "sqrt_iacs_ctr", "box_iou"] = option(
+        "iacs", "box score; sqrt_iacs_ctr: BoxSeg's code; box_iou: that with the given box, which iacs has to guess",
+        group="paper", needs={"ranking": ("bqr",)},
+    )  # fmt: skip

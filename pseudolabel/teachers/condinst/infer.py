@@ -15,9 +15,11 @@ from torch.nn import functional as F
 from pseudolabel.candidates import Candidate
 from pseudolabel.condinst.batch import STRIDE, collate
 from pseudolabel.condinst.config import CondInstConfig
-from pseudolabel.condinst.inference import ScoreKind, candidates_for_boxes, detect
+from pseudolabel.condinst.inference import MOST_DETECTIONS, candidates_for_boxes, detect
 from pseudolabel.condinst.network import CondInst, Features
 from pseudolabel.config import Config, option, parse_config
+from pseudolabel.fusion.scoring import detection_rank
+from pseudolabel.losses.boxes import box_cells, box_masks
 from pseudolabel.masks import Grid, SoftMask
 from pseudolabel.teachers.base import TeacherInput, proposal
 from pseudolabel.weights import load_weights_file
@@ -57,13 +59,29 @@ def resize_image(pixels: UInt8[np.ndarray, "h w 3"], size: InputSize) -> Resized
 
 
 class CondInstTeacher:
-    """A trained network that proposes up to `candidates` masks for every given box."""
+    """A trained network that proposes up to `candidates` masks for every given box.
+
+    A proposal for a given box is scored by the IoU of its own box with that one: what an IoU-aware class score has to
+    guess is known here, and tells more about the mask (`qam_modules` in docs/results.md).
+
+    Args:
+        detections: most objects of an image without given boxes.
+        names_classes: False for a network whose one class stands for all: its own detections are of no class.
+    """
 
     def __init__(
-        self, network: CondInst, size: InputSize, *, device: str, candidates: int, score: ScoreKind = "class"
+        self,
+        network: CondInst,
+        size: InputSize,
+        *,
+        device: str,
+        candidates: int,
+        detections: int = MOST_DETECTIONS,
+        names_classes: bool = True,
     ) -> None:
         self.network = network.to(device).eval()
-        self.size, self.device, self.candidates, self.score = size, device, candidates, score
+        self.size, self.device, self.candidates = size, device, candidates
+        self.detections, self.names_classes = detections, names_classes
 
     def predict(self, inputs: Sequence[TeacherInput]) -> list[list[Candidate]]:
         """Candidates of every image; without given boxes, its detections."""
@@ -83,7 +101,6 @@ class CondInstTeacher:
         self, features: Features, given: TeacherInput, resized: Resized, size_hw: tuple[int, int]
     ) -> list[Candidate]:
         boxes = torch.as_tensor(given.boxes_xyxy)
-        labels = torch.as_tensor(given.labels, device=self.device)
         scale = torch.tensor([*resized.factor_xy, *resized.factor_xy])
         found = candidates_for_boxes(
             features.dense,
@@ -91,42 +108,48 @@ class CondInstTeacher:
             (boxes * scale).to(self.device),
             size_hw,
             k=self.candidates,
-            labels=labels,
-            kind=self.score,
             min_iou=0.0,
         )
         index, place = found.ranking.valid.nonzero(as_tuple=True)
         location = found.location[index, place]
-        masks = self._planes(features, location)
+        masks = _planes(self._masks(features, location))
         predicted = (found.boxes[index, place].cpu() / scale).tolist()
-        scores, overlaps = found.scores[index, place].tolist(), found.box_iou[index, place].tolist()
-        rows = zip(index.tolist(), predicted, scores, overlaps, masks, strict=True)
+        overlaps = found.box_iou[index, place].tolist()
         return [
             proposal(
                 given.boxes[one],
                 _four(box),
-                score,
+                overlap,
                 overlap,
                 cut_mask(mask, _four(boxes[one].tolist()), resized.factor_xy),
             )
-            for one, box, score, overlap, mask in rows
+            for one, box, overlap, mask in zip(index.tolist(), predicted, overlaps, masks, strict=True)
         ]
 
     def _detections(self, features: Features, resized: Resized, size_hw: tuple[int, int]) -> list[Candidate]:
-        found = detect(features.dense, 0, size_hw)
-        masks = self._planes(features, found.location)
+        """What the network finds, best first by the geometric mean of its score and its mask's mean probability."""
+        found = detect(features.dense, 0, size_hw, most=self.detections)
+        soft = self._masks(features, found.location)
+        grid_hw = (soft.shape[1], soft.shape[2])
+        inside = box_masks(box_cells(found.boxes, grid_hw, stride=STRIDE), grid_hw)
+        scores, order = detection_rank(found.scores, soft * inside).sort(descending=True, stable=True)
         scale = torch.tensor([*resized.factor_xy, *resized.factor_xy])
-        boxes = (found.boxes.cpu() / scale).tolist()
+        boxes, planes = (found.boxes[order].cpu() / scale).tolist(), _planes(soft[order])
+        labels = found.labels[order].tolist() if self.names_classes else [None] * len(boxes)
         return [
             proposal(None, _four(box), score, None, cut_mask(mask, _four(box), resized.factor_xy), class_index=label)
-            for box, score, label, mask in zip(boxes, found.scores.tolist(), found.labels.tolist(), masks, strict=True)
+            for box, score, label, mask in zip(boxes, scores.tolist(), labels, planes, strict=True)
         ]
 
-    def _planes(self, features: Features, location: Int64[Tensor, "n"]) -> UInt8[np.ndarray, "n h w"]:
-        """Masks of these locations of the first image, rounded on the device: a quarter of the bytes to bring over."""
-        masks = self.network.mask_logits(features, torch.zeros_like(location), location).sigmoid()
-        planes: UInt8[np.ndarray, "n h w"] = masks.mul(255).round().to(torch.uint8).cpu().numpy()
-        return planes
+    def _masks(self, features: Features, location: Int64[Tensor, "n"]) -> Float[Tensor, "n h w"]:
+        """Soft masks of these locations of the first image."""
+        return self.network.mask_logits(features, torch.zeros_like(location), location).sigmoid()
+
+
+def _planes(masks: Float[Tensor, "n h w"]) -> UInt8[np.ndarray, "n h w"]:
+    """The masks rounded on the device: a quarter of the bytes to bring over."""
+    planes: UInt8[np.ndarray, "n h w"] = masks.mul(255).round().to(torch.uint8).cpu().numpy()
+    return planes
 
 
 def cut_mask(
@@ -154,7 +177,9 @@ def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
     return left, top, right, bottom
 
 
-def load_condinst(weights: Path, config: Mapping[str, Any], *, device: str, candidates: int) -> CondInstTeacher:
+def load_condinst(
+    weights: Path, config: Mapping[str, Any], *, device: str, candidates: int, detections: int | None = None
+) -> CondInstTeacher:
     """The teacher that `train-teacher --method boxinst|boxteacher|boxseg` wrote.
 
     Raises:
@@ -163,8 +188,11 @@ def load_condinst(weights: Path, config: Mapping[str, Any], *, device: str, cand
     shape = {name: config["model"][name] for name in CondInstConfig.model_fields if name in config["model"]}
     model = parse_config(CondInstConfig, shape | {"backbone_weights": "none"}, where=str(weights))
     size = parse_config(InputSize, config["input"], where=str(weights))
-    network = CondInst(model, len(config["categories"]))
+    one_class = config["model"].get("class_agnostic", False)
+    network = CondInst(model, 1 if one_class else len(config["categories"]))
     load_weights_file(network, weights)
-    varifocal = config["model"].get("classification") == "varifocal"
-    kind: ScoreKind = "class" if varifocal else "sqrt_class_centerness"
-    return CondInstTeacher(network, size, device=device, candidates=candidates, score=kind)
+    names_classes = not one_class or len(config["categories"]) == 1
+    detections = detections or config["model"].get("detections", MOST_DETECTIONS)
+    return CondInstTeacher(
+        network, size, device=device, candidates=candidates, detections=detections, names_classes=names_classes
+    )

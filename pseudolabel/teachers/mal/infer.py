@@ -93,12 +93,15 @@ def objects_per_batch(count: int, device: str) -> int:
     return min(-(-count // OBJECTS_PER_BATCH) * OBJECTS_PER_BATCH, MOST_PER_BATCH)
 
 
-def load_mal(weights: Path, config: Mapping[str, Any], *, device: str, candidates: int) -> MalTeacher:
-    """The teacher that `train-teacher --method mal` wrote.
+def load_mal(
+    weights: Path, config: Mapping[str, Any], *, device: str, candidates: int, detections: int | None = None
+) -> MalTeacher:
+    """The teacher that `train-teacher --method mal` wrote; it finds nothing of its own accord.
 
     Raises:
         ConfigError, InputError: the config or the weights are not those of such a teacher.
     """
+    del detections
     model = parse_config(MalConfig, config["model"], where=str(weights))
     network = build_network(model.backbone, "none", width=model.width)
     load_weights_file(network, weights)
