@@ -12,6 +12,7 @@ from pseudolabel.cli import shared
 from pseudolabel.cli.help import HelpCommand
 from pseudolabel.cli.options import options_of, values_from
 from pseudolabel.config import Config, parse_config
+from pseudolabel.optional import need_extra
 from pseudolabel.pipelines.graph import COMMANDS, Configured, StageCommand, Tool, Trainer
 from pseudolabel.pipelines.run.paths import RunPaths
 
@@ -83,8 +84,14 @@ def own_command(name: str, *params: click.Parameter) -> Callable[[Callable[..., 
 
     def decorate(function: Callable[..., Any]) -> HelpCommand:
         entry = COMMANDS[name]
+
+        def call(**given: Any) -> Any:
+            if entry.extra:
+                need_extra(entry.extra, name)
+            return function(**given)
+
         return HelpCommand(
-            name, params=list(params), callback=function, help=help_text(entry), example=entry.example,
+            name, params=list(params), callback=call, help=help_text(entry), example=entry.example,
             hidden=entry.hidden,
         )  # fmt: skip
 

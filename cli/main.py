@@ -12,6 +12,7 @@ from typing import Any, get_args
 import click
 
 from pseudolabel.errors import PseudolabelError, SignalStopError
+from pseudolabel.optional import absence_named
 from pseudolabel.pipelines.graph import COMMANDS, Configured, Section, find_command
 from pseudolabel.registry import did_you_mean
 
@@ -101,7 +102,8 @@ def exit_codes() -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _stop)
     try:
-        yield
+        with absence_named():
+            yield
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("error: stopped by SIGINT; the same command goes on from here", err=True)
         sys.exit(130)

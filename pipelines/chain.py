@@ -8,6 +8,7 @@ from typing import Any
 
 from pseudolabel.config import narrowed
 from pseudolabel.errors import ConfigError, PseudolabelError
+from pseudolabel.pipelines.doctor.before import need_extras
 from pseudolabel.pipelines.forecast import forecast, planned_size, total
 from pseudolabel.pipelines.graph import ORDER
 from pseudolabel.pipelines.options.stages.shard import PlanConfig
@@ -61,6 +62,8 @@ def parse_chain(values: Mapping[str, Any], *, where: str) -> Chain:
 def run_chain(chain: Chain, options: RunOptions) -> Iterator[Summary]:
     """Run every step in order, giving each one's summary as it ends; of several rounds, their figures last."""
     run, steps, rounds = chain.run, chain.steps, []
+    for step in steps:  # before the first one has worked for an hour
+        need_extras(step.name, step.config, options.engine_options.name)
     for number in range(1, chain.rounds + 1):
         if number > 1:
             before, run = run, begin_round(chain.run, number)

@@ -36,6 +36,7 @@ class Command:
         hidden: not listed.
         next: what to type when it is done, {asked} being its argument.
         next_bare: the same in a run without boxes, where that is something else.
+        extra: of the package, without which it cannot run; see `pseudolabel.optional`.
     """
 
     section: Section
@@ -45,6 +46,7 @@ class Command:
     hidden: bool = False
     next: str = ""
     next_bare: str = ""
+    extra: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,7 @@ class Tool(Configured):
 
 COMMANDS: dict[str, Command] = {
     "demo": OwnCommand(
+        extra="train",
         section="Start",
         help="Draw scenes, train a small segmenter, run the whole chain: five minutes on two cores.",
         about="Ends with mask IoU beside the boxes' own, a student trained on the pseudo labels beside the same one "
@@ -207,6 +210,7 @@ COMMANDS: dict[str, Command] = {
         function=f"{_STAGES}.semantic_candidates:SemanticCandidatesStage",
     ),
     "train-siseg": Trainer(
+        extra="train",
         section="Advanced",
         help="Learn from label maps where one object ends and the next begins (SISeg).",
         about="What is learned is a displacement field and a boundary that knows no classes, for infer-siseg.",
@@ -218,6 +222,7 @@ COMMANDS: dict[str, Command] = {
         next="pseudolabel infer-siseg {asked}",
     ),
     "infer-siseg": StageCommand(
+        extra="train",
         section="Advanced",
         help="Candidates out of label maps, also where there are no boxes (SISeg).",
         about="Label maps become single objects by the displacement field and the boundary of train-siseg.",
@@ -256,6 +261,7 @@ COMMANDS: dict[str, Command] = {
         next="pseudolabel fuse {asked}",
     ),
     "train-teacher": Trainer(
+        extra="train",
         section="Masks",
         help="Learn masks from the run's boxes alone, for infer-teacher.",
         about="Each method has its own options: --method NAME --help-all shows them.",
@@ -268,6 +274,7 @@ COMMANDS: dict[str, Command] = {
         next="pseudolabel infer-teacher {asked}",
     ),
     "infer-teacher": StageCommand(
+        extra="train",
         section="Masks",
         help="Candidates by a trained teacher, or by a student.",
         example="runs/mine",
@@ -285,6 +292,7 @@ COMMANDS: dict[str, Command] = {
         next="pseudolabel report {asked}  to look, then  pseudolabel export {asked} --to yolo --out DIR",
     ),
     "train-student": Trainer(
+        extra="train",
         section="Train",
         help="Learn an instance segmenter from the pseudo labels, each mask by its score.",
         example="runs/mine --backbone-weights encoder.safetensors",
@@ -313,6 +321,7 @@ COMMANDS: dict[str, Command] = {
         function="pseudolabel.pipelines.look.picture:draw_pictures",
     ),
     "report": Tool(
+        extra="report",
         section="Look",
         help="All of it on one page: decisions, scores, classes, sources, and a gallery to look into.",
         about="One HTML file that asks the network for nothing. An object opens large, with every source's mask.",
@@ -344,6 +353,7 @@ COMMANDS: dict[str, Command] = {
         step=True,
     ),
     "calibrate": Tool(
+        extra="report",
         section="Look",
         help="Learn from a small audited set what a score means as expected mask IoU.",
         about="The file goes into  fuse --calibration. The figures are of images that it was not learned from.",
@@ -382,6 +392,7 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine",
     ),
     "predict": Tool(
+        extra="train",
         section="Use",
         help="A trained student on any folder of images: COCO results and pictures.",
         about="STUDENT is a file such as RUN/models/student.safetensors.",
@@ -403,6 +414,7 @@ COMMANDS: dict[str, Command] = {
         show=f"{_TOOLS}.export:export_text",
     ),
     "export-model": Tool(
+        extra="train",
         section="Use",
         help="A trained student as an ONNX file, checked against torch, or as torch.export.",
         about="STUDENT is a file such as RUN/models/student.safetensors.",

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pseudolabel.config import Config, narrowed, parse_config
 from pseudolabel.errors import PseudolabelError
+from pseudolabel.pipelines.doctor.before import need_extras, tell_troubles
 from pseudolabel.pipelines.graph import (
     Configured,
     Planner,
@@ -42,15 +43,29 @@ Summary = dict[str, Any]
 class Step(ABC):
     """One command over one run folder."""
 
+    works: ClassVar[bool] = True  # for long enough that a look at the machine is worth it
+
     name: str
     config: Config
 
     def prepare(self, run: RunPaths) -> None:  # noqa: B027 - only `shard` begins a run
         """Whatever has to be there before anybody can say how many shards there are."""
 
-    @abstractmethod
     def run(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
-        """Do the work, giving a summary of each of its parts as that ends."""
+        """Do the work, giving a summary of each of its parts as that ends.
+
+        Raises:
+            MachineError: what it needs is not installed.
+        """
+        engine = options.engine_options.name
+        need_extras(self.name, self.config, engine)
+        if self.works and engine in ("local", "inline"):
+            tell_troubles(run, self.name, self.config)
+        yield from self._work(run, options)
+
+    @abstractmethod
+    def _work(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
+        """The same, where all that it needs is there."""
 
     def outlook(self, run: RunPaths) -> str:
         """What a dry run tells: what would be read, and how much of it is done."""
@@ -69,7 +84,7 @@ class Step(ABC):
 class StageStep(Step):
     """A stage over all shards."""
 
-    def run(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
+    def _work(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
         for name, config in [(self.name, self.stage_config), *self._behind(run)]:
             yield run_stage(run, name, config, options).as_dict()
 
@@ -124,7 +139,7 @@ class PlanStep(StageStep):
 class TrainingStep(Step):
     """A model of the run."""
 
-    def run(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
+    def _work(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
         assert isinstance(self.config, TrainConfig), f"the config of {self.name} is no TrainConfig"
         yield run_training(run, self.name, self.config, overwrite=options.overwrite).as_dict()
 
@@ -147,7 +162,9 @@ class TrainingStep(Step):
 class ToolStep(Step):
     """A question about the run, whose answer is no table."""
 
-    def run(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
+    works: ClassVar[bool] = False
+
+    def _work(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
         del options  # a tool keeps nothing that could be stale
         result = ask(self.name, run.root, self.config)
         yield {"stage": self.name, "figures": result}
@@ -194,6 +211,7 @@ def ask(name: str, asked: Path | None, config: Config) -> Any:
     """
     command = configured(name)
     assert isinstance(command, Tool)
+    need_extras(name, config)
     function = load_target(command.function)
     if asked is None:
         return function(config)

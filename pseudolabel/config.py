@@ -28,6 +28,10 @@ class Config(BaseModel):
                 raise PydanticCustomError("no_effect", f"{name} does nothing without {missing}")
         return self
 
+    def extras(self) -> tuple[str, ...]:
+        """Extras of the package that these options need; see `pseudolabel.optional`."""
+        return ()
+
     @classmethod
     def unknown_option(cls, key: str) -> str:
         """What to say about an option that there is not."""

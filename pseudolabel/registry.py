@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pseudolabel.errors import ConfigError
+from pseudolabel.optional import absence_named
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -15,9 +16,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def load_target(target: str) -> Any:
-    """What `module:attribute` names."""
+    """What `module:attribute` names.
+
+    Raises:
+        MachineError: its module needs a library that a plain install does without.
+    """
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    with absence_named():
+        return getattr(importlib.import_module(module), attribute)
 
 
 def installed(group: str, name: str) -> str | None:

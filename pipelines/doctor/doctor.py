@@ -6,6 +6,7 @@ from typing import Any
 
 from pseudolabel.errors import MachineError
 from pseudolabel.pipelines.doctor.checks import Check, fail
+from pseudolabel.pipelines.doctor.system import disk
 from pseudolabel.pipelines.options.look import DoctorConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 
@@ -18,7 +19,7 @@ def examine(config: DoctorConfig) -> list[dict[str, Any]]:
 
 
 def _checks(config: DoctorConfig) -> Iterator[Check]:
-    from pseudolabel.pipelines.doctor.machine import disk, machine_checks
+    from pseudolabel.pipelines.doctor.machine import machine_checks
 
     yield from machine_checks()
     if config.run is None:

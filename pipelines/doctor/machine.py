@@ -5,22 +5,16 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from pseudolabel import __version__
 from pseudolabel.errors import PseudolabelError
-from pseudolabel.pipelines.doctor.checks import Check, fail, ok, warn
+from pseudolabel.optional import EXTRAS, absent_module, install_text
+from pseudolabel.pipelines.doctor.checks import Check, ok, warn
+from pseudolabel.pipelines.doctor.system import NVIDIA_DRIVER, disk, load, memory_gb, open_files, shared_memory
+from pseudolabel.pipelines.work.device import available_cores
 
-_DRIVER = Path("/proc/driver/nvidia/version")
-_SHARED_MEMORY = Path("/dev/shm")
-_LEAST_SHARED_MB, _LEAST_FREE_GB, _LEAST_FILES, _LEAST_MEMORY_GB = 512, 5, 1024, 4
-EXTRAS = {
-    "ray": ("ray", "--engine ray"),
-    "tifffile": ("microscopy", "OME's and ImageJ's TIFF"),
-    "transformers": ("sam", "infer-prompted --model sam:DIR"),
-}
+_LEAST_FREE_GB, _LEAST_MEMORY_GB = 1, 4
 _FATAL, _WARNING = 4, 2  # of onnxruntime's log; the second is its default
 _BACKBONES = {"train-teacher": "mobilenet_v2", "train-student": "resnet50"}  # their defaults
 
@@ -32,10 +26,10 @@ def machine_checks() -> Iterator[Check]:
     yield from _providers()
     yield _processors()
     yield from _memory()
-    yield _open_files()
+    yield open_files()
     yield _temporary_files()
     yield _numba_cache()
-    yield from (_extra(module, *what) for module, what in EXTRAS.items())
+    yield from (_extra(extra) for extra in EXTRAS)
     yield ok("slurm", shutil.which("sbatch") or "no sbatch here; --engine slurm needs it on the machine that submits")
     yield from (_hub_weights(command, backbone) for command, backbone in _BACKBONES.items())
 
@@ -46,7 +40,7 @@ def _torch() -> Iterator[Check]:
     yield ok("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}")
     if torch.cuda.is_available():
         yield from (_gpu(number) for number in range(torch.cuda.device_count()))
-    elif _DRIVER.exists():
+    elif NVIDIA_DRIVER.exists():
         yield warn(
             "GPU", "a driver is there, and torch cannot use it", "install a torch that is built for its CUDA version"
         )
@@ -74,7 +68,7 @@ def _providers() -> Iterator[Check]:
         opened = _opens(name)
         if opened:
             yield ok("onnxruntime", f"{onnxruntime.__version__}, {name} works")
-        elif _DRIVER.exists():
+        elif NVIDIA_DRIVER.exists():
             yield warn("onnxruntime", f"{name} is listed and does not open", "its CUDA and cuDNN libraries are missing")
         else:
             yield ok("onnxruntime", f"{name} is built in; there is no GPU to use it")
@@ -98,60 +92,27 @@ def _opens(provider: str) -> bool:
 
 
 def _processors() -> Check:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    found = f"{usable} usable, load {load:.1f}"
-    if load > 2 * usable:
+    usable, waiting = available_cores(), load()
+    found = f"{usable} usable, load {waiting:.1f}"
+    if waiting > 2 * usable:
         return warn("processors", found, "others work here: expect everything to take longer")
     return ok("processors", found)
 
 
 def _memory() -> Iterator[Check]:
-    information = Path("/proc/meminfo")
-    if information.exists():
-        lines = (line.partition(":") for line in information.read_text().splitlines())
-        kilobytes = {name: int(rest.split()[0]) for name, _, rest in lines}
-        free, total = (kilobytes[name] / 1e6 for name in ("MemAvailable", "MemTotal"))
-        found = f"{free:.1f} of {total:.1f} GB free"
+    free_and_all = memory_gb()
+    if free_and_all is not None:
+        free, everything = free_and_all
+        found = f"{free:.1f} of {everything:.1f} GB free"
         low = free < _LEAST_MEMORY_GB
         yield warn("memory", found, "use fewer --workers, or smaller --image-px") if low else ok("memory", found)
-    if _SHARED_MEMORY.is_dir():
-        free_mb = shutil.disk_usage(_SHARED_MEMORY).free / 1e6
-        if free_mb < _LEAST_SHARED_MB:
-            todo = "trainings with several workers need more: docker run --shm-size 2g"
-            yield warn("shared memory", f"{free_mb:.0f} MB free", todo)
-        else:
-            yield ok("shared memory", f"{free_mb:.0f} MB free")
-
-
-def _open_files() -> Check:
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < _LEAST_FILES:
-        return warn("open files", f"{soft} allowed", f"ulimit -n {min(hard, 65536) if hard > 0 else 65536}")
-    return ok("open files", f"{soft} allowed")
+    shared = shared_memory()
+    if shared is not None:
+        yield shared
 
 
 def _temporary_files() -> Check:
-    folder = Path(tempfile.gettempdir())
-    return disk(folder, "temporary files", _LEAST_FREE_GB / 5)
-
-
-def disk(folder: Path, name: str, least_gb: float) -> Check:
-    """Whether a folder can be written and its disk has room."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0" * 4096)
-    except OSError as error:
-        return fail(name, f"{folder}: cannot be written ({error.strerror})", "free some space, or mend its permissions")
-    free_gb = shutil.disk_usage(folder).free / 1e9
-    found = f"{folder}: {free_gb:.1f} GB free"
-    return (
-        warn(name, found, f"{least_gb:.1f} GB may be needed: free some space")
-        if free_gb < least_gb
-        else ok(name, found)
-    )
+    return disk(Path(tempfile.gettempdir()), "temporary files", _LEAST_FREE_GB)
 
 
 def _numba_cache() -> Check:
@@ -165,13 +126,12 @@ def _numba_cache() -> Check:
     return warn("numba's cache", found, "export NUMBA_CACHE_DIR=FOLDER")
 
 
-def _extra(module: str, extra: str, purpose: str) -> Check:
-    if find_spec(module) is None:
-        return ok(f"extra {extra}", f"not installed; for {purpose}:  pip install 'pseudolabel[{extra}]'")
-    try:
-        return ok(f"extra {extra}", f"{module} {version(module)}")
-    except PackageNotFoundError:
-        return ok(f"extra {extra}", f"{module} of an unknown version")
+def _extra(extra: str) -> Check:
+    purpose, modules = EXTRAS[extra]
+    absent = absent_module(extra)
+    if absent is not None:
+        return ok(f"extra {extra}", f"{absent} is not installed; for {purpose}:  {install_text(extra)}")
+    return ok(f"extra {extra}", f"{', '.join(modules)}, for {purpose}")
 
 
 def _hub_weights(command: str, backbone: str) -> Check:

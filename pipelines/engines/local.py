@@ -1,6 +1,5 @@
 """Worker processes on this machine, one per GPU or per core."""
 
-import os
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -8,7 +7,7 @@ from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.engines.crew import Crew
 from pseudolabel.pipelines.engines.stop import StopSignals
 from pseudolabel.pipelines.graph import load_stage
-from pseudolabel.pipelines.work.device import resolve_device
+from pseudolabel.pipelines.work.device import available_cores, resolve_device
 from pseudolabel.pipelines.work.job import Job
 
 
@@ -34,10 +33,3 @@ def worker_devices(device: str, workers: int) -> list[str]:
         gpus = torch.cuda.device_count()
         return [f"cuda:{index % gpus}" for index in range(workers or gpus)]
     return [device] * (workers or available_cores())
-
-
-def available_cores() -> int:
-    """Cores that this process may use: a scheduler may have given it fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -20,13 +20,13 @@ from typing import Any, ClassVar
 
 from pseudolabel import __version__
 from pseudolabel.errors import ConfigError, MachineError, PseudolabelError, SignalStopError
+from pseudolabel.optional import absence_named
 from pseudolabel.pipelines.engines.base import EngineOptions
 from pseudolabel.pipelines.engines.crew import GRACE_S, Crew
-from pseudolabel.pipelines.engines.local import available_cores
 from pseudolabel.pipelines.engines.stop import StopSignals
 from pseudolabel.pipelines.graph import STAGES, load_stage
 from pseudolabel.pipelines.work.attempts import WorkerDeathError, write_failure
-from pseudolabel.pipelines.work.device import resolve_device
+from pseudolabel.pipelines.work.device import available_cores, resolve_device
 from pseudolabel.pipelines.work.job import Job, SetupError, library_versions
 
 RETRIES_OF_DEATHS = 3
@@ -161,10 +161,8 @@ def _dismiss() -> None:
 
 def _connected(options: EngineOptions) -> Any:
     """The module `ray`, connected; the connection lasts for all stages of this process."""
-    try:
+    with absence_named():
         import ray
-    except ImportError:
-        raise MachineError("ray is not installed; install it with  pip install 'pseudolabel[ray]'") from None
     if ray.is_initialized():
         return ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

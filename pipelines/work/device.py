@@ -1,6 +1,15 @@
 """Which device a run uses, said aloud; a device that was asked for and is not there is an error."""
 
+import os
+
 from pseudolabel.errors import MachineError
+
+
+def available_cores() -> int:
+    """Cores that this process may use: a scheduler may have given it fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def resolve_device(wanted: str, stage_uses_gpu: bool) -> str:

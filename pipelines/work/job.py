@@ -11,6 +11,7 @@ from typing import Any
 
 from pseudolabel.config import parse_config, result_relevant
 from pseudolabel.errors import InputError, PassingFaultError, PseudolabelError
+from pseudolabel.optional import absence_named
 from pseudolabel.pipelines.graph import STAGES, load_stage
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_table, read_footer, read_part, verify_part
@@ -108,7 +109,8 @@ class ShardWorker:
             return
         try:
             _check_weights(self.job, self.stage)
-            self.stage.setup(self.job.device)
+            with absence_named():
+                self.stage.setup(self.job.device)
         except PassingFaultError:
             raise
         except PseudolabelError as error:

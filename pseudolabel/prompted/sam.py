@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from pseudolabel.errors import ConfigError, InputError, MachineError
+from pseudolabel.optional import absence_named
 from pseudolabel.prompted.asking import BoxPrompted, Decoded
 from pseudolabel.prompted.base import PromptedOptions, one_line
 from pseudolabel.prompted.frame import resized_hw
-from pseudolabel.prompted.sam_files import NEEDS, SamKind, sam_files, sam_folder, sam_kind
+from pseudolabel.prompted.sam_files import SamKind, sam_files, sam_folder, sam_kind
 
 _SHOWN = 5
 
@@ -21,7 +22,7 @@ def open_sam(where: str, options: PromptedOptions) -> BoxPrompted:
     """The model of a local folder, in float32; nothing is looked up on the network.
 
     Raises:
-        ConfigError: transformers is not installed.
+        MachineError: transformers is not installed.
         InputError: the folder holds no such model, not all of its weights, or a processor of another size.
     """
     sam_files(where, options.card)
@@ -109,10 +110,8 @@ def _load_processor(folder: Path) -> Any:
 
 
 def _transformers() -> Any:
-    try:
+    with absence_named():
         import transformers
-    except ImportError:
-        raise ConfigError(NEEDS) from None
     return transformers
 
 

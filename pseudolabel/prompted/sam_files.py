@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.optional import need_extra
 from pseudolabel.prompted.frame import Fit
 
-NEEDS = "sam: needs transformers:  pip install 'pseudolabel[sam]'"
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 
 
@@ -45,7 +45,8 @@ def sam_files(where: str, card: Path | None) -> Mapping[str, Path]:
     """Config, processor and weights of a folder, and transformers itself, whose code prepares the images.
 
     Raises:
-        ConfigError: transformers is not installed, or a card is given: the folder says everything itself.
+        ConfigError: a card is given: the folder says everything itself.
+        MachineError: transformers is not installed.
         InputError: no folder, no model that hears boxes, or no safetensors.
     """
     if card is not None:
@@ -103,9 +104,9 @@ def _transformers() -> Path:
     """The file that says transformers' version.
 
     Raises:
-        ConfigError: it is not installed.
+        MachineError: it is not installed.
     """
+    need_extra("sam", "sam:")
     found = importlib.util.find_spec("transformers")
-    if found is None or found.origin is None:
-        raise ConfigError(NEEDS)
-    return Path(found.origin)
+    assert found is not None, "it is installed"
+    return Path(str(found.origin))

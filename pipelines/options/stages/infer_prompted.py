@@ -67,6 +67,9 @@ class InferPromptedConfig(StageConfig):
                 raise PydanticCustomError("no_effect", f"{name} does nothing for a {kind}: model")
         return self
 
+    def extras(self) -> tuple[str, ...]:
+        return ("sam",) if self.model.startswith("sam:") else ()
+
     @property
     def gate(self) -> float:
         """The least score that is kept."""

@@ -75,6 +75,9 @@ class InferSemanticConfig(StageConfig):
         """An ONNX file needs no prefix."""
         return f"onnx:{model}" if model.endswith(".onnx") and ":" not in model else model
 
+    def extras(self) -> tuple[str, ...]:
+        return ("train",) if self.model.startswith("smp:") else ()
+
     @field_validator("unknown_classes")
     @classmethod
     def _once(cls, value: str | None, info: ValidationInfo) -> str:

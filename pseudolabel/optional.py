@@ -1,0 +1,64 @@
+"""Libraries that a plain install does without: each belongs to an extra; its absence is a line with what to type."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from pseudolabel.errors import MachineError
+
+# extra -> what it is for, and the modules that it brings; pyproject.toml names the packages
+EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "train": (
+        "trainings, and whatever runs a trained network",
+        ("timm", "segmentation_models_pytorch", "lightning", "tensorboard", "kornia", "onnxscript"),
+    ),
+    "report": ("report, and calibrate's picture", ("jinja2", "markupsafe", "matplotlib")),
+    "sam": ("infer-prompted --model sam:DIR", ("transformers",)),
+    "ray": ("--engine ray", ("ray",)),
+    "microscopy": ("OME's and ImageJ's TIFF", ("tifffile",)),
+}
+_EXTRA_OF = {module: extra for extra, (_, modules) in EXTRAS.items() for module in modules}
+
+
+def install_text(extra: str) -> str:
+    """What to type to have an extra."""
+    return f"pip install 'pseudolabel[{extra}]'"
+
+
+def absent_module(extra: str) -> str | None:
+    """The first module of an extra that is not installed, None where all are. Imports nothing."""
+    return next((module for module in EXTRAS[extra][1] if find_spec(module) is None), None)
+
+
+def need_extra(extra: str, what: str) -> None:
+    """Pass where an extra is installed.
+
+    Args:
+        what: needs it, as the message says it.
+
+    Raises:
+        MachineError: it is not; the message has what to type.
+    """
+    module = absent_module(extra)
+    if module is not None:
+        raise MachineError(f"{what} needs {_absence(module)}")
+
+
+@contextmanager
+def absence_named() -> Iterator[None]:
+    """An import of a module that some extra brings fails with the one line that says which.
+
+    Raises:
+        MachineError: in place of ModuleNotFoundError; one of another module passes through.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in _EXTRA_OF:
+            raise
+        raise MachineError(f"this needs {_absence(module)}") from error
+
+
+def _absence(module: str) -> str:
+    return f"{module}, which is not installed:  {install_text(_EXTRA_OF[module])}"
