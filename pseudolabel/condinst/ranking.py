@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,23 +16,11 @@ class Ranking:
     valid: Bool[Tensor, "n k"]
 
 
-def adaptive_k(
-    area_px: Float[Tensor, "n"], *, k_min: int = 2, k_max: int = 10, small_px: float = 32.0, large_px: float = 96.0
-) -> Int64[Tensor, "n"]:
-    """How many candidates an object of that box area gets: linear in its side between the two sides given.
-
-    Source: BoxSeg (arXiv 2504.05137), eq. 4; the sides are COCO's small and large, rounding is to the nearest.
-    """
-    share = ((area_px.sqrt() - small_px) / (large_px - small_px)).clamp(0.0, 1.0)
-    return (k_min + (k_max - k_min) * share + 0.5).floor().to(torch.int64)
-
-
 def box_quality_ranking(
     box_iou: Float[Tensor, "n c"],
     k: int | Int64[Tensor, "n"],
     *,
     min_iou: float = 0.5,
-    allowed: Bool[Tensor, "n c"] | None = None,
 ) -> Ranking:
     """The `k` candidates whose boxes fit each object's box best, without NMS and before any look at scores.
 
@@ -39,7 +28,6 @@ def box_quality_ranking(
         box_iou: IoU of every object's box with every candidate's.
         k: how many, for all or per object.
         min_iou: candidates below are not chosen however few there are; 0 is the paper's own rule.
-        allowed: which candidates may serve which object, for instance those of its class; all where not given.
 
     Equal IoUs keep the candidates' order, so that the choice is the same on every machine.
 
@@ -48,8 +36,6 @@ def box_quality_ranking(
     wanted = torch.as_tensor(k, dtype=torch.int64, device=box_iou.device).expand(box_iou.shape[0])
     width = min(box_iou.shape[1], int(wanted.max())) if wanted.numel() else 0
     usable = box_iou >= min_iou
-    if allowed is not None:
-        usable = usable & allowed
     order = torch.where(usable, box_iou, -1.0).argsort(dim=1, descending=True, stable=True)[:, :width]
     place = torch.arange(width, device=box_iou.device)
     valid = usable.gather(1, order) & (place < wanted[:, None])
@@ -68,8 +54,6 @@ def keep_after_nms(
 
     Source: FCOS' own inference, as BoxTeacher uses it.
     """
-    from torchvision.ops import batched_nms  # seconds, which `fuse` would wait for and mostly not need
-
     kept: Tensor = batched_nms(boxes_xyxy, scores, classes, max_iou)
     return kept[:top]
 
@@ -90,9 +74,3 @@ def bpma(box_iou: Float[Tensor, "n c"], rank_score: Float[Tensor, "c"], *, min_i
         if free.numel() and float(free.max()) >= 0:
             chosen[int(free.argmax())] = detection
     return chosen.to(box_iou.device)
-
-
-def ranking_of_assignment(assigned: Int64[Tensor, "n"]) -> Ranking:
-    """An assignment of at most one candidate per object in the form of a ranking."""
-    valid = assigned[:, None] >= 0
-    return Ranking(assigned[:, None].clamp(min=0), valid)

@@ -7,23 +7,25 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from pseudolabel import rle
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.formats.extras import image_extras, object_extras, with_image_extra, with_object_extra
 from pseudolabel.formats.files import atomic_sink
 from pseudolabel.formats.unique_ids import UniqueIds
 from pseudolabel.records import FORMAT_VERSION
-from pseudolabel.rle_codec import parse_counts
+from pseudolabel.rle_batch import Measured, measured
 from pseudolabel.sources.place import plain_name
+
+if TYPE_CHECKING:  # compiled loops, which take two seconds to load: only damaged masks and lists of counts need them
+    from pseudolabel.rle import Rle
 
 ShardTables = tuple[pa.Table, pa.Table]  # a shard's manifest and pseudo labels
 Row = dict[str, Any]
@@ -120,9 +122,10 @@ class _Writer:
         }
         for image in images.values():
             self.images.add(image)
-        for row in pseudo.to_pylist():
-            if row["status"] == "ok":
-                self._annotation(row, image_of(row, images), object_extra.get(row["annotation_id"]) or {})
+        rows = [row for row in pseudo.to_pylist() if row["status"] == "ok"]
+        shown = [image_of(row, images) for row in rows]
+        for row, image, mask in zip(rows, shown, checked_masks(rows, shown), strict=True):
+            self._annotation(row, image, mask, object_extra.get(row["annotation_id"]) or {})
 
     def end(self, header: Mapping[str, Any]) -> None:
         self.image_ids.check()
@@ -142,17 +145,16 @@ class _Writer:
         names = {"file_name": plain_name(row["file_name"]), "width": row["width"], "height": row["height"]}
         return {"id": self.image_ids.next(row["image_id"]), **names}
 
-    def _annotation(self, row: Row, image: Row, extra: Row) -> None:
-        mask = checked_mask(row, image)
-        segmentation = self._spelled(mask)
+    def _annotation(self, row: Row, image: Row, mask: "CheckedMask", extra: Row) -> None:
+        segmentation = self._spelled(mask.rle)
         common = {"image_id": image["id"], "category_id": self._category(row), "segmentation": segmentation}
         own_box = self.options.bbox == "source" and row["source_bbox_xywh"] is not None
         score = shortest_number(row, "score")
         annotation = {
             "id": self.annotation_ids.next(row["annotation_id"]),
             **common,
-            "bbox": row["source_bbox_xywh"] if own_box else list(rle.bbox_xywh(mask)),
-            "area": rle.area(mask),
+            "bbox": row["source_bbox_xywh"] if own_box else mask.bbox_xywh,
+            "area": mask.area,
             "iscrowd": int(bool(row["iscrowd"])),
             "score": score,
             "attributes": label_attributes(row, score),
@@ -161,7 +163,7 @@ class _Writer:
         if self.results is not None:
             self.results.add({**common, "score": score})
 
-    def _spelled(self, mask: rle.Rle) -> Row:
+    def _spelled(self, mask: "Rle") -> Row:
         plain = self.options.segmentation == "uncompressed"
         return {"size": mask["size"], "counts": run_lengths(mask) if plain else mask["counts"]}
 
@@ -214,8 +216,49 @@ def image_of(row: Row, images: Mapping[str, Row]) -> Row:
     return images[row["image_key"]]
 
 
-def checked_mask(row: Row, image: Row) -> rle.Rle:
+@dataclass(frozen=True, slots=True)
+class CheckedMask:
+    """A mask that fits its image and covers a pixel of it."""
+
+    rle: "Rle"
+    area: int
+    bbox_xywh: list[int]
+
+
+def checked_masks(rows: Sequence[Row], images: Sequence[Row]) -> Iterator[CheckedMask]:
+    """The rows' masks, each of which has to fit its image and to cover a pixel of it.
+
+    Raises:
+        InputError: one does not, when it is its turn.
+    """
+    found = _measured(rows, images)
+    numbers = zip(found.sound.tolist(), found.area.tolist(), found.bbox_xywh.tolist(), strict=True)
+    for row, image, (sound, area, bbox_xywh) in zip(rows, images, numbers, strict=True):
+        if sound and area:
+            yield CheckedMask(row["segmentation"], area, bbox_xywh)
+        else:
+            yield _looked_into(row, image)
+
+
+def _measured(rows: Sequence[Row], images: Sequence[Row]) -> Measured:
+    sizes = [(image["height"], image["width"]) for image in images]
+    masks = [row["segmentation"] or {"size": None, "counts": ""} for row in rows]
+    fitting = [mask["size"] == list(size) for mask, size in zip(masks, sizes, strict=True)]
+    return measured([mask["counts"] if fits else "" for mask, fits in zip(masks, fitting, strict=True)], sizes)
+
+
+def _looked_into(row: Row, image: Row) -> CheckedMask:
+    """The mask of a row that is not as we write them: nearly always an error that says why."""
+    from pseudolabel import rle
+
+    mask = checked_mask(row, image)
+    return CheckedMask(mask, rle.area(mask), list(rle.bbox_xywh(mask)))
+
+
+def checked_mask(row: Row, image: Row) -> "Rle":
     """The row's mask, which has to fit its image and to cover a pixel of it."""
+    from pseudolabel import rle
+
     try:
         mask = rle.check_rle(row["segmentation"], (image["height"], image["width"]))
     except RejectError as error:
@@ -225,8 +268,10 @@ def checked_mask(row: Row, image: Row) -> rle.Rle:
     return mask
 
 
-def run_lengths(mask: rle.Rle) -> list[int]:
+def run_lengths(mask: "Rle") -> list[int]:
     """The counts of a checked mask as the list that COCO calls uncompressed."""
+    from pseudolabel.rle_codec import parse_counts
+
     text = np.frombuffer(mask["counts"].encode("ascii"), dtype=np.uint8)
     counts: list[int] = parse_counts(text, mask["size"][0] * mask["size"][1])[0].tolist()
     return counts

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
+from pseudolabel.fusion.arrays import Array, namespace
 from pseudolabel.fusion.fuse import (
     TAU_BOX,
     TAU_PIXEL,
@@ -46,9 +45,9 @@ class FusionRule:
 class Fused:
     """Soft masks of n objects with their scores; an object without a kept candidate has weight, mask and score 0."""
 
-    mask: Float[Tensor, "n h w"]
-    weights: Float[Tensor, "n k"]
-    kept: Bool[Tensor, "n k"]
+    mask: Float[Array, "n h w"]
+    weights: Float[Array, "n k"]
+    kept: Bool[Array, "n k"]
     quality: Quality
 
 
@@ -66,20 +65,20 @@ def threshold_of(weights: Sequence[float]) -> float:
 
 
 def candidate_weights(
-    box_score: Float[Tensor, "n k"], box_iou: Float[Tensor, "n k"], kept: Bool[Tensor, "n k"], rule: FusionRule
-) -> Float[Tensor, "n k"]:
+    box_score: Float[Array, "n k"], box_iou: Float[Array, "n k"], kept: Bool[Array, "n k"], rule: FusionRule
+) -> Float[Array, "n k"]:
     """Share of every candidate under the rule."""
     quality = box_quality(box_score, box_iou)
     if rule.fusion == "qmf":
         return qmf_weights(quality, kept)
     if rule.fusion == "best":
         return best_single(quality, kept)
-    return qmf_weights(torch.ones_like(quality), kept)
+    return qmf_weights(namespace(quality).ones_like(quality), kept)
 
 
 def fuse_masks(
-    probability: Float[Tensor, "n k h w"], weights: Float[Tensor, "n k"], kept: Bool[Tensor, "n k"], rule: FusionRule
-) -> Float[Tensor, "n h w"]:
+    probability: Float[Array, "n k h w"], weights: Float[Array, "n k"], kept: Bool[Array, "n k"], rule: FusionRule
+) -> Float[Array, "n h w"]:
     """Soft masks, of which `> rule.tau_pixel` (for the vote: more than half) is the object."""
     if rule.fusion == "vote":
         return vote_share(probability, kept, tau_pixel=rule.tau_pixel)
@@ -87,11 +86,11 @@ def fuse_masks(
 
 
 def quality_of(
-    fused: Float[Tensor, "n h w"],
-    probability: Float[Tensor, "n k h w"],
-    box_score: Float[Tensor, "n k"],
-    kept: Bool[Tensor, "n k"],
-    box_mask: Bool[Tensor, "n h w"],
+    fused: Float[Array, "n h w"],
+    probability: Float[Array, "n k h w"],
+    box_score: Float[Array, "n k"],
+    kept: Bool[Array, "n k"],
+    box_mask: Bool[Array, "n h w"],
     rule: FusionRule,
 ) -> Quality:
     """The score that the rule names, always with MQS' two averages beside it.
@@ -107,21 +106,21 @@ def quality_of(
     return quality_of_means(parts.box, parts.pixel, rule)
 
 
-def quality_of_means(box: Float[Tensor, "n"], pixel: Float[Tensor, "n"], rule: FusionRule) -> Quality:
+def quality_of_means(box: Float[Array, "n"], pixel: Float[Array, "n"], rule: FusionRule) -> Quality:
     """The score from the mean box score and the mean probability inside the box alone.
 
     MQS and the paper's form of BoxTeacher's confidence are the same function of the two.
     """
-    base = box.sqrt() if rule.score == "mcs" else box
-    return Quality((base * pixel).sqrt(), box, pixel)
+    base = box**0.5 if rule.score == "mcs" else box
+    return Quality((base * pixel) ** 0.5, box, pixel)
 
 
 def quality_aware_fusion(
-    probability: Float[Tensor, "n k h w"],
-    box_score: Float[Tensor, "n k"],
-    box_iou: Float[Tensor, "n k"],
-    valid: Bool[Tensor, "n k"],
-    box_mask: Bool[Tensor, "n h w"],
+    probability: Float[Array, "n k h w"],
+    box_score: Float[Array, "n k"],
+    box_iou: Float[Array, "n k"],
+    valid: Bool[Array, "n k"],
+    box_mask: Bool[Array, "n h w"],
     rule: FusionRule,
 ) -> Fused:
     """Fused masks and scores of n objects whose candidates lie on one grid.

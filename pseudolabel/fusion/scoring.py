@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32
-from torch import Tensor
 
+from pseudolabel.fusion.arrays import Array, namespace
 from pseudolabel.fusion.fuse import TAU_PIXEL
 
 EPSILON = 1e-6  # BoxTeacher's, in the mean over a mask's pixels
@@ -22,9 +21,9 @@ EPSILON = 1e-6  # BoxTeacher's, in the mean over a mask's pixels
 class Quality:
     """A score and the two averages that it is the geometric mean of."""
 
-    score: Float[Tensor, "n"]
-    box: Float[Tensor, "n"]
-    pixel: Float[Tensor, "n"]
+    score: Float[Array, "n"]
+    box: Float[Array, "n"]
+    pixel: Float[Array, "n"]
 
 
 class Opinion(NamedTuple):
@@ -85,24 +84,25 @@ def consensus_score(own: Opinion, by_source: Sequence[Opinion], spread: float | 
     return math.pow(outline * math.prod(believed), 1 / len(believed))
 
 
-def mean_kept(values: Float[Tensor, "n k"], kept: Bool[Tensor, "n k"]) -> Float[Tensor, "n"]:
+def mean_kept(values: Float[Array, "n k"], kept: Bool[Array, "n k"]) -> Float[Array, "n"]:
     """Mean over the kept candidates, 0 where there are none."""
-    return torch.where(kept, values, 0.0).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+    return namespace(values).where(kept, values, 0.0).sum(axis=1) / kept.sum(axis=1, dtype=values.dtype).clip(min=1)
 
 
 def mean_in_mask(
-    fused: Float[Tensor, "n h w"], box_mask: Bool[Tensor, "n h w"], *, tau_pixel: float = TAU_PIXEL
-) -> Float[Tensor, "n"]:
+    fused: Float[Array, "n h w"], box_mask: Bool[Array, "n h w"], *, tau_pixel: float = TAU_PIXEL
+) -> Float[Array, "n"]:
     """Mean probability of the pixels that are both in the box and above the threshold, 0 where there are none."""
     inside = box_mask & (fused > tau_pixel)
-    return torch.where(inside, fused, 0.0).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
+    mass = namespace(fused).where(inside, fused, 0.0).sum(axis=(1, 2))
+    return mass / inside.sum(axis=(1, 2), dtype=fused.dtype).clip(min=1)
 
 
 def mask_quality_score(
-    box_score: Float[Tensor, "n k"],
-    kept: Bool[Tensor, "n k"],
-    fused: Float[Tensor, "n h w"],
-    box_mask: Bool[Tensor, "n h w"],
+    box_score: Float[Array, "n k"],
+    kept: Bool[Array, "n k"],
+    fused: Float[Array, "n h w"],
+    box_mask: Bool[Array, "n h w"],
     *,
     tau_pixel: float = TAU_PIXEL,
 ) -> Quality:
@@ -112,51 +112,52 @@ def mask_quality_score(
     """
     box = mean_kept(box_score, kept)
     pixel = mean_in_mask(fused, box_mask, tau_pixel=tau_pixel)
-    return Quality((box * pixel).sqrt(), box, pixel)
+    return Quality((box * pixel) ** 0.5, box, pixel)
 
 
 def mask_confidence_paper(
-    box_score: Float[Tensor, "n"],
-    mask: Float[Tensor, "n h w"],
-    box_mask: Bool[Tensor, "n h w"],
+    box_score: Float[Array, "n"],
+    mask: Float[Array, "n h w"],
+    box_mask: Bool[Array, "n h w"],
     *,
     tau_pixel: float = TAU_PIXEL,
-) -> Float[Tensor, "n"]:
+) -> Float[Array, "n"]:
     """Mask-aware confidence of single detections, the mean taken inside the given box. Source: BoxTeacher's paper."""
-    return (box_score * mean_in_mask(mask, box_mask, tau_pixel=tau_pixel)).sqrt()
+    return (box_score * mean_in_mask(mask, box_mask, tau_pixel=tau_pixel)) ** 0.5
 
 
-def mean_of_mask(mask: Float[Tensor, "n h w"], *, tau_pixel: float = TAU_PIXEL) -> Float[Tensor, "n"]:
+def mean_of_mask(mask: Float[Array, "n h w"], *, tau_pixel: float = TAU_PIXEL) -> Float[Array, "n"]:
     """Mean probability above the threshold, with BoxTeacher's epsilon in the denominator."""
     above = mask > tau_pixel
-    return torch.where(above, mask, 0.0).sum(dim=(1, 2)) / (above.sum(dim=(1, 2)) + EPSILON)
+    mass = namespace(mask).where(above, mask, 0.0).sum(axis=(1, 2))
+    return mass / (above.sum(axis=(1, 2), dtype=mask.dtype) + EPSILON)
 
 
 def mask_confidence_code(
-    box_score: Float[Tensor, "n"], mask: Float[Tensor, "n h w"], *, tau_pixel: float = TAU_PIXEL
-) -> Float[Tensor, "n"]:
+    box_score: Float[Array, "n"], mask: Float[Array, "n h w"], *, tau_pixel: float = TAU_PIXEL
+) -> Float[Array, "n"]:
     """Mask-aware confidence as BoxTeacher's code weighs pseudo masks: the box score enters under two roots."""
-    return (box_score.sqrt() * mean_of_mask(mask, tau_pixel=tau_pixel)).sqrt()
+    return (box_score**0.5 * mean_of_mask(mask, tau_pixel=tau_pixel)) ** 0.5
 
 
 def detection_rank(
-    box_score: Float[Tensor, "n"], mask: Float[Tensor, "n h w"], *, tau_pixel: float = TAU_PIXEL
-) -> Float[Tensor, "n"]:
+    box_score: Float[Array, "n"], mask: Float[Array, "n h w"], *, tau_pixel: float = TAU_PIXEL
+) -> Float[Array, "n"]:
     """The order in which detections choose objects in `bpma`, and their final score at test time.
 
     Source: the code of BoxTeacher and of BoxSeg.
     """
-    return (box_score * mean_of_mask(mask, tau_pixel=tau_pixel)).sqrt()
+    return (box_score * mean_of_mask(mask, tau_pixel=tau_pixel)) ** 0.5
 
 
 def vote_score(
-    box_score: Float[Tensor, "n k"],
-    kept: Bool[Tensor, "n k"],
-    probability: Float[Tensor, "n k h w"],
-    voted: Bool[Tensor, "n h w"],
+    box_score: Float[Array, "n k"],
+    kept: Bool[Array, "n k"],
+    probability: Float[Array, "n k h w"],
+    voted: Bool[Array, "n h w"],
     *,
     tau_pixel: float = TAU_PIXEL,
-) -> Float[Tensor, "n"]:
+) -> Float[Array, "n"]:
     """The released code's score: how far each kept candidate agrees with the voted mask, averaged.
 
     Per candidate g = IoU with the voted mask * (probability above the threshold / area of the voted mask), and the
@@ -164,13 +165,13 @@ def vote_score(
     """
     above = probability > tau_pixel
     agreement = iou_with(above, voted)
-    mass = torch.where(above, probability, 0.0).sum(dim=(2, 3))
-    area = voted.sum(dim=(1, 2)).clamp(min=1)
-    return mean_kept(((box_score + 1) / 2 * agreement * mass / area[:, None]).sqrt(), kept)
+    mass = namespace(probability).where(above, probability, 0.0).sum(axis=(2, 3))
+    area = voted.sum(axis=(1, 2), dtype=mass.dtype).clip(min=1)
+    return mean_kept(((box_score + 1) / 2 * agreement * mass / area[:, None]) ** 0.5, kept)
 
 
-def iou_with(masks: Bool[Tensor, "n k h w"], one: Bool[Tensor, "n h w"]) -> Float[Tensor, "n k"]:
+def iou_with(masks: Bool[Array, "n k h w"], one: Bool[Array, "n h w"]) -> Float[Array, "n k"]:
     """IoU of every candidate with its object's one mask; 0 where both are empty."""
-    intersection = (masks & one[:, None]).sum(dim=(2, 3))
-    union = (masks | one[:, None]).sum(dim=(2, 3))
-    return intersection / union.clamp(min=1)
+    intersection = (masks & one[:, None]).sum(axis=(2, 3))
+    union = (masks | one[:, None]).sum(axis=(2, 3))
+    return intersection / union.clip(min=1)

@@ -10,7 +10,7 @@ import torch
 from pseudolabel.condinst.batch import STRIDE, Batch
 from pseudolabel.condinst.inference import ScoreKind, candidates_for_boxes
 from pseudolabel.condinst.network import Features
-from pseudolabel.condinst.ranking import adaptive_k
+from pseudolabel.fusion.matching import adaptive_k
 from pseudolabel.fusion.quality_aware import FusionRule, quality_aware_fusion
 from pseudolabel.losses.boxes import box_cells, box_masks
 from pseudolabel.teachers.condinst.boxteacher import BoxTeacher
@@ -35,7 +35,7 @@ class BoxSeg(BoxTeacher):
             index,
             targets.boxes,
             size_hw,
-            k=config.per_box or adaptive_k(_area(targets.boxes)),
+            k=config.per_box or adaptive_k(_area(targets.boxes)).long(),
             labels=targets.labels if self.network.num_classes > 1 else None,
             kind=kind,
             min_iou=config.min_iou,

@@ -34,15 +34,9 @@ class BoxTeacher(BoxInst):
     def __init__(self, network: CondInst, config: BoxTeacherConfig) -> None:
         super().__init__(network, config)
         self.teacher = average_of(network)
-<<<<<<< HEAD
-        self.bank = MemoryBank(_copy_paste_rule(config))
-=======
         longer = "train longer (--epochs)"
         self._count = Taught(longer if network.num_classes == 1 else f"{longer}, or for given boxes --class-agnostic")
-        self.bank = MemoryBank(
-            CopyPasteConfig(probability=config.copy_paste_probability, min_area_px=config.min_tutor_px)
-        )
->>>>>>> family
+        self.bank = MemoryBank(_copy_paste_rule(config))
 
     def losses(self, batch: Batch, *, progress: float) -> Mapping[str, Tensor]:
         batch = self._weak_view(batch)
