@@ -12,6 +12,7 @@ from pseudolabel.training.config import FinetuneConfig, PresetConfig
 _CROP_STEP_PX = 32
 _LEAST_CANVAS_PX = 64
 _SEVERAL = Values("of 2 or more", lambda rounds: rounds > 1)
+_SOME = Values("of more than 0", lambda drawn: drawn > 0)
 
 
 class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
@@ -71,6 +72,10 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
         1.0, "of like-coloured neighbours in the mean field over the moving average's masks", ge=0
     )
     ema: float = option(0.995, "momentum of the moving average: the largest", ge=0, lt=1)
+    drawn: float = option(
+        0.5, "drawn objects with known masks, of thin shapes, too, per box of a batch", group="main", ge=0, le=4
+    )
+    drawn_weight: float = option(2.0, "of the loss with the masks of drawn objects", needs={"drawn": _SOME}, ge=0)
     label_weight: float = option(2.0, "of the loss with the masks of the round before", ge=0)
     labelled_pairwise: float = option(0.3, "share of the colour loss that stays for objects with such masks", ge=0)
     copy_paste: bool = option(True, "paste objects with good masks over others, where there are such masks")

@@ -2,9 +2,9 @@
 
 Losses on the crop's stride-4 grid: projection and pairwise colour (BoxInst); the outside of the box as background; an
 ellipse in the middle of the box as foreground, which fades as the pairwise loss rises; in later rounds the masks of the
-round before, some of them with another object over it (`mal_paste`); and in the later part of the
-training a moving average of the network as teacher, whose masks the network is to repeat as far as their quality goes
-(dice weighted by quality, and affinity, as BoxTeacher and BoxSeg have them).
+round before, some of them with another object over it (`paste`); the masks of drawn objects over crops (`drawn`); and
+in the later part of the training a moving average of the network as teacher, whose masks the network is to repeat as
+far as their quality goes (dice weighted by quality, and affinity, as BoxTeacher and BoxSeg have them).
 
 The idea is Mask Auto-Labeler's (Lan et al., CVPR 2023), with the losses of this project's other teachers.
 """
@@ -33,6 +33,7 @@ from pseudolabel.losses.boxes import (
 )
 from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.teachers.mal.crops import CropBatch, Views, sample_views, take, widened
+from pseudolabel.teachers.mal.drawn import Framing, drawn_crops
 from pseudolabel.teachers.mal.field import mean_field
 from pseudolabel.teachers.mal.network import MalNetwork, freeze_early
 from pseudolabel.teachers.mal.paste import with_pastes
@@ -71,6 +72,8 @@ class Mal(Method):
         if views.masks is not None and batch.scores is not None:
             known = labelled_loss(logits, views.masks, target.box * views.valid, batch.scores)
             losses["labels"] = config.label_weight * known
+        if config.drawn:
+            losses["drawn"] = config.drawn_weight * self._drawn(batch)
         share = _rise(progress, config.teacher_from, config.teacher_warmup)
         if share > 0:
             losses |= {name: share * value for name, value in self._taught(logits, views, target).items()}
@@ -88,6 +91,16 @@ class Mal(Method):
         flip = torch.rand(count, device=device) < 0.5
         views = sample_views(batch, rect + torch.cat([shift, shift], dim=1), flip, config.crop_px)
         return with_pastes(views, batch.scores, probability=config.paste_probability)
+
+    def _drawn(self, batch: CropBatch) -> Float[Tensor, ""]:
+        """The loss of drawn objects over the batch's crops, with their masks."""
+        config = self.config
+        count = max(1, round(config.drawn * len(batch.boxes)))
+        framing = Framing(config.room, config.room_jitter, config.jitter)
+        drawn = drawn_crops(batch, count, config.crop_px, framing)
+        logits = self.network(_jittered(drawn.rgb, config.color_jitter), drawn.cues)
+        whole = torch.ones_like(drawn.masks)
+        return labelled_loss(logits, drawn.masks, whole, whole[:, 0, 0])
 
     def _taught(self, logits: Tensor, views: Views, target: "_Target") -> dict[str, Tensor]:
         with torch.no_grad():
