@@ -1,7 +1,7 @@
 """Box-conditioned teacher on coco-dev: trained on its boxes alone, candidates averaged, compared with the true masks.
 
 `--epochs`, `--batch-size`, `--crop-px`, `--last-crop-px`, `--teacher-from`, `--pairwise-weight`, `--no-copy-paste`,
-`--seed` change the training, `--run DIR` keeps the run folder. One core (`--threads`) and the ImageNet weights of the
+`--drawn`, `--seed` change the training, `--run DIR` keeps the run folder. One core (`--threads`) and the ImageNet weights of the
 shared folder; a mask is the mean of its candidates above one half, cut to its box, and in the rows `fused` what `fuse`
 makes of the teacher's candidates and, where guided, the segmenter's. Seconds are CPU time of the whole process.
 
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of training and inference")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--no-copy-paste", action="store_true", help="no object over another one's crop")
+    parser.add_argument("--drawn", type=float, default=MalConfig.model_fields["drawn"].default, help="objects per box")
     parser.add_argument("--segmenter", action="store_true", help="start from the segmenter's encoder")
     parser.add_argument("--guided", action="store_true", help="and use the segmenter's masks between the rounds")
     parser.add_argument("--run", type=Path)
@@ -87,6 +88,7 @@ def _train(run: RunPaths, options: argparse.Namespace) -> dict[str, float]:
         teacher_from=options.teacher_from,
         pairwise_weight=options.pairwise_weight,
         rounds=options.rounds,
+        drawn=options.drawn,
         copy_paste=not options.no_copy_paste,
         guides=["semantic"] if options.guided else [],
         **({} if options.last_crop_px is None else {"last_crop_px": options.last_crop_px}),

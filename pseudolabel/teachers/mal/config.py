@@ -57,7 +57,7 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
     pairwise_weight: float = option(1.0, "of the colour loss", ge=0)
     pairwise_warmup: float = option(
         0.15,
-        "share of the training over which the colour loss rises; the ellipse of the start fades over it",
+        "share of the training over which the colour loss rises; without drawn objects an ellipse as start fades over it",
         ge=0,
         lt=1,
     )
@@ -73,7 +73,7 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
     )
     ema: float = option(0.995, "momentum of the moving average: the largest", ge=0, lt=1)
     drawn: float = option(
-        0.5, "drawn objects with known masks, of thin shapes, too, per box of a batch", group="main", ge=0, le=4
+        1.0, "drawn objects with known masks per box; 0: none, and an ellipse as a start", group="main", ge=0, le=4
     )
     drawn_weight: float = option(2.0, "of the loss with the masks of drawn objects", needs={"drawn": _SOME}, ge=0)
     label_weight: float = option(2.0, "of the loss with the masks of the round before", ge=0)

@@ -1,10 +1,10 @@
 """The box-conditioned teacher: the given box is the prompt, boxes are all that it learns from.
 
-Losses on the crop's stride-4 grid: projection and pairwise colour (BoxInst); the outside of the box as background; an
-ellipse in the middle of the box as foreground, which fades as the pairwise loss rises; in later rounds the masks of the
-round before, some of them with another object over it (`paste`); the masks of drawn objects over crops (`drawn`); and
-in the later part of the training a moving average of the network as teacher, whose masks the network is to repeat as
-far as their quality goes (dice weighted by quality, and affinity, as BoxTeacher and BoxSeg have them).
+Losses on the crop's stride-4 grid: projection and pairwise colour (BoxInst); the outside of the box as background; the
+masks of drawn objects over crops (`drawn`), or without them an ellipse in the middle of the box as foreground, which
+fades as the pairwise loss rises; in later rounds the masks of the round before, some of them with another object over
+it (`paste`); and in the later part of the training a moving average of the network as teacher, whose masks the network
+is to repeat as far as their quality goes (dice weighted by quality, and affinity, as BoxTeacher and BoxSeg have them).
 
 The idea is Mask Auto-Labeler's (Lan et al., CVPR 2023), with the losses of this project's other teachers.
 """
@@ -67,7 +67,7 @@ class Mal(Method):
             "pairwise": config.pairwise_weight * risen * target.pairwise(logits),
             "outside": config.outside_weight * outside_loss(logits, target.own, views.valid).mean(),
         }
-        if risen < 1:
+        if risen < 1 and not config.drawn:
             losses["start"] = (1 - risen) * start_loss(logits, target.cells).mean()
         if views.masks is not None and batch.scores is not None:
             known = labelled_loss(logits, views.masks, target.box * views.valid, batch.scores)
