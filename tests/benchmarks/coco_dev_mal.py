@@ -1,9 +1,9 @@
 """Box-conditioned teacher on coco-dev: trained on its boxes alone, candidates averaged, compared with the true masks.
 
 `--epochs`, `--batch-size`, `--crop-px`, `--last-crop-px`, `--teacher-from`, `--pairwise-weight`, `--no-copy-paste`,
-`--drawn`, `--seed` change the training, `--run DIR` keeps the run folder. One core (`--threads`) and the ImageNet weights of the
-shared folder; a mask is the mean of its candidates above one half, cut to its box, and in the rows `fused` what `fuse`
-makes of the teacher's candidates and, where guided, the segmenter's. Seconds are CPU time of the whole process.
+`--drawn`, `--seed` change the training, `--run DIR` keeps the run folder. One core (`--threads`) and the ImageNet
+weights of the shared folder; a mask is the mean of its candidates above one half, cut to its box, and in the rows
+`fused` what `fuse` makes of the teacher's candidates and, where guided, the segmenter's. Seconds are CPU time.
 
     python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
     python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 2   # from boxes alone, a segmenter's encoder

@@ -57,7 +57,7 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
     pairwise_weight: float = option(1.0, "of the colour loss", ge=0)
     pairwise_warmup: float = option(
         0.15,
-        "share of the training over which the colour loss rises; without drawn objects an ellipse as start fades over it",
+        "share of the training over which the colour loss rises, and the ellipse, if any, fades",
         ge=0,
         lt=1,
     )
