@@ -1,5 +1,7 @@
 """The random field's loops, against the same sums cell by cell: the same bits, not only the same labels."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from pseudolabel.random_field import (
     Refinement,
     cluster_colours,
     contrast_weights,
+    explained_share,
     mean_field,
     refine,
 )
@@ -109,3 +112,20 @@ def test_colours_that_were_learned_once_serve_every_prior() -> None:
     np.testing.assert_array_equal(colours.cluster, before[0])
     np.testing.assert_array_equal(colours.weights, before[1])
     assert (np.array(shared)[:, ~inside] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "posterior", "share"),
+    [
+        ([0, 0, 1, 1], [1, 1, 0, 0], 1.0),
+        ([0, 1, 0, 1], [1, 1, 0, 0], 0.0),
+        ([0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5], 0.0),
+        ([0, 0, 1, 1], [1, 1, 1, 0], 1 - (math.log(2) / 2) / (math.log(4) - 0.75 * math.log(3))),
+        ([0, 0, 1, 1], [0, 0, 0, 0], 0.0),
+    ],
+)
+def test_colours_explain_all_some_or_nothing_of_what_is_the_object(
+    cluster: list[int], posterior: list[float], share: float
+) -> None:
+    ids, cells = np.array([cluster], dtype=np.int32), np.array([posterior], dtype=np.float32)
+    assert explained_share(ids, cells) == pytest.approx(share, abs=1e-6)

@@ -19,7 +19,7 @@ class InferColorsStage(Stage[InferColorsConfig]):
     """One row per candidate; an `empty` row for an image without one."""
 
     name = "infer-colors"
-    version = 1
+    version = 2
     config_class = InferColorsConfig
     schema = records.CANDIDATES
     writes = "candidates/colors"

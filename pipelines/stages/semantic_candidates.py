@@ -33,7 +33,7 @@ class SemanticCandidatesStage(Stage[SemanticCandidatesConfig]):
     """One row per candidate; an `empty` row for an image without one."""
 
     name = "semantic-candidates"
-    version = 6
+    version = 7
     config_class = SemanticCandidatesConfig
     schema = records.CANDIDATES
 

@@ -6,7 +6,8 @@ the box. `refined` ones, the default, go through the random field of `pseudolabe
 knows the box: an object fills the ellipse in its box rather than its corners, a pixel that two boxes of one class share
 belongs to the one whose centre is nearer (in units of the box), and a much smaller box of another class lies in front.
 Where the segmenter does not know the class, or sees next to nothing of it in the box, its evidence is even odds:
-box and colours decide.
+box and colours decide. The object may then be a stick on a diagonal of its box as well: of such priors the one is taken
+whose mask explains the colours best, if it does so clearly better than that of the ellipse.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +21,16 @@ from PIL import Image
 from pseudolabel.boxes import area_xyxy, iou_matrix
 from pseudolabel.candidates import COLORS, Candidate, GivenBox
 from pseudolabel.masks import Grid, SoftMask, pixel_window
-from pseudolabel.random_field import Colours, Refinement, refine, rgb_to_lab
+from pseudolabel.random_field import Colours, Refinement, explained_share, refine, rgb_to_lab
 from pseudolabel.segmenters.base import IGNORE_INDEX, SemanticResult
+from pseudolabel.segmenters.shapes import ROUND, STICKS, Shape, centres
 
 SEMANTIC = "semantic"  # what the source is called
 CELLS_PER_SIDE = 72
 _MARGIN = 0.2  # of the box's side, at least 4 px: where background is learned
 _UNSEEN = 0.1  # mean evidence in a box below which the segmenter has missed the object
 _UNDECIDED = np.uint8(128)  # evidence where a label map is ignored
+CLEARLY = 0.15  # share of the doubt about a cell that a stick's mask explains more than the round one's
 _FRONT_AREA = 0.6  # a box of another class below this share of the area counts as lying in front
 
 
@@ -94,7 +97,8 @@ def semantic_candidates(
             if colours is not None:
                 if unknown == "colors" and evidence[window.rows, window.columns].mean() < _UNSEEN:
                     evidence, knows_class = _even_odds(window), False
-                probability = _refined(window, box, rivals, evidence, colours)
+                fitted = _refined if knows_class else _of_some_shape
+                probability = fitted(window, box, rivals, evidence, colours)
             name = source if knows_class else COLORS
             found += _candidate(window, box, probability, evidence, source=name, knows_class=knows_class)
     return found
@@ -122,7 +126,7 @@ class Contenders:
 
     def rivals(self, index: int, grid: Grid) -> list[GivenBox]:
         """The other objects' boxes in their order, without those that hold no cell's centre whatever its row."""
-        x, y = _centres(grid)
+        x, y = centres(grid)
         left, top, right, bottom = self.boxes_xyxy.T
         across, down = (left < x[0, -1]) & (right > x[0, 0]), (top < y[-1, 0]) & (bottom > y[0, 0])
         return [self.boxes[k] for k in np.flatnonzero(self.is_object & across & down).tolist() if k != index]
@@ -168,21 +172,47 @@ def _refined(
     rivals: Sequence[GivenBox],
     evidence: Float32[np.ndarray, "h w"],
     colours: Colours,
+    shape: Shape = ROUND,
 ) -> Float32[np.ndarray, "h w"]:
     inside = window.inside
-    prior = prior_logit(window.grid, box, rivals, evidence, PriorWeights())
+    prior = prior_logit(window.grid, box, rivals, evidence, PriorWeights(), shape)
     same_class_outside = ~inside & (evidence > 0.5)
     return refine(prior, colours, inside, same_class_outside, Refinement())
 
 
+def _of_some_shape(
+    window: Window,
+    box: GivenBox,
+    rivals: Sequence[GivenBox],
+    evidence: Float32[np.ndarray, "h w"],
+    colours: Colours,
+) -> Float32[np.ndarray, "h w"]:
+    """The refined mask of the round prior, or of the stick's that explains the colours clearly better."""
+    best = _refined(window, box, rivals, evidence, colours)
+    most = explained_share(colours.cluster, best) + CLEARLY
+    if most >= 1:  # nothing explains more than all
+        return best
+    for stick in STICKS:
+        mask = _refined(window, box, rivals, evidence, colours, stick)
+        explained = explained_share(colours.cluster, mask)
+        if explained > most:
+            best, most = mask, explained
+    return best
+
+
 def prior_logit(
-    grid: Grid, box: GivenBox, rivals: Sequence[GivenBox], evidence: Float32[np.ndarray, "h w"], weights: PriorWeights
+    grid: Grid,
+    box: GivenBox,
+    rivals: Sequence[GivenBox],
+    evidence: Float32[np.ndarray, "h w"],
+    weights: PriorWeights,
+    shape: Shape = ROUND,
 ) -> Float32[np.ndarray, "h w"]:
     """Log-odds of every cell before colours are looked at."""
     believed = np.clip(evidence, weights.floor, 1 - weights.floor)
     own = _radius(grid, box.box_xyxy)
     logit = weights.evidence * np.log(believed / (1 - believed)) + weights.bias
-    logit += weights.ellipse * np.clip(0.6 - own**2, -1.5, 0.6)
+    logit += weights.ellipse * np.clip(0.6 - shape.squared_radius(grid, box.box_xyxy), -1.5, 0.6) + shape.bias
     area = float(area_xyxy(np.array(box.box_xyxy)))
     for rival in rivals:
         claim = _claim(grid, rival.box_xyxy)
@@ -283,22 +313,12 @@ def _cell_means(pixels: UInt8[np.ndarray, "..."], grid: Grid, origin_xy: tuple[i
     return np.array(image.resize((grid.width, grid.height), Image.Resampling.BOX, box=box), dtype=np.float32)
 
 
-def _centres(grid: Grid) -> tuple[Float64[np.ndarray, "1 w"], Float64[np.ndarray, "h 1"]]:
-    x = grid.x0 + (np.arange(grid.width) + 0.5) * grid.stride_x
-    y = grid.y0 + (np.arange(grid.height) + 0.5) * grid.stride_y
-    return x[None, :], y[:, None]
-
-
 def _radius(grid: Grid, xyxy: tuple[float, float, float, float]) -> Float64[np.ndarray, "h w"]:
     """Distance of every cell's centre from a box's centre, 1 being the ellipse that touches its sides."""
-    x, y = _centres(grid)
-    across = (2 * x - xyxy[0] - xyxy[2]) / max(xyxy[2] - xyxy[0], 1e-6)
-    down = (2 * y - xyxy[1] - xyxy[3]) / max(xyxy[3] - xyxy[1], 1e-6)
-    radius: Float64[np.ndarray, "h w"] = np.hypot(across, down)
-    return radius
+    return np.sqrt(ROUND.squared_radius(grid, xyxy))
 
 
 def _claim(grid: Grid, xyxy: tuple[float, float, float, float]) -> Bool[np.ndarray, "h w"]:
     """Cells whose centre lies in a box."""
-    x, y = _centres(grid)
+    x, y = centres(grid)
     return (x > xyxy[0]) & (x < xyxy[2]) & (y > xyxy[1]) & (y < xyxy[3])
