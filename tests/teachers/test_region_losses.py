@@ -157,8 +157,8 @@ def test_bags_are_content_with_every_mask_that_reaches_all_sides_and_leaves_the_
     too_far[0, 0] = True  # one of 11 rows and one of 11 columns that miss the box
     assert bag_loss(sure(too_far), DISC_CELLS).item() == pytest.approx(SURE / 11, rel=1e-5)
     beside = disc()
-    beside[12, 5:18], beside[12, 20] = False, True  # row 12 is held outside the box alone, which does not count
-    assert bag_loss(sure(beside), DISC_CELLS).item() == pytest.approx(SURE * (1 / 13 + 1 / 11) / 2, rel=1e-5)
+    beside[12, 5:18], beside[12, 20] = False, True  # of the box's row 12 nothing is left, nor of its outermost columns
+    assert bag_loss(sure(beside), DISC_CELLS).item() == pytest.approx(SURE * (3 / 13 + 1 / 11) / 2, rel=1e-5)
 
 
 def test_an_even_mask_is_smooth_and_a_single_cell_is_not():
