@@ -24,6 +24,7 @@ from pseudolabel.losses.pairwise import (
     mask_edge_weights,
     scale_by_instance,
     sum_by_instance,
+    true_pair_loss,
     weighted_pair_loss,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "mask_edge_weights",
     "pairwise_loss",
     "projection_loss",
+    "true_pair_loss",
     "undirected_offsets",
     "valid_cells",
     "weighted_pair_loss",

@@ -207,6 +207,33 @@ def weighted_pair_loss(
     return result
 
 
+def true_pair_loss(logits: Float[Tensor, "n h w"], windows: Windows, masks: Bool[Tensor, "n h w"]) -> Float[Tensor, ""]:
+    """Mean over all directed edges that start in a box of -log P(same side) where the masks are alike at both ends, and
+    of -log P(different sides) where they are not.
+
+    Source: BoxInst (arXiv 2012.02310), eq. 5, as its table 2 trains with masks: without the edges that lead out of the
+    object it loses 2 to 3 AP.
+    """
+    z = windows.on_canvas(logits, windows.source)
+    truth = windows.on_canvas(masks, windows.source)
+    there = windows.on_canvas(torch.ones_like(masks), windows.source)
+    total, count = z.new_zeros(()), z.new_zeros(())
+    for step in windows.steps:
+        starts = windows.inside[:-step].to(z.dtype) + windows.inside[step:].to(z.dtype)
+        edges = starts * (there[:-step] & there[step:])
+        alike = truth[:-step] == truth[step:]
+        cost = _unlikelihood(z[:-step], torch.where(alike, z[step:], -z[step:]))
+        total, count = total + (edges * cost).sum(), count + edges.sum()
+    return total / count.clamp(min=1)
+
+
+def _unlikelihood(first: Float[Tensor, "c"], second: Float[Tensor, "c"]) -> Float[Tensor, "c"]:
+    """-log P(same side); of -second it is -log P(different sides)."""
+    inside = F.logsigmoid(first) + F.logsigmoid(second)
+    outside = F.logsigmoid(-first) + F.logsigmoid(-second)
+    return -torch.logaddexp(inside, outside)
+
+
 class _PairLoss(torch.autograd.Function):
     """The gradient is found on the way forward, where all its parts are at hand; only its cells are kept."""
 

@@ -356,7 +356,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     told = {"off": [False], "on": [True], "both": [False, True]}[arguments.box_pairs]
     made = [replace(cases[name](), box_pairs=on) for name in wanted for on in told]
-    rows = [row for case in made for seed in seeds for row in measure(case, seed, arguments.keep)]
+    rows = [row for seed in seeds for case in made for row in measure(case, seed, arguments.keep)]
     name = "siseg_ablation" if len(wanted) > 1 else f"siseg_ablation_{wanted[0].replace('-', '_')}"
     report(name, rows, on=f"{arguments.steps} steps of 4 crops, mask AP without boxes; fused: given boxes", seeds=seeds)
 

@@ -1,6 +1,7 @@
 """BoxInst: CondInst whose masks are learned from boxes; and the same network with true masks, as the reference.
 
-Source: Tian et al., BoxInst (arXiv 2012.02310); Tian et al., CondInst (arXiv 2003.05664).
+Source: Tian et al., BoxInst (arXiv 2012.02310); Tian et al., CondInst (arXiv 2003.05664). Other losses for the same
+network: `losses.regions`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from pseudolabel.condinst.assignment import top_positives
 from pseudolabel.condinst.batch import STRIDE, Batch, Targets
 from pseudolabel.condinst.fcos_losses import Assigned, assign_batch, detection_losses
+from pseudolabel.condinst.mask_head import aligned_upsample
 from pseudolabel.condinst.network import CondInst, Features
 from pseudolabel.encoders.encoder import freeze_early
 from pseudolabel.errors import InputError
@@ -28,8 +30,10 @@ from pseudolabel.losses.boxes import (
     lab_cells,
     pairwise_loss,
     projection_loss,
+    true_pair_loss,
     valid_cells,
 )
+from pseudolabel.losses.regions import bag_loss, level_set_energy, smoothness_loss
 from pseudolabel.teachers.condinst.config import BoxInstConfig
 from pseudolabel.teachers.condinst.views import flipped, random_windows
 from pseudolabel.training.method import Method
@@ -43,6 +47,10 @@ class Instances:
     owner: Int[Tensor, "p"]  # the object, numbered over the batch
     image: Int[Tensor, "p"]
     cells: Int[Tensor, "p 4"]  # the object's box on the mask grid
+    features: Float[Tensor, "b c H W"]  # the mask branch's, of the whole batch, without gradient
+
+
+COLOUR_SPREAD = 58.0  # levels: what the level set's energy counts as one, a photograph's usual spread
 
 
 class BoxInst(Method):
@@ -100,7 +108,8 @@ class BoxInst(Method):
         image, owner = assigned.image[chosen], assigned.owner[chosen]
         logits = self.network.mask_logits(features, image, assigned.location[chosen])
         boxes = torch.cat([one.boxes for one in batch.targets])
-        return Instances(logits, owner, image, box_cells(boxes[owner], batch.grid_hw, stride=STRIDE))
+        cells = box_cells(boxes[owner], batch.grid_hw, stride=STRIDE)
+        return Instances(logits, owner, image, cells, features.masks.detach())
 
     def _supervised(self, instances: Instances, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Mask losses from what the data say: true masks, boxes, or each where it is there."""
@@ -108,17 +117,44 @@ class BoxInst(Method):
             return self._box_losses(instances, batch, progress)
         masks, has_mask = _true_masks(batch, needed=self.config.supervision == "masks")
         by_mask = has_mask[instances.owner]
-        dice = dice_loss(instances.logits.sigmoid(), masks[instances.owner].float())
-        mask = {"mask": (dice * by_mask).sum() / max(len(by_mask), 1)}
+        mask = {
+            "mask": self._mask_loss(_those(instances, by_mask), masks, batch) * by_mask.sum() / max(len(by_mask), 1)
+        }
         if self.config.supervision == "masks":
             return mask
         share = (~by_mask).float().mean() if len(by_mask) else 1.0  # each instance weighs the same, whatever teaches it
         boxes = self._box_losses(_those(instances, ~by_mask), batch, progress)
         return mask | {name: share * value for name, value in boxes.items()}
 
+    def _mask_loss(self, instances: Instances, masks: Tensor, batch: Batch) -> Tensor:
+        """Mean over the instances; 0 where there is none."""
+        count, truth = max(len(instances.owner), 1), masks[instances.owner]
+        if self.config.mask_loss == "dice":
+            return dice_loss(instances.logits.sigmoid(), truth.float()).sum() / count
+        pairs = true_pair_loss(instances.logits, self._windows(instances, batch), truth)
+        return pairs + projection_loss(instances.logits, instances.cells).sum() / count
+
     def _box_losses(self, instances: Instances, batch: Batch, progress: float) -> dict[str, Tensor]:
         config = self.config
-        projection = projection_loss(instances.logits, instances.cells).sum() / max(len(instances.owner), 1)
+        tied = bag_loss if config.box_loss == "mil" else projection_loss
+        box = tied(instances.logits, instances.cells).sum() / max(len(instances.owner), 1)
+        rise = risen(progress, config.pairwise_warmup)
+        return {
+            config.box_loss: config.projection_weight * box,
+            config.shape_loss: config.pairwise_weight * rise * self._shape_loss(instances, batch),
+        }
+
+    def _shape_loss(self, instances: Instances, batch: Batch) -> Tensor:
+        """What shapes masks in their boxes, by the mean over the instances or their edges."""
+        config, count = self.config, max(len(instances.owner), 1)
+        if config.shape_loss == "smoothness":
+            return smoothness_loss(instances.logits, instances.cells).sum() / count
+        if config.shape_loss == "levelset":
+            planes = self._level_set_planes(instances, batch)
+            return sum(
+                level_set_energy(instances.logits, instances.cells, one, instances.image).sum() / count
+                for one in planes
+            )
         edges = color_edges(
             lab_cells(batch.images, stride=STRIDE),
             self._valid(batch),
@@ -127,12 +163,16 @@ class BoxInst(Method):
             size=config.neighbourhood,
             dilation=config.dilation,
         )
-        pairwise = pairwise_loss(instances.logits, self._windows(instances, batch), edges)
-        rise = risen(progress, config.pairwise_warmup)
-        return {
-            "projection": config.projection_weight * projection,
-            "pairwise": config.pairwise_weight * rise * pairwise,
-        }
+        return pairwise_loss(instances.logits, self._windows(instances, batch), edges)
+
+    def _level_set_planes(self, instances: Instances, batch: Batch) -> list[Tensor]:
+        """What regions should be alike in: colours; and features of one spread, if asked for."""
+        colours = [F.avg_pool2d(batch.images, STRIDE) / COLOUR_SPREAD]
+        if not self.config.deep_features:
+            return colours
+        features = aligned_upsample(instances.features, colours[0].shape[-1] // instances.features.shape[-1])
+        spread = features.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-5)
+        return [*colours, features / spread]
 
     def _windows(self, instances: Instances, batch: Batch) -> Windows:
         size, dilation = self.config.neighbourhood, self.config.dilation
@@ -191,7 +231,13 @@ def risen(progress: float, share: float) -> float:
 
 
 def _those(instances: Instances, keep: Tensor) -> Instances:
-    return Instances(instances.logits[keep], instances.owner[keep], instances.image[keep], instances.cells[keep])
+    return replace(
+        instances,
+        logits=instances.logits[keep],
+        owner=instances.owner[keep],
+        image=instances.image[keep],
+        cells=instances.cells[keep],
+    )
 
 
 def _true_masks(batch: Batch, *, needed: bool) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,8 @@ from pseudolabel.teachers.config import MethodConfig, method_option
 from pseudolabel.training.config import FinetuneConfig
 
 _BOXES = ("boxes", "mixed")  # kinds of supervision that look at boxes
+_MASKS = ("masks", "mixed")  # and at true masks
+_PAIRS = {"supervision": _BOXES, "shape_loss": ("pairwise",)}
 
 
 class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
@@ -48,6 +50,31 @@ class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
     mask_classes: list[str] = option(
         [], "use the masks of these classes alone; repeat for more", needs={"supervision": ("mixed",)}
     )
+    mask_loss: Literal["dice", "pairwise"] = option(
+        "dice",
+        "what true masks teach by: dice; or shadows and pairs of neighbours, alike and unlike (BoxInst's table 2)",
+        group="paper",
+        needs={"supervision": _MASKS},
+    )
+    box_loss: Literal["projection", "mil"] = option(
+        "projection",
+        "what ties a mask to its box: its shadows; or bags of rows and columns, as BBTP has it",
+        group="paper",
+        needs={"supervision": _BOXES},
+    )
+    shape_loss: Literal["pairwise", "smoothness", "levelset"] = option(
+        "pairwise",
+        "what shapes a mask in its box: like-coloured neighbours; BBTP's smoothness; or BoxLevelSet's energy of two "
+        "regions",
+        group="paper",
+        needs={"supervision": _BOXES},
+    )
+    deep_features: bool = option(
+        False,
+        "regions are alike in the mask branch's features, too, and not in colour alone",
+        group="paper",
+        needs={"supervision": _BOXES, "shape_loss": ("levelset",)},
+    )
     classification: Literal["focal", "varifocal"] = option("focal", "class loss", group="paper")
     varifocal_alpha: float = option(
         0.75,
@@ -60,11 +87,11 @@ class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
     least_similarity: float = option(
         0.3,
         "least colour similarity of neighbours that should agree (BoxInst's paper: 0.1)",
-        needs={"supervision": _BOXES},
+        needs=_PAIRS,
         ge=0,
         le=1,
     )
-    theta: float = option(2.0, "scale of colour distances", group="paper", needs={"supervision": _BOXES}, gt=0)
+    theta: float = option(2.0, "scale of colour distances", group="paper", needs=_PAIRS, gt=0)
     neighbourhood: int = option(
         3, "side of the neighbourhood, in cells of 4 px", group="paper", needs={"supervision": _BOXES}, ge=3
     )
@@ -77,10 +104,18 @@ class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
         needs={"supervision": _BOXES},
         ge=0,
     )
-    projection_weight: float = option(1.0, "of the projection loss", needs={"supervision": _BOXES}, ge=0)
-    pairwise_weight: float = option(1.0, "of the colour loss", needs={"supervision": _BOXES}, ge=0)
+    projection_weight: float = option(
+        1.0, "of the loss that ties a mask to its box (BoxLevelSet: 3)", needs={"supervision": _BOXES}, ge=0
+    )
+    pairwise_weight: float = option(
+        1.0, "of the colour loss, or whatever shapes a mask (BBTP: 0.05)", needs={"supervision": _BOXES}, ge=0
+    )
     pairwise_warmup: float = option(
-        0.5, "share of the training over which the colour loss rises", needs={"supervision": _BOXES}, ge=0, le=1
+        0.5,
+        "share of the training over which the colour loss rises, or whatever shapes a mask",
+        needs={"supervision": _BOXES},
+        ge=0,
+        le=1,
     )
 
     def detector_classes(self, categories: int) -> int:
