@@ -104,6 +104,22 @@ def resized_masks(masks: Bool[Tensor, "n H W"], size_hw: tuple[int, int]) -> Boo
     return _grid_lines(_grid_lines(masks, size_hw[0], axis=1), size_hw[1], axis=2) > 0.5
 
 
+def rescaled_masks(masks: Bool[Tensor, "n h w"], grid_hw: tuple[int, int]) -> Bool[Tensor, "n h2 w2"]:
+    """Masks on the grid of a batch as they are on that of the batch at another size, whose grid has `grid_hw` cells."""
+    return _cell_lines(_cell_lines(masks, grid_hw[0], axis=1), grid_hw[1], axis=2) > 0.5
+
+
+def _cell_lines(planes: Tensor, count: int, *, axis: int) -> Tensor:
+    """Planes read bilinearly where the cells of another grid of the same picture have their pixels."""
+    before = planes.shape[axis]
+    pixel = torch.arange(count, device=planes.device) * STRIDE + STRIDE // 2
+    place = (((pixel + 0.5) * (before / count) - 0.5 - STRIDE // 2) / STRIDE).clamp(0, before - 1)
+    low = place.long()
+    share = (place - low).view(-1, *[1] * (2 - axis))
+    high = (low + 1).clamp(max=before - 1)
+    return torch.lerp(planes.index_select(axis, low).float(), planes.index_select(axis, high).float(), share)
+
+
 def _grid_lines(planes: Tensor, length: int, *, axis: int) -> Tensor:
     """Rows or columns that the grid reads of planes that are resized to `length` along that axis."""
     before = planes.shape[axis]
