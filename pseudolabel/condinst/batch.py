@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -104,9 +104,9 @@ def resized_masks(masks: Bool[Tensor, "n H W"], size_hw: tuple[int, int]) -> Boo
     return _grid_lines(_grid_lines(masks, size_hw[0], axis=1), size_hw[1], axis=2) > 0.5
 
 
-def rescaled_masks(masks: Bool[Tensor, "n h w"], grid_hw: tuple[int, int]) -> Bool[Tensor, "n h2 w2"]:
-    """Masks on the grid of a batch as they are on that of the batch at another size, whose grid has `grid_hw` cells."""
-    return _cell_lines(_cell_lines(masks, grid_hw[0], axis=1), grid_hw[1], axis=2) > 0.5
+def rescaled_planes(planes: Shaped[Tensor, "n h w"], grid_hw: tuple[int, int]) -> Float[Tensor, "n h2 w2"]:
+    """Masks, soft or not, on a batch's grid as they are on that of the batch at another size, of `grid_hw` cells."""
+    return _cell_lines(_cell_lines(planes, grid_hw[0], axis=1), grid_hw[1], axis=2)
 
 
 def _cell_lines(planes: Tensor, count: int, *, axis: int) -> Tensor:

@@ -163,8 +163,8 @@ def data_for(name: str) -> Data:
 def frozen(arguments: argparse.Namespace, data: Data, size: InputSize) -> CondInst:
     """The network that all rows ask, of `--keep` or trained now."""
     weights = str(shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors")
-    values = CPU | COMMON | OF_SET.get(arguments.set, {}) | TRAINING
-    config = BoxInstConfig(**_of_use(BoxInstConfig, values | {"backbone_weights": weights}))
+    values = _of_use(BoxInstConfig, CPU | COMMON | OF_SET.get(arguments.set, {}) | TRAINING)
+    config = BoxInstConfig(**values, backbone_weights=weights)
     torch.manual_seed(arguments.seed)
     network = CondInst(config, config.detector_classes(len(data.category_ids)))
     recipe = f"{arguments.set}, {arguments.steps} steps at {size.short_px} px, seed {arguments.seed}, {values}"

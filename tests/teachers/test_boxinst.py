@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pseudolabel.condinst.batch import rescaled_masks
+from pseudolabel.condinst.batch import rescaled_planes
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.encoders.encoder import freeze_early
 from pseudolabel.errors import InputError
@@ -227,7 +227,7 @@ def test_masks_on_the_grid_of_another_size_are_the_objects_there(cells):
         place = (torch.arange(count) * 4 + 2.5) * 24 / count  # in pixels of the first picture
         return (place[:, None] - 46.3) ** 2 + (place[None] - 46.3) ** 2 < 30**2
 
-    found, true = rescaled_masks(disc(24)[None], (cells, cells))[0], disc(cells)
+    found, true = rescaled_planes(disc(24)[None], (cells, cells))[0] > 0.5, disc(cells)
     assert (found ^ true).sum() < 0.1 * true.sum()  # the first grid knows the outline to half a cell
     middles = [one.nonzero().float().mean(dim=0) for one in (found, true)]
     assert (middles[0] - middles[1]).abs().max() < 0.15

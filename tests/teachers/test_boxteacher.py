@@ -47,7 +47,7 @@ def test_the_teacher_gets_no_gradient_and_follows_the_student(tiny, drawn):
 
 def test_the_log_tells_the_share_of_objects_that_have_a_pseudo_mask(tiny, drawn, monkeypatch):
     method, batch = small_method(tiny, teacher_from=0.5), drawn()
-    none = torch.zeros(2, 24, 24, dtype=torch.bool), torch.zeros(2), torch.zeros(2)
+    none = torch.zeros(2, 24, 24), torch.zeros(2), torch.zeros(2)
     some = none[0], torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.0])
     answers = [PseudoMasks(*none), PseudoMasks(*some), PseudoMasks(*none)]
     monkeypatch.setattr(method, "pseudo_masks", lambda features, batch, index: answers[index])
@@ -78,7 +78,7 @@ def test_the_average_sees_one_size_and_the_student_several_with_the_same_masks(t
     for network in (method.teacher, method.network):
         network.register_forward_pre_hook(lambda network, inputs: seen.append((network, inputs[0].shape[2])))
     sure = torch.ones(2)
-    answers = [PseudoMasks(one.masks, sure, sure) for one in batch.targets]
+    answers = [PseudoMasks(one.masks.float(), sure, sure) for one in batch.targets]
     monkeypatch.setattr(method, "pseudo_masks", lambda features, batch, index: answers[index])
     taught = []
     monkeypatch.setattr(method, "_taught", lambda instances, batch, pseudo, progress: taught.extend(pseudo) or {})

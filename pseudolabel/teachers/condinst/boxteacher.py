@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from pseudolabel.condinst.batch import STRIDE, Batch, rescaled_masks
+from pseudolabel.condinst.batch import STRIDE, Batch, rescaled_planes
 from pseudolabel.condinst.inference import detect
 from pseudolabel.condinst.network import CondInst, Features
 from pseudolabel.condinst.ranking import bpma
@@ -143,4 +143,4 @@ def _scaled(batch: Batch, pseudo: list[PseudoMasks], factor: float) -> tuple[Bat
     seen = scaled(batch, factor)
     if seen.grid_hw == batch.grid_hw:
         return seen, pseudo
-    return seen, [replace(one, masks=rescaled_masks(one.masks, seen.grid_hw)) for one in pseudo]
+    return seen, [replace(one, soft=rescaled_planes(one.soft, seen.grid_hw)) for one in pseudo]

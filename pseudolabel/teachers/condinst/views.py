@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from pseudolabel.condinst.batch import SIDE, STRIDE, Batch, Targets, rescaled_masks
+from pseudolabel.condinst.batch import SIDE, STRIDE, Batch, Targets, rescaled_planes
 from pseudolabel.training.views import boxes_in_window, mirrored_boxes, strong_colours
 
 _NO_MARGIN = 2**30  # an image so high before its resize that no row of it is distrusted
@@ -74,7 +74,7 @@ def scaled(batch: Batch, factor: float) -> Batch:
 
 
 def _scaled_targets(targets: Targets, by_xy: Tensor, grid_hw: tuple[int, int]) -> Targets:
-    masks = None if targets.masks is None else rescaled_masks(targets.masks, grid_hw)
+    masks = None if targets.masks is None else rescaled_planes(targets.masks, grid_hw) > 0.5
     return replace(targets, boxes=targets.boxes * by_xy.repeat(2), masks=masks)
 
 
