@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -102,6 +102,22 @@ def resized_masks(masks: Bool[Tensor, "n H W"], size_hw: tuple[int, int]) -> Boo
     Bilinear, but only the pixels that the grid reads (`masks_to_grid`) are computed.
     """
     return _grid_lines(_grid_lines(masks, size_hw[0], axis=1), size_hw[1], axis=2) > 0.5
+
+
+def rescaled_planes(planes: Shaped[Tensor, "n h w"], grid_hw: tuple[int, int]) -> Float[Tensor, "n h2 w2"]:
+    """Masks, soft or not, on a batch's grid as they are on that of the batch at another size, of `grid_hw` cells."""
+    return _cell_lines(_cell_lines(planes, grid_hw[0], axis=1), grid_hw[1], axis=2)
+
+
+def _cell_lines(planes: Tensor, count: int, *, axis: int) -> Tensor:
+    """Planes read bilinearly where the cells of another grid of the same picture have their pixels."""
+    before = planes.shape[axis]
+    pixel = torch.arange(count, device=planes.device) * STRIDE + STRIDE // 2
+    place = (((pixel + 0.5) * (before / count) - 0.5 - STRIDE // 2) / STRIDE).clamp(0, before - 1)
+    low = place.long()
+    share = (place - low).view(-1, *[1] * (2 - axis))
+    high = (low + 1).clamp(max=before - 1)
+    return torch.lerp(planes.index_select(axis, low).float(), planes.index_select(axis, high).float(), share)
 
 
 def _grid_lines(planes: Tensor, length: int, *, axis: int) -> Tensor:

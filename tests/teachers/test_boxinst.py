@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pseudolabel.condinst.batch import rescaled_planes
 from pseudolabel.condinst.network import CondInst
 from pseudolabel.encoders.encoder import freeze_early
 from pseudolabel.errors import InputError
 from pseudolabel.losses.color import bottom_margin
 from pseudolabel.teachers.condinst.boxinst import BoxInst
 from pseudolabel.teachers.condinst.config import BoxInstConfig
-from pseudolabel.teachers.condinst.views import flipped, random_windows, strong_view
+from pseudolabel.teachers.condinst.views import flipped, random_windows, scaled, strong_view
 
 MASKS = {"supervision": "masks", "bottom_px": 10}  # colours are not looked at, and the margin is the default
 
@@ -216,3 +217,43 @@ def test_a_network_of_one_class_learns_objects_of_every_label_alike(tiny, drawn)
         name: value.item() for name, value in found[1].items()
     }
     assert BoxInstConfig(class_agnostic=False).detector_classes(2) == 2
+
+
+@pytest.mark.parametrize("cells", [16, 32, 48])
+def test_masks_on_the_grid_of_another_size_are_the_objects_there(cells):
+    """A disc by its formula, at the pixels 4 i + 2 of the picture at either size."""
+
+    def disc(count: int) -> torch.Tensor:
+        place = (torch.arange(count) * 4 + 2.5) * 24 / count  # in pixels of the first picture
+        return (place[:, None] - 46.3) ** 2 + (place[None] - 46.3) ** 2 < 30**2
+
+    found, true = rescaled_planes(disc(24)[None], (cells, cells))[0] > 0.5, disc(cells)
+    assert (found ^ true).sum() < 0.1 * true.sum()  # the first grid knows the outline to half a cell
+    middles = [one.nonzero().float().mean(dim=0) for one in (found, true)]
+    assert (middles[0] - middles[1]).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("factor", [0.67, 1.34, 2.0])
+def test_a_batch_at_another_size_has_its_boxes_where_its_picture_has_the_objects(drawn, factor):
+    batch = drawn(with_masks=True)
+    seen = scaled(batch, factor)
+    side = round(96 * factor / 32) * 32
+    assert seen.images.shape == (3, 3, side, side)
+    assert seen.sizes_hw.tolist() == [[side, side]] * 3
+    for image, target in zip(seen.images, seen.targets, strict=True):
+        assert target.masks.shape == (2, side // 4, side // 4)
+        red = (image[0] - image[1] > 75).nonzero()  # the disc is 150 redder than green, the ground not at all
+        low, high = red.amin(dim=0).flip(0), red.amax(dim=0).flip(0) + 1
+        assert (torch.cat([low, high]) - target.boxes[0]).abs().max() <= 1.5
+    assert scaled(batch, 1.0) is batch
+
+
+def test_a_step_learns_at_one_of_the_scales(tiny, drawn, monkeypatch):
+    method, sizes = small_method(tiny, scales=[0.67, 2.0]), set()
+    forward = method.network.forward
+    monkeypatch.setattr(method.network, "forward", lambda images: sizes.add(images.shape[2]) or forward(images))
+    for step in range(8):
+        torch.manual_seed(step)
+        losses = method.losses(drawn(), progress=0.5)
+        assert all(value.isfinite() for value in losses.values())
+    assert sizes == {64, 192}

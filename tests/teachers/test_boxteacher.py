@@ -7,6 +7,7 @@ from pseudolabel.condinst.network import CondInst
 from pseudolabel.teachers.condinst.boxteacher import BoxTeacher
 from pseudolabel.teachers.condinst.config import BoxTeacherConfig
 from pseudolabel.teachers.condinst.copy_paste import PseudoMasks
+from pseudolabel.teachers.condinst.views import scaled
 
 
 def test_boxteacher_overfits_drawn_images_from_their_boxes_alone(overfitted, tiny, drawn, seed):
@@ -46,7 +47,7 @@ def test_the_teacher_gets_no_gradient_and_follows_the_student(tiny, drawn):
 
 def test_the_log_tells_the_share_of_objects_that_have_a_pseudo_mask(tiny, drawn, monkeypatch):
     method, batch = small_method(tiny, teacher_from=0.5), drawn()
-    none = torch.zeros(2, 24, 24, dtype=torch.bool), torch.zeros(2), torch.zeros(2)
+    none = torch.zeros(2, 24, 24), torch.zeros(2), torch.zeros(2)
     some = none[0], torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.0])
     answers = [PseudoMasks(*none), PseudoMasks(*some), PseudoMasks(*none)]
     monkeypatch.setattr(method, "pseudo_masks", lambda features, batch, index: answers[index])
@@ -69,3 +70,21 @@ def test_a_teacher_that_has_no_mask_while_it_teaches_is_told_of_once(tiny, drawn
     assert len(caplog.messages) == 1
     assert "none of 6 objects got a pseudo mask" in caplog.messages[0]
     assert hint in caplog.messages[0]
+
+
+def test_the_average_sees_one_size_and_the_student_several_with_the_same_masks(tiny, drawn, monkeypatch):
+    method, batch = small_method(tiny, scales=[2.0], strong=False, teacher_from=0.0), drawn(with_masks=True)
+    seen = []
+    for network in (method.teacher, method.network):
+        network.register_forward_pre_hook(lambda network, inputs: seen.append((network, inputs[0].shape[2])))
+    sure = torch.ones(2)
+    answers = [PseudoMasks(one.masks.float(), sure, sure) for one in batch.targets]
+    monkeypatch.setattr(method, "pseudo_masks", lambda features, batch, index: answers[index])
+    taught = []
+    monkeypatch.setattr(method, "_taught", lambda instances, batch, pseudo, progress: taught.extend(pseudo) or {})
+    method.losses(batch, progress=0.9)
+    assert seen == [(method.teacher, 96), (method.network, 192)]
+    for one, target in zip(taught, scaled(batch, 2.0).targets, strict=True):
+        assert one.masks.shape[1:] == (48, 48)
+        assert torch.equal(one.masks, target.masks)
+        assert torch.equal(one.quality, sure)

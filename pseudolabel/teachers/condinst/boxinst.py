@@ -35,7 +35,7 @@ from pseudolabel.losses.boxes import (
 )
 from pseudolabel.losses.regions import bag_loss, level_set_energy, smoothness_loss
 from pseudolabel.teachers.condinst.config import BoxInstConfig
-from pseudolabel.teachers.condinst.views import flipped, random_windows
+from pseudolabel.teachers.condinst.views import flipped, random_windows, scaled
 from pseudolabel.training.method import Method
 
 
@@ -68,7 +68,7 @@ class BoxInst(Method):
         self._shown: Batch | None = None
 
     def losses(self, batch: Batch, *, progress: float) -> Mapping[str, Tensor]:
-        batch = self._weak_view(batch)
+        batch = scaled(self._weak_view(batch), self._scale())
         features = self.network(batch.images)
         assigned = self._assign(features, batch)
         instances = self._instances(features, batch, assigned)
@@ -84,6 +84,11 @@ class BoxInst(Method):
         device = batch.images.device
         flip = torch.rand(len(batch.images), device=device) < 0.5
         return flipped(batch, flip) if self.config.flip else batch
+
+    def _scale(self) -> float:
+        """The size that this step learns at, relative to the weak view's."""
+        scales = self.config.scales
+        return scales[int(torch.randint(len(scales), ()))] if scales else 1.0
 
     def _assign(self, features: Features, batch: Batch) -> Assigned:
         centres = None

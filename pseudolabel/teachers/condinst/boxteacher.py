@@ -4,13 +4,14 @@ Source: Cheng et al., BoxTeacher (arXiv 2210.05174).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from pseudolabel.condinst.batch import STRIDE, Batch
+from pseudolabel.condinst.batch import STRIDE, Batch, rescaled_planes
 from pseudolabel.condinst.inference import detect
 from pseudolabel.condinst.network import CondInst, Features
 from pseudolabel.condinst.ranking import bpma
@@ -20,7 +21,7 @@ from pseudolabel.teachers.condinst.boxinst import BoxInst, Instances, risen
 from pseudolabel.teachers.condinst.config import BoxTeacherConfig
 from pseudolabel.teachers.condinst.copy_paste import CopyPasteConfig, MemoryBank, PseudoMasks, paste_batch
 from pseudolabel.teachers.condinst.taught import Taught
-from pseudolabel.teachers.condinst.views import strong_view
+from pseudolabel.teachers.condinst.views import scaled, strong_view
 from pseudolabel.training.ema import average_of, momentum_at, update_average
 
 MOVED = 10 / 800  # how far a side of a learner's box moves without question, in short sides of the image: the code's
@@ -44,6 +45,7 @@ class BoxTeacher(BoxInst):
         self._count.add(pseudo, teaching=progress > self.config.teacher_from)
         if self.config.copy_paste:
             batch, pseudo = self._pasted(batch, pseudo)
+        batch, pseudo = _scaled(batch, pseudo, self._scale())
         seen = strong_view(batch.images, blur=self.config.blur) if self.config.strong else batch.images
         features = self.network(seen)
         assigned = self._assign(features, batch)
@@ -134,3 +136,11 @@ def _copy_paste_rule(config: BoxTeacherConfig) -> CopyPasteConfig:
         min_area_px=max((config.min_tutor * config.image_px) ** 2, 1.0),
         moved_px=MOVED * config.image_px,
     )
+
+
+def _scaled(batch: Batch, pseudo: list[PseudoMasks], factor: float) -> tuple[Batch, list[PseudoMasks]]:
+    """The student's batch at another size than the average's, with the masks that the average made."""
+    seen = scaled(batch, factor)
+    if seen.grid_hw == batch.grid_hw:
+        return seen, pseudo
+    return seen, [replace(one, soft=rescaled_planes(one.soft, seen.grid_hw)) for one in pseudo]

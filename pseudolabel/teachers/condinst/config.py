@@ -3,7 +3,9 @@
 Defaults are those that work on small data; where a paper or its released code has others, the help says which.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from pseudolabel.condinst.config import CondInstConfig
 from pseudolabel.config import option
@@ -29,6 +31,10 @@ class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
         ge=0,
         multiple_of=32,
     )
+    scales: list[Annotated[float, Field(ge=0.25, le=4)]] = option(
+        [], "sizes to learn at, relative to image_px, one at random for every step, such as 0.8 0.9 1 1.1; a moving "
+        "average sees image_px always. None: that alone",
+    )  # fmt: skip
     finest_px: float = option(
         64.0,
         "half-size of objects up to which the finest level learns them, in pixels of what the network sees; less where "

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from pseudolabel.condinst.batch import SIDE, STRIDE, Batch, Targets
+from pseudolabel.condinst.batch import SIDE, STRIDE, Batch, Targets, rescaled_planes
 from pseudolabel.training.views import boxes_in_window, mirrored_boxes, strong_colours
 
 _NO_MARGIN = 2**30  # an image so high before its resize that no row of it is distrusted
@@ -58,6 +58,24 @@ def _in_window(targets: Targets, corner: tuple[int, int], inner_hw: Tensor, side
         masks = F.pad(masks, (0, cells - masks.shape[2], 0, cells - masks.shape[1]))
     has_mask = None if targets.has_mask is None else targets.has_mask[keep]
     return Targets(boxes[keep], targets.labels[keep], masks, has_mask)
+
+
+def scaled(batch: Batch, factor: float) -> Batch:
+    """The batch at another size, both sides multiplied by about `factor` and made multiples of 32 again."""
+    sides = batch.images.shape[2:]
+    high, wide = (max(round(side * factor / SIDE), 1) * SIDE for side in sides)
+    if (high, wide) == tuple(sides):
+        return batch
+    images = F.interpolate(batch.images, (high, wide), mode="bilinear", antialias=True, align_corners=False)
+    by_xy = images.new_tensor([wide / sides[1], high / sides[0]])
+    sizes_hw = (batch.sizes_hw * by_xy.flip(0)).round().long().clamp(min=1)
+    targets = tuple(_scaled_targets(one, by_xy, (high // STRIDE, wide // STRIDE)) for one in batch.targets)
+    return replace(batch, images=images.clamp(0, 255), sizes_hw=sizes_hw, targets=targets)
+
+
+def _scaled_targets(targets: Targets, by_xy: Tensor, grid_hw: tuple[int, int]) -> Targets:
+    masks = None if targets.masks is None else rescaled_planes(targets.masks, grid_hw) > 0.5
+    return replace(targets, boxes=targets.boxes * by_xy.repeat(2), masks=masks)
 
 
 def flipped(batch: Batch, flip: Bool[Tensor, "b"]) -> Batch:
