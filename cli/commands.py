@@ -117,17 +117,24 @@ def _options(entry: Configured, config_class: type[Config]) -> list[click.Parame
 
 def _further_options(entry: Configured) -> list[click.Parameter]:
     options = [*shared.config_options(), shared.json_option()]
+    if isinstance(entry, Tool):
+        return options
+    work: list[click.Parameter] = [shared.overwrite_option(), shared.dry_run_option()]
     if isinstance(entry, StageCommand):
-        return [shared.overwrite_option(), *shared.part_options(), *shared.engine_options(), *options]
-    return options if isinstance(entry, Tool) else [shared.overwrite_option(), *options]
+        work += [*shared.part_options(), *shared.engine_options()]
+    return [*work, *options]
 
 
 def _run_step(name: str, config: Config, given: dict[str, Any]) -> None:
+    from pseudolabel.pipelines.chain import Chain, plan_lines
     from pseudolabel.pipelines.planning.plan import read_plan
     from pseudolabel.pipelines.runner import RunOptions
     from pseudolabel.pipelines.steps import make_step
 
     step, run = make_step(name, config), RunPaths(given["asked"])
+    if given["dry_run"]:
+        click.echo("\n".join(plan_lines(Chain(run, (step,)))))
+        return
     step.prepare(run)
     options, alone = RunOptions(overwrite=given["overwrite"]), "engine" not in given
     if not alone:

@@ -23,7 +23,7 @@ from pseudolabel.errors import ConfigError
     GroupedOption(
         ["--rounds"], type=int, value="INT", help="rounds of self-training: the student is the next round's teacher"
     ),
-    GroupedOption(["--dry-run"], is_flag=True, help="print what would run, on how much, and stop"),
+    shared.dry_run_option(),
     GroupedOption(["--print-config"], is_flag=True, help="print the effective config and stop"),
     shared.overwrite_option(),
     *shared.engine_options(),

@@ -34,6 +34,10 @@ def overwrite_option() -> click.Option:
     return GroupedOption(["--overwrite"], is_flag=True, help="replace what stands there: outputs of another config")
 
 
+def dry_run_option() -> click.Option:
+    return GroupedOption(["--dry-run"], is_flag=True, help="print what would run, on how much, and stop")
+
+
 def config_options() -> list[click.Parameter]:
     """`--config` and `--print-config`."""
     return [

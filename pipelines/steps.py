@@ -98,11 +98,13 @@ class StageStep(Step):
         if not run.plan.exists():
             return f"{self.name}: to be made"
         try:
-            states = shard_states(make_job(run, self.name, self.stage_config, "cpu"))
+            job = make_job(run, self.name, self.stage_config, "cpu")
+            states, waiting = shard_states(job), sum(job.make_stage().waiting().values())
         except PseudolabelError as error:
             return f"{self.name}: not yet known ({error})"
         counts = Counter(states.values()).most_common()
-        return f"{self.name}: " + ", ".join(f"{count} shards {state}" for state, count in counts)
+        told = [f"{count} shards {state}" for state, count in counts]
+        return f"{self.name}: " + ", ".join([*told, *([f"{waiting} answers of reviews wait"] if waiting else [])])
 
     @staticmethod
     def line(summary: Mapping[str, Any]) -> str:
