@@ -145,7 +145,7 @@ def _run_step(name: str, config: Config, given: dict[str, Any]) -> None:
     if step.told_here():
         _print_summaries(summaries, as_json=given["as_json"], alone=alone)
         if not given["as_json"] and options.shards is None and not _handed_over(summaries):
-            _print_next(name, given["asked"], has_boxes=bool(read_plan(run).n_objects))
+            shared.tell_next(name, {"asked": given["asked"]}, has_boxes=bool(read_plan(run).n_objects))
 
 
 def _print_summaries(summaries: list[dict[str, Any]], *, as_json: bool, alone: bool) -> None:
@@ -162,14 +162,6 @@ def _handed_over(summaries: Sequence[Mapping[str, Any]]) -> bool:
     return any(summary.get("handed_over") for summary in summaries)
 
 
-def _print_next(name: str, asked: Path | None, *, has_boxes: bool = True) -> None:
-    """What somebody would type next, on stderr: it is no part of the answer."""
-    entry = COMMANDS.get(name)
-    following = "" if entry is None else entry.next if has_boxes else entry.next_bare or entry.next
-    if following:
-        click.echo(f"next: {following.format(asked=asked)}", err=True)
-
-
 def _run_tool(name: str, config: Config, given: dict[str, Any]) -> None:
     from pseudolabel.pipelines.steps import ask, check, shown
 
@@ -177,4 +169,5 @@ def _run_tool(name: str, config: Config, given: dict[str, Any]) -> None:
     click.echo(json.dumps(result, default=os.fspath) if given["as_json"] else shown(name, result))
     check(name, result, config)
     if not given["as_json"]:
-        _print_next(name, given.get("asked"))
+        told = result if isinstance(result, Mapping) else {}
+        shared.tell_next(name, {**told, "asked": given.get("asked")})

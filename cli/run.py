@@ -64,6 +64,8 @@ def run(
                 click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps({"stages": summaries}))
+    else:
+        shared.tell_next("run", {"asked": chain.run.root})
 
 
 def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
