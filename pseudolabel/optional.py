@@ -10,7 +10,7 @@ from pseudolabel.errors import MachineError
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": (
         "trainings, and whatever runs a trained network",
-        ("timm", "segmentation_models_pytorch", "lightning", "tensorboard", "kornia", "onnxscript"),
+        ("timm", "segmentation_models_pytorch", "lightning", "tensorboard", "kornia", "onnxscript", "huggingface_hub"),
     ),
     "report": ("report, and calibrate's picture", ("jinja2", "markupsafe", "matplotlib")),
     "sam": ("infer-prompted --model sam:DIR", ("transformers",)),

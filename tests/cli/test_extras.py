@@ -20,7 +20,11 @@ from pseudolabel.errors import MachineError
 from pseudolabel.optional import EXTRAS, absence_named, absent_module, need_extra
 
 ROOT = Path(__file__).parents[2]
-_PACKAGES = {"segmentation_models_pytorch": "segmentation-models-pytorch", "markupsafe": "MarkupSafe"}
+_PACKAGES = {
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+    "markupsafe": "MarkupSafe",
+    "huggingface_hub": "huggingface-hub",
+}
 _BLOCKED = "import sys\nfor name in {names!r}:\n    sys.modules[name] = None\n"
 
 
@@ -168,6 +172,7 @@ def test_a_plain_install_makes_masks_measures_and_exports_them(tmp_path: Path) -
     typed("verify", "run")
     typed("export", "run", "--to", "yolo", "--out", "yolo")
     assert (tmp_path / "yolo" / "data.yaml").exists()
+    assert json.loads(typed("doctor", "run", "--json"))
     blocked = subprocess.run(
         [sys.executable, "-m", "pseudolabel", "train-teacher", "run"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,

@@ -322,7 +322,6 @@ def test_the_end_says_what_the_minutes_bought(run: Run) -> None:
     say(session, 3, "reject", seconds=30)
     text = format_review(session.bought())
     assert "3 answers in 2.0 min: 1 accepted as they were, 1 by poor, 1 no object" in text
-    assert "pseudolabel fuse" in text
 
 
 # --- the server's doors ---------------------------------------------------------------------------------------------
