@@ -363,7 +363,7 @@ COMMANDS: dict[str, Command] = {
         next="pseudolabel report {asked}  shows all of the run",
     ),
     "calibrate": Tool(
-        extra="report",
+        extra="calibrate",
         section="Look",
         help="Learn from a small audited set what a score means as expected mask IoU.",
         about="The file goes into  fuse --calibration. The figures are of images that it was not learned from.",

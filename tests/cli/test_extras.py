@@ -53,7 +53,7 @@ def test_an_extra_brings_the_modules_that_the_code_looks_for(extra: str) -> None
         pytest.param(["predict", "STUDENT", "--images", "i", "--out", "o"], "train", id="a trained student"),
         pytest.param(["export-model", "STUDENT", "--onnx", "o.onnx"], "train", id="a student as ONNX"),
         pytest.param(["report", "RUN"], "report", id="report"),
-        pytest.param(["calibrate", "RUN", "--ground-truth", "t.json"], "report", id="calibrate"),
+        pytest.param(["calibrate", "RUN", "--ground-truth", "t.json"], "calibrate", id="calibrate"),
         pytest.param(["infer-prompted", "RUN", "--model", "sam:DIR"], "sam", id="SAM"),
         pytest.param(["fuse", "RUN", "--engine", "ray"], "ray", id="Ray"),
     ],
