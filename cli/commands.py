@@ -117,17 +117,24 @@ def _options(entry: Configured, config_class: type[Config]) -> list[click.Parame
 
 def _further_options(entry: Configured) -> list[click.Parameter]:
     options = [*shared.config_options(), shared.json_option()]
+    if isinstance(entry, Tool):
+        return options
+    work: list[click.Parameter] = [shared.overwrite_option(), shared.dry_run_option()]
     if isinstance(entry, StageCommand):
-        return [shared.overwrite_option(), *shared.part_options(), *shared.engine_options(), *options]
-    return options if isinstance(entry, Tool) else [shared.overwrite_option(), *options]
+        work += [*shared.part_options(), *shared.engine_options()]
+    return [*work, *options]
 
 
 def _run_step(name: str, config: Config, given: dict[str, Any]) -> None:
+    from pseudolabel.pipelines.chain import Chain, plan_lines
     from pseudolabel.pipelines.planning.plan import read_plan
     from pseudolabel.pipelines.runner import RunOptions
     from pseudolabel.pipelines.steps import make_step
 
     step, run = make_step(name, config), RunPaths(given["asked"])
+    if given["dry_run"]:
+        click.echo("\n".join(plan_lines(Chain(run, (step,)))))
+        return
     step.prepare(run)
     options, alone = RunOptions(overwrite=given["overwrite"]), "engine" not in given
     if not alone:
@@ -138,7 +145,7 @@ def _run_step(name: str, config: Config, given: dict[str, Any]) -> None:
     if step.told_here():
         _print_summaries(summaries, as_json=given["as_json"], alone=alone)
         if not given["as_json"] and options.shards is None and not _handed_over(summaries):
-            _print_next(name, given["asked"], has_boxes=bool(read_plan(run).n_objects))
+            shared.tell_next(name, {"asked": given["asked"]}, has_boxes=bool(read_plan(run).n_objects))
 
 
 def _print_summaries(summaries: list[dict[str, Any]], *, as_json: bool, alone: bool) -> None:
@@ -155,14 +162,6 @@ def _handed_over(summaries: Sequence[Mapping[str, Any]]) -> bool:
     return any(summary.get("handed_over") for summary in summaries)
 
 
-def _print_next(name: str, asked: Path | None, *, has_boxes: bool = True) -> None:
-    """What somebody would type next, on stderr: it is no part of the answer."""
-    entry = COMMANDS.get(name)
-    following = "" if entry is None else entry.next if has_boxes else entry.next_bare or entry.next
-    if following:
-        click.echo(f"next: {following.format(asked=asked)}", err=True)
-
-
 def _run_tool(name: str, config: Config, given: dict[str, Any]) -> None:
     from pseudolabel.pipelines.steps import ask, check, shown
 
@@ -170,4 +169,5 @@ def _run_tool(name: str, config: Config, given: dict[str, Any]) -> None:
     click.echo(json.dumps(result, default=os.fspath) if given["as_json"] else shown(name, result))
     check(name, result, config)
     if not given["as_json"]:
-        _print_next(name, given.get("asked"))
+        told = result if isinstance(result, Mapping) else {}
+        shared.tell_next(name, {**told, "asked": given.get("asked")})

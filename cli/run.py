@@ -23,7 +23,7 @@ from pseudolabel.errors import ConfigError
     GroupedOption(
         ["--rounds"], type=int, value="INT", help="rounds of self-training: the student is the next round's teacher"
     ),
-    GroupedOption(["--dry-run"], is_flag=True, help="print what would run, on how much, and stop"),
+    shared.dry_run_option(),
     GroupedOption(["--print-config"], is_flag=True, help="print the effective config and stop"),
     shared.overwrite_option(),
     *shared.engine_options(),
@@ -64,6 +64,8 @@ def run(
                 click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps({"stages": summaries}))
+    else:
+        shared.tell_next("run", {"asked": chain.run.root})
 
 
 def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:

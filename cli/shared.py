@@ -9,6 +9,7 @@ import click
 
 from pseudolabel.cli.help import GroupedOption
 from pseudolabel.errors import ConfigError
+from pseudolabel.pipelines.graph import find_command
 from pseudolabel.pipelines.options.engine import ENGINES, EngineOptions
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.registry import did_you_mean
@@ -32,6 +33,10 @@ def json_option(group: str = "machine") -> click.Option:
 
 def overwrite_option() -> click.Option:
     return GroupedOption(["--overwrite"], is_flag=True, help="replace what stands there: outputs of another config")
+
+
+def dry_run_option() -> click.Option:
+    return GroupedOption(["--dry-run"], is_flag=True, help="print what would run, on how much, and stop")
 
 
 def config_options() -> list[click.Parameter]:
@@ -125,3 +130,15 @@ def print_yaml(values: Mapping[str, Any]) -> None:
     import yaml
 
     click.echo(yaml.safe_dump(dict(values), sort_keys=False), nl=False)
+
+
+def tell_next(name: str, values: Mapping[str, Any], *, has_boxes: bool = True) -> None:
+    """What somebody would type next, on stderr: it is no part of the answer.
+
+    Args:
+        values: `asked`, the argument of the command, and whatever else the line of the table has in braces.
+    """
+    entry = find_command(name)
+    following = "" if entry is None else entry.next if has_boxes else entry.next_bare or entry.next
+    if following:
+        click.echo(f"next: {following.format(**values)}", err=True)

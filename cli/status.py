@@ -39,6 +39,7 @@ _REJECTED = ("table", "file", "annotation_id", "reason", "detail")
 )  # fmt: skip
 def status(run: Path, as_json: bool, missing_of: str | None, form: str, rejected: bool, as_csv: bool) -> None:
     from pseudolabel.pipelines.planning.plan import read_plan
+    from pseudolabel.pipelines.review.reviewed import waiting_answers
     from pseudolabel.pipelines.runner import compress
     from pseudolabel.pipelines.status import run_status, table_status
 
@@ -56,7 +57,8 @@ def status(run: Path, as_json: bool, missing_of: str | None, form: str, rejected
         return
     tables = run_status(paths)
     if as_json:
-        click.echo(json.dumps({"tables": [table.as_dict() for table in tables]}))
+        waiting = waiting_answers(paths).total()
+        click.echo(json.dumps({"tables": [table.as_dict() for table in tables], "waiting_answers": waiting}))
         return
     click.echo(
         f"{'table':<22}{'done':>12}{'images':>10}{'rejected':>10}{'boxes':>10}{'refused':>10}{'images/s':>10}{'left':>10}"
@@ -64,6 +66,10 @@ def status(run: Path, as_json: bool, missing_of: str | None, form: str, rejected
     for table in tables:
         for line in table_lines(table):
             click.echo(line)
+    waiting = waiting_answers(paths).total()
+    if waiting:
+        click.echo(f"{waiting} answers of reviews wait:  pseudolabel fuse {run}  takes them in")
+    shared.tell_next("status", {"asked": run})
 
 
 def print_rejected(run: RunPaths, *, as_csv: bool, as_json: bool) -> None:

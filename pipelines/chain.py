@@ -9,7 +9,7 @@ from typing import Any
 from pseudolabel.config import narrowed
 from pseudolabel.errors import ConfigError, PseudolabelError
 from pseudolabel.pipelines.doctor.before import need_extras
-from pseudolabel.pipelines.forecast import forecast, planned_size, total
+from pseudolabel.pipelines.forecast import planned_size, total
 from pseudolabel.pipelines.graph import ORDER
 from pseudolabel.pipelines.options.stages.shard import PlanConfig
 from pseudolabel.pipelines.rounds import (
@@ -93,10 +93,10 @@ def plan_lines(chain: Chain) -> list[str]:
     size = planned_size(chain.run, planning[0] if planning else None)
     lines = [f"run folder {chain.run.root}" + (f": {size}" if size else "")]
     for step in chain.steps:
-        taken = forecast(step.name, size) if size else ""
+        taken = step.forecast(size) if size else None
         lines.append(f"{step.outlook(chain.run)}{f'; {taken}' if taken else ''}")
     if size:
-        lines.append(total([step.name for step in chain.steps], size))
+        lines.append(total([step.forecast(size) for step in chain.steps if step.works]))
     lines += [f"round {number}: in {chain.run.round(number).root}" for number in range(2, chain.rounds + 1)]
     place = next(
         folder for folder in (chain.run.root.absolute(), *chain.run.root.absolute().parents) if folder.is_dir()

@@ -4,6 +4,7 @@ The costs were measured on one core of an Intel Xeon server, with runs over coco
 nuclei-dev (110 images, 5188 boxes) and default options. They say the order of magnitude; a pilot says the rest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pseudolabel.datasets import ReadOptions, detect_format, open_dataset
@@ -12,6 +13,7 @@ from pseudolabel.pipelines.planning.counted import default_shards, sample_size
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.sources.place import absolute
+from pseudolabel.training.config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,23 @@ COSTS = {
     "infer-teacher": Cost(0.05, 0.18, 100, 6_000, 1_200),
     "fuse": Cost(0.02, 0.026, 500, 1_800, 1_200),
 }
+# CPU seconds of a million pixels through network, losses and back, by command, kind of network and encoder
+TRAININGS = {
+    ("train-teacher", "mal", "mobilenet_v2"): 1.6,
+}
+TRAINING_MB, TRAINING_BYTES = 2_000, 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a step will take."""
+
+    seconds: float  # of one core
+    disk_bytes: int
+    worker_mb: int
+
+    def __str__(self) -> str:
+        return f"about {minutes(self.seconds)}, {megabytes(self.disk_bytes)}, {self.worker_mb} MB a worker"
 
 
 def planned_size(run: RunPaths, config: PlanConfig | None) -> Size | None:
@@ -66,19 +85,27 @@ def planned_size(run: RunPaths, config: PlanConfig | None) -> Size | None:
     return None if config is None else _counted(config)
 
 
-def forecast(name: str, size: Size) -> str:
-    """A stage's time, disk and memory in words; empty for a command that nobody measured."""
+def stage_forecast(name: str, size: Size) -> Forecast | None:
+    """What a stage takes; None for one that nobody measured."""
     cost = COSTS.get(name)
-    if cost is None:
-        return ""
-    return f"about {minutes(cost.seconds(size))}, {megabytes(cost.disk_bytes(size))}, {cost.worker_mb} MB a worker"
+    return cost and Forecast(cost.seconds(size), cost.disk_bytes(size), cost.worker_mb)
 
 
-def total(names: list[str], size: Size) -> str:
-    """All stages together in words."""
-    costs = [COSTS[name] for name in names if name in COSTS]
-    seconds, disk = sum(one.seconds(size) for one in costs), sum(one.disk_bytes(size) for one in costs)
-    return f"in all about {minutes(seconds)} without trainings, {megabytes(disk)}"
+def training_forecast(name: str, config: TrainConfig, size: Size) -> Forecast | None:
+    """What a training takes on the CPU; None for a kind of network or an encoder that nobody measured."""
+    kind = getattr(config, "method", getattr(config, "model", ""))
+    rate = TRAININGS.get((name, kind, config.backbone))
+    return rate and Forecast(rate * config.megapixels(size.images, size.boxes), TRAINING_BYTES, TRAINING_MB)
+
+
+def total(forecasts: Sequence[Forecast | None]) -> str:
+    """All steps together in words."""
+    known = [one for one in forecasts if one is not None]
+    unknown = (
+        f", without {len(forecasts) - len(known)} steps that nobody measured" if len(known) < len(forecasts) else ""
+    )
+    seconds, disk = sum(one.seconds for one in known), sum(one.disk_bytes for one in known)
+    return f"in all about {minutes(seconds)} on the CPU, {megabytes(disk)}{unknown}"
 
 
 def minutes(seconds: float) -> str:

@@ -34,7 +34,7 @@ class Command:
         about: what else its own `--help` says.
         example: the arguments of a call that somebody would type.
         hidden: not listed.
-        next: what to type when it is done, {asked} being its argument.
+        next: what to type when it is done; {asked} is its argument, other names are keys of its answer.
         next_bare: the same in a run without boxes, where that is something else.
         extra: of the package, without which it cannot run; see `pseudolabel.optional`.
     """
@@ -138,6 +138,7 @@ COMMANDS: dict[str, Command] = {
         about="Ends with mask IoU beside the boxes' own, a student trained on the pseudo labels beside the same one "
         "trained on true masks, and pictures to look at. Nothing is downloaded; all of it lies in FOLDER.",
         example="demo-run",
+        next="pseudolabel report {asked}/run, then  pseudolabel shard RUN --images DIR --annotations FILE  on your own",
     ),
     "shard": Planner(
         section="Start",
@@ -160,6 +161,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.tools:ModelsConfig",
         function=f"{_TOOLS}.models:models",
         show=f"{_TOOLS}.models:format_models",
+        next="pseudolabel infer-semantic RUN --model FILE.onnx",
     ),
     "card": Tool(
         section="Start",
@@ -184,12 +186,14 @@ COMMANDS: dict[str, Command] = {
         "fuse: {}\n"
         "evaluate: {ground_truth: instances.json}",
         example="mine.yaml --set fuse.upright=false",
+        next="pseudolabel report {asked}",
     ),
     "status": OwnCommand(
         section="Start",
         help="What is done, running, missing, failed and rejected in a run.",
         about="Read from the files of the run alone, so that it can be asked from any machine.",
         example="runs/mine",
+        next="pseudolabel doctor {asked}  says what to do about whatever is missing or failed",
     ),
     "infer-semantic": StageCommand(
         section="Masks",
@@ -312,6 +316,7 @@ COMMANDS: dict[str, Command] = {
         show=f"{_TOOLS}.evaluate:format_figures",
         check=f"{_TOOLS}.evaluate:check_quality",
         step=True,
+        next="pseudolabel report {asked} --ground-truth FILE  shows the worst of them",
     ),
     "picture": Tool(
         section="Look",
@@ -319,6 +324,7 @@ COMMANDS: dict[str, Command] = {
         example="runs/mine",
         config=f"{_OPTIONS}.tools:PictureConfig",
         function="pseudolabel.pipelines.look.picture:draw_pictures",
+        next="pseudolabel review {asked}  to correct what you saw, or  pseudolabel export {asked} --to yolo --out DIR",
     ),
     "report": Tool(
         extra="report",
@@ -329,6 +335,8 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.look:ReportConfig",
         function="pseudolabel.pipelines.look.report:write_report",
         show="pseudolabel.pipelines.look.report:format_written",
+        next="open the page, then  pseudolabel review {asked}  to correct, or  pseudolabel export "
+        "{asked} --to yolo --out DIR",
     ),
     "review": Tool(
         section="Look",
@@ -339,6 +347,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.review:ReviewConfig",
         function=f"{_TOOLS}.review:review",
         show=f"{_TOOLS}.review:format_review",
+        next="pseudolabel fuse {run}  takes them in, then  pseudolabel calibrate {run}  learns of them",
     ),
     "diff": Tool(
         section="Look",
@@ -351,9 +360,10 @@ COMMANDS: dict[str, Command] = {
         check="pseudolabel.pipelines.look.diff:check_gates",
         second="base",
         step=True,
+        next="pseudolabel report {asked}  shows all of the run",
     ),
     "calibrate": Tool(
-        extra="report",
+        extra="calibrate",
         section="Look",
         help="Learn from a small audited set what a score means as expected mask IoU.",
         about="The file goes into  fuse --calibration. The figures are of images that it was not learned from.",
@@ -361,6 +371,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.tools:CalibrateConfig",
         function=f"{_TOOLS}.calibrate:calibrate",
         show=f"{_TOOLS}.calibrate:format_calibration",
+        next="{next}",
     ),
     "doctor": Tool(
         section="Start",
@@ -373,6 +384,8 @@ COMMANDS: dict[str, Command] = {
         show="pseudolabel.pipelines.doctor.doctor:format_checks",
         check="pseudolabel.pipelines.doctor.doctor:check_health",
         second="run",
+        next="type what stands behind an arrow, then  pseudolabel shard RUN --images DIR --annotations "
+        "FILE  or the next step of a run",
     ),
     "audit": Tool(
         section="Look",
@@ -385,11 +398,13 @@ COMMANDS: dict[str, Command] = {
         function=f"{_TOOLS}.audit:audit",
         show=f"{_TOOLS}.audit:format_audit",
         check=f"{_TOOLS}.audit:check_audit",
+        next="look at {out}, correct the boxes, then  pseudolabel shard RUN --images DIR --annotations FILE",
     ),
     "verify": OwnCommand(
         section="Look",
         help="Read every part of a run: nothing damaged, nothing missing, nothing lost.",
         example="runs/mine",
+        next="pseudolabel export {asked} --to yolo --out DIR",
     ),
     "predict": Tool(
         extra="train",
@@ -412,6 +427,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.export:ExportConfig",
         function=f"{_TOOLS}.export:export_run",
         show=f"{_TOOLS}.export:export_text",
+        next="{next}",
     ),
     "export-model": Tool(
         extra="train",
@@ -423,6 +439,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.tools:ExportModelConfig",
         function=f"{_TOOLS}.export_model:export_model",
         show=f"{_TOOLS}.export_model:export_text",
+        next="pseudolabel predict {asked} --images DIR --out DIR  is what its finds can be compared with",
     ),
     "run-shard": OwnCommand(
         section="Advanced",

@@ -122,12 +122,15 @@ def run_stage(run: RunPaths, name: str, config: StageConfig, options: RunOptions
 
 
 def shard_states(job: Job) -> dict[int, ShardState]:
-    """The state of every shard of a job; a shard whose input is not there is missing."""
+    """The state of every shard of a job; a shard whose input is not there is missing, and one for which something waits
+    to be brought in is stale.
+    """
     stage = job.make_stage()
     shards = range(job.plan.num_shards)
     prints = {shard: found for shard, found in _prints(job, stage, shards).items() if isinstance(found, str)}
     looks = KnownParts(job.run, stage.writes, job.plan.num_shards).verified(prints)
-    return dict.fromkeys(shards, ShardState.MISSING) | _states(looks, prints)
+    states = dict.fromkeys(shards, ShardState.MISSING) | _states(looks, prints)
+    return states | {shard: ShardState.STALE for shard in stage.waiting() if states[shard] is ShardState.DONE}
 
 
 def _rounds(

@@ -68,6 +68,10 @@ class Stage(ABC, Generic[ConfigT]):
     def prepare(self) -> None:
         """In the driver, before anybody asks what it reads: bring tables up to date that are no stage's."""
 
+    def waiting(self) -> Mapping[int, int]:
+        """How many things per shard `prepare` would bring in that the stage's table does not know; changes nothing."""
+        return {}
+
     def reads(self) -> tuple[str, ...]:
         """The tables it needs for a shard; their fingerprints become part of its own."""
         return ("manifest",)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from pseudolabel.config import Config, narrowed, parse_config
 from pseudolabel.errors import PseudolabelError
 from pseudolabel.pipelines.doctor.before import need_extras, tell_troubles
+from pseudolabel.pipelines.forecast import Forecast, Size, stage_forecast, training_forecast
 from pseudolabel.pipelines.graph import (
     Configured,
     Planner,
@@ -71,6 +72,10 @@ class Step(ABC):
         """What a dry run tells: what would be read, and how much of it is done."""
         return self.name
 
+    def forecast(self, size: Size) -> Forecast | None:
+        """What it will take; None where nobody measured it."""
+        return stage_forecast(self.name, size)
+
     def told_here(self) -> bool:
         """Whether this process prints the summary; of several that train one model, the first does."""
         return True
@@ -98,11 +103,13 @@ class StageStep(Step):
         if not run.plan.exists():
             return f"{self.name}: to be made"
         try:
-            states = shard_states(make_job(run, self.name, self.stage_config, "cpu"))
+            job = make_job(run, self.name, self.stage_config, "cpu")
+            states, waiting = shard_states(job), sum(job.make_stage().waiting().values())
         except PseudolabelError as error:
             return f"{self.name}: not yet known ({error})"
         counts = Counter(states.values()).most_common()
-        return f"{self.name}: " + ", ".join(f"{count} shards {state}" for state, count in counts)
+        told = [f"{count} shards {state}" for state, count in counts]
+        return f"{self.name}: " + ", ".join([*told, *([f"{waiting} answers of reviews wait"] if waiting else [])])
 
     @staticmethod
     def line(summary: Mapping[str, Any]) -> str:
@@ -148,6 +155,10 @@ class TrainingStep(Step):
         assert isinstance(command, Trainer)
         weights = run.model(command.model)
         return f"{self.name}: {weights} ({'is there' if weights.exists() else 'to be trained'})"
+
+    def forecast(self, size: Size) -> Forecast | None:
+        assert isinstance(self.config, TrainConfig), f"the config of {self.name} is no TrainConfig"
+        return training_forecast(self.name, self.config, size)
 
     def told_here(self) -> bool:
         from pseudolabel.training.processes import is_first_process  # imports torch, which a training has done by now

@@ -10,9 +10,10 @@ from pseudolabel.errors import MachineError
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": (
         "trainings, and whatever runs a trained network",
-        ("timm", "segmentation_models_pytorch", "lightning", "tensorboard", "kornia", "onnxscript"),
+        ("timm", "segmentation_models_pytorch", "lightning", "tensorboard", "kornia", "onnxscript", "huggingface_hub"),
     ),
-    "report": ("report, and calibrate's picture", ("jinja2", "markupsafe", "matplotlib")),
+    "report": ("report", ("jinja2", "markupsafe")),
+    "calibrate": ("calibrate's picture", ("matplotlib",)),
     "sam": ("infer-prompted --model sam:DIR", ("transformers",)),
     "ray": ("--engine ray", ("ray",)),
     "microscopy": ("OME's and ImageJ's TIFF", ("tifffile",)),

@@ -175,6 +175,12 @@ REVIEWED = pa.schema(
 )
 
 
+def expected_iou(row: Mapping[str, Any]) -> float:
+    """What a pseudo label's IoU with the true mask is expected to be: calibrated where `fuse` had a calibration."""
+    calibrated = row["calibrated_iou"]
+    return float(row["score"] if calibrated is None else calibrated)
+
+
 def soft_mask_to_struct(mask: SoftMask) -> dict[str, Any]:
     """A mask as the value of a `mask` cell."""
     grid = mask.grid

@@ -26,6 +26,15 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """What `fuse` had said of an object when somebody looked at it."""
+
+    mask: "Rle"
+    score: float  # expected IoU
+    decision: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One look at one object.
 
@@ -44,6 +53,7 @@ class Answer:
     seen: str = ""  # `mask_digest` of the fused mask that was shown
     seconds: float = 0.0
     key: str = ""  # by which a page tells its answers apart, so that one that is sent twice counts once
+    shown: Shown | None = None  # so that one can tell what the answer changed
     version: int = FORMAT_VERSION
 
     def to_line(self) -> bytes:
@@ -60,7 +70,8 @@ class Answer:
         if not isinstance(values, dict) or values.get("version") != FORMAT_VERSION:
             raise ValueError(f"expected an object of version {FORMAT_VERSION}")
         try:
-            answer = cls(**values)
+            shown = values.get("shown")
+            answer = cls(**values | {"shown": None if shown is None else Shown(**shown)})
         except TypeError as error:
             raise ValueError(str(error)) from None
         _check(answer)

@@ -22,8 +22,8 @@ class Check:
     @property
     def line(self) -> str:
         """For people."""
-        todo = f"\n{'':26}-> {self.todo}" if self.todo else ""
-        return f"{MARKS[self.state]}  {self.name:<20}{self.found}{todo}"
+        todo = f"\n{'':28}-> {self.todo}" if self.todo else ""
+        return f"{MARKS[self.state]}  {self.name:<22}{self.found}{todo}"
 
 
 def ok(name: str, found: str) -> Check:

@@ -31,7 +31,8 @@ def machine_checks() -> Iterator[Check]:
     yield _numba_cache()
     yield from (_extra(extra) for extra in EXTRAS)
     yield ok("slurm", shutil.which("sbatch") or "no sbatch here; --engine slurm needs it on the machine that submits")
-    yield from (_hub_weights(command, backbone) for command, backbone in _BACKBONES.items())
+    if absent_module("train") is None:
+        yield from (_hub_weights(command, backbone) for command, backbone in _BACKBONES.items())
 
 
 def _torch() -> Iterator[Check]:

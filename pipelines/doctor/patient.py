@@ -12,6 +12,8 @@ from pseudolabel.candidates import ManifestImage, usable_images
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.images import load_image
 from pseudolabel.pipelines.doctor.checks import Check, fail, ok, warn
+from pseudolabel.pipelines.doctor.system import room
+from pseudolabel.pipelines.forecast import COSTS, Size, stage_forecast
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.conservation import Counts
@@ -40,6 +42,18 @@ def run_checks(run: RunPaths) -> Iterator[Check]:
     if there:
         yield from _inputs(plan, next(table for table in tables if table.table == "manifest"), there)
     yield from _named_files(run)
+    yield from _outlook(run, plan, tables)
+
+
+def _outlook(run: RunPaths, plan: Plan, tables: list[TableStatus]) -> Iterator[Check]:
+    """What the stages that are not done, or that nobody has begun, would take on a CPU."""
+    size, done = Size(plan.n_images, plan.n_objects, plan.num_shards), {one.stage for one in tables if not one.missing}
+    left = {name: stage_forecast(name, size) for name in COSTS if name not in done}
+    for name, taken in left.items():
+        yield ok(f"to do: {name}", str(taken))
+    needed_gb = sum(one.disk_bytes for one in left.values() if one) / 1e9
+    if left:
+        yield room(run.root, "room for these", needed_gb)
 
 
 def _table(run: RunPaths, table: TableStatus) -> Check:

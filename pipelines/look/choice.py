@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pseudolabel.pipelines.look.sample import RankedSample
-from pseudolabel.pipelines.look.tally import REVIEWED, reasons_of, score_of
+from pseudolabel.pipelines.look.tally import REVIEWED, reasons_of
+from pseudolabel.records import expected_iou
 
 Row = dict[str, Any]
 _OF_A_CLASS = 6
@@ -58,7 +59,7 @@ class Choice:
         order, self._seen = self._seen, self._seen + 1
         if not self._most:
             return
-        item, badness = Chosen(shard, row, iou), score_of(row) if iou is None else iou
+        item, badness = Chosen(shard, row, iou), expected_iou(row) if iou is None else iou
         self._even.add((badness, order), item)
         if row["decision"] == "ignore" or row["decision_reason"] == REVIEWED:  # a person looked already
             return

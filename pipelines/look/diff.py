@@ -37,10 +37,10 @@ class _Changes:
     decisions: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, pair: Pair) -> None:
-        from pseudolabel.pipelines.look.tally import score_of
+        from pseudolabel.records import expected_iou
 
         self.ious.append(pair.iou)
-        self.scores.append((score_of(pair.before), score_of(pair.now)))
+        self.scores.append((expected_iou(pair.before), expected_iou(pair.now)))
         self.decisions[pair.before["decision"], pair.now["decision"]] += 1
 
     def figures(self) -> Row:

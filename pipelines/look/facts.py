@@ -14,7 +14,7 @@ from pseudolabel.errors import hide_credentials
 from pseudolabel.pipelines.graph import COMMANDS, Trainer, configured
 from pseudolabel.pipelines.look.rows import FusedRun
 from pseudolabel.pipelines.planning.plan import Plan
-from pseudolabel.pipelines.review.reviewed import answers_of
+from pseudolabel.pipelines.review.reviewed import answers_of, waiting_answers
 from pseudolabel.pipelines.run.commit import read_footer
 from pseudolabel.pipelines.run.conservation import Counts
 from pseudolabel.pipelines.run.paths import RunPaths
@@ -79,12 +79,8 @@ def refused(run: RunPaths, tables: list[TableStatus]) -> Row:
     return {"reasons": reasons.most_common(), "listed": listed, "all": reasons.total()}
 
 
-def reviews(run: RunPaths, taken: int) -> Row | None:
-    """What people answered, and how long they looked; None where nobody did.
-
-    Args:
-        taken: labels that `fuse` has made of answers.
-    """
+def reviews(run: RunPaths) -> Row | None:
+    """What people answered, and how long they looked; None where nobody did."""
     answers = answers_of(run)
     last = [one for one in settled(answers).values() if one.verdict != "skip"]
     if not last:
@@ -95,7 +91,7 @@ def reviews(run: RunPaths, taken: int) -> Row | None:
         "reviewers": sorted({one.reviewer for one in last}),
         "verdicts": Counter(one.verdict for one in last).most_common(),
         "origins": Counter(one.origin for one in last if one.verdict == "accept").most_common(),
-        "taken": taken,
+        "waiting": waiting_answers(run).total(),
     }
 
 

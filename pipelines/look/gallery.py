@@ -18,7 +18,8 @@ from pseudolabel.errors import InputError, RejectError
 from pseudolabel.pipelines.look.candidates import best_of_each_source
 from pseudolabel.pipelines.look.choice import Chosen
 from pseudolabel.pipelines.look.rows import FusedRun
-from pseudolabel.pipelines.look.tally import reasons_of, score_of
+from pseudolabel.pipelines.look.tally import reasons_of
+from pseudolabel.records import expected_iou
 from pseudolabel.report.overlay import DrawnObject, Frame, Mask, Window, square_around
 
 Row = dict[str, Any]
@@ -84,7 +85,7 @@ def _layers(
     row: Row, candidates: Sequence[Candidate], truth: Truth, size_hw: tuple[int, int]
 ) -> Iterator[tuple[str, float | None, Mask]]:
     """Name, score and mask of all that can be switched between: the fused one, each source's best, the true one."""
-    yield "fused", score_of(row), row["segmentation"]
+    yield "fused", expected_iou(row), row["segmentation"]
     for one in best_of_each_source(candidates):
         yield one.source, one.box_score, one.mask
     true_mask = truth(row, size_hw)
@@ -105,7 +106,7 @@ def _object(
         "id": row["annotation_id"],
         "file": file_name,
         "cls": fused.names[row["category_id"]],
-        "score": round(score_of(row), 4),
+        "score": round(expected_iou(row), 4),
         "decision": row["decision"],
         "reasons": reasons_of(row),
         "agreement": _rounded(row["agreement"]),

@@ -12,6 +12,7 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.summary import one_sided
 
 if TYPE_CHECKING:
+    from pseudolabel.pipelines.look.bought import Bought
     from pseudolabel.pipelines.look.choice import Choice
     from pseudolabel.pipelines.look.gallery import Gallery, Truth
     from pseudolabel.pipelines.look.rows import FusedRun
@@ -33,15 +34,19 @@ def write_report(run: RunPaths, config: ReportConfig) -> dict[str, Any]:
     Raises:
         InputError: the run has no pseudo labels yet, or the ground truth cannot be read.
     """
+    from pseudolabel.pipelines.look.bought import Bought
     from pseudolabel.pipelines.look.gallery import make_gallery
     from pseudolabel.pipelines.look.rows import FusedRun, true_masks
+    from pseudolabel.pipelines.review.reviewed import answers_of
     from pseudolabel.report.page import render_page
+    from pseudolabel.reviews import settled
 
     fused = FusedRun(run)
     truth = true_masks(config.ground_truth, fused.own_ids)
-    tally, choice = _counted(fused, truth, config.gallery)
+    bought = Bought(settled(answers_of(run)))
+    tally, choice = _counted(fused, truth, config.gallery, bought)
     gallery = make_gallery(fused, choice.objects(), truth)
-    facts = _facts(fused, tally, gallery)
+    facts = _facts(fused, tally, gallery) | {"bought": bought.facts()}
     path = config.out or run.root / "report.html"
     write_text_atomically(path, render_page("report", facts, {"objects": gallery.objects}))
     return {"report": path, "objects": facts["objects"], "shown": facts["shown"]}
@@ -52,8 +57,8 @@ def format_written(written: Mapping[str, Any]) -> str:
     return f"{written['report']}: {written['objects']} objects, {written['shown']} of them with pictures"
 
 
-def _counted(fused: "FusedRun", truth: "Truth", gallery: int) -> "tuple[Tally, Choice]":
-    """One way through all objects: counts, and the ones that are shown."""
+def _counted(fused: "FusedRun", truth: "Truth", gallery: int, bought: "Bought") -> "tuple[Tally, Choice]":
+    """One way through all objects: counts, what reviews bought of them, and the ones that are shown."""
     from pseudolabel.metrics.mask_iou import rle_iou
     from pseudolabel.pipelines.look.choice import Choice
     from pseudolabel.pipelines.look.tally import Tally
@@ -64,6 +69,7 @@ def _counted(fused: "FusedRun", truth: "Truth", gallery: int) -> "tuple[Tally, C
         true_mask = truth(row, (height, width))
         iou = None if true_mask is None else rle_iou(row["segmentation"], true_mask)
         tally.add(row, iou)
+        bought.add(row, true_mask)
         choice.add(shard, row, iou)
     if not tally.all.scores:
         raise InputError(
@@ -75,7 +81,7 @@ def _counted(fused: "FusedRun", truth: "Truth", gallery: int) -> "tuple[Tally, C
 def _facts(fused: "FusedRun", tally: "Tally", gallery: "Gallery") -> dict[str, Any]:
     from pseudolabel.errors import hide_credentials
     from pseudolabel.pipelines.look import facts
-    from pseudolabel.pipelines.look.tally import DECISIONS, REVIEWED, SIZES
+    from pseudolabel.pipelines.look.tally import DECISIONS, SIZES
 
     run, plan = fused.paths, fused.plan
     tables, sources, decisions = facts.stages(run), facts.candidate_sources(fused), tally.all.decisions
@@ -103,7 +109,7 @@ def _facts(fused: "FusedRun", tally: "Tally", gallery: "Gallery") -> dict[str, A
         "sources": sources,
         "combinations": [group.line(name) for name, group in sorted(tally.sources.items())],
         **_agreement(gallery),
-        "reviews": facts.reviews(run, tally.reasons[REVIEWED]),
+        "reviews": facts.reviews(run),
         "objects": n,
         "refused": facts.refused(run, tables),
         "speed": facts.throughput(run, plan, tables),

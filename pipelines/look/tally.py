@@ -10,18 +10,13 @@ import numpy as np
 
 from pseudolabel.metrics import calibration as measure
 from pseudolabel.metrics.mask_iou import size_name
+from pseudolabel.records import expected_iou
 
 Row = dict[str, Any]
 REVIEWED = "reviewed"  # the reason of what a person decided
 DECISIONS = ("keep", "review", "box_only", "ignore")
 BINS = 20  # of the histograms of scores
 SIZES = ("small", "medium", "large")
-
-
-def score_of(row: Row) -> float:
-    """The expected IoU of a mask, calibrated where `fuse` had a calibration."""
-    calibrated = row["calibrated_iou"]
-    return float(row["score"] if calibrated is None else calibrated)
 
 
 def reasons_of(row: Row) -> list[str]:
@@ -41,7 +36,7 @@ class Group:
 
     def add(self, row: Row, iou: float | None) -> None:
         self.decisions[row["decision"]] += 1
-        self.scores.append(score_of(row))
+        self.scores.append(expected_iou(row))
         self.areas.append(row["area"])
         if iou is not None:
             self.ious.append(iou)
@@ -91,9 +86,9 @@ class Tally:
         for group in groups:
             group.add(row, iou)
         self.reasons.update(reasons_of(row))
-        self.histogram[row["decision"]][min(int(score_of(row) * BINS), BINS - 1)] += 1
+        self.histogram[row["decision"]][min(int(expected_iou(row) * BINS), BINS - 1)] += 1
         if iou is not None:
-            self._measured.append(score_of(row))
+            self._measured.append(expected_iou(row))
 
     def truth(self) -> Row | None:
         """How the scores stand to the true masks; None without any."""

@@ -20,6 +20,7 @@ from pseudolabel.errors import InputError
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.records import expected_iou
 
 DOUBTFUL = 0.6
 BALANCE = 0.3
@@ -86,5 +87,4 @@ def _turns(weight: Float64[np.ndarray, " n"], classes: Int64[np.ndarray, " n"]) 
 def _of_part(table: pa.Table, shard: int) -> Iterator[Queued]:
     real = pc.and_(pc.equal(table["status"], "ok"), pc.invert(pc.fill_null(table["iscrowd"], False)))
     for row in table.filter(pc.and_(real, pc.is_valid(table["annotation_id"]))).to_pylist():
-        score = row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"]
-        yield Queued(row["annotation_id"], row["image_key"], shard, row["category_id"], float(score))
+        yield Queued(row["annotation_id"], row["image_key"], shard, row["category_id"], expected_iou(row))

@@ -4,10 +4,9 @@ It is made of the files below reviews/ whenever `fuse` begins. A part's fingerpr
 answer makes `fuse` go again over the shard of its image and over no other.
 """
 
-import hashlib
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -16,14 +15,15 @@ from pseudolabel import records
 from pseudolabel.candidates import ManifestImage, usable_images
 from pseudolabel.errors import InputError, RejectError
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
-from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_table, read_footer, read_part
-from pseudolabel.pipelines.run.conservation import count_shard
+from pseudolabel.pipelines.run.brought import brought_footer, footer_there
+from pseudolabel.pipelines.run.commit import DamagedPartError, commit_table, read_footer, read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.reviews import Answer, read_answers, settled, told_torn
+from pseudolabel.reviews import Answer, mask_digest, read_answers, settled, told_torn
 
 TABLE = "reviewed"
 STAGE = "review"
 VERSION = 1
+_HOW_LONG = ("seconds", "at")  # how long an answer took changes no mask
 Row = dict[str, Any]
 _LOG = logging.getLogger(__name__)
 
@@ -58,11 +58,51 @@ def bring_in_reviews(run: RunPaths) -> int:
     if not has_reviews(run):
         return 0
     plan = read_plan(run)
-    answers = {number: one for number, one in settled(answers_of(run)).items() if one.verdict != "skip"}
+    answers = _counting(run)
     written = sum(_write(run, plan, shard, answers) for shard in range(plan.num_shards))
     if answers:
         _LOG.warning(f"{len(answers)} answers are of no object of this run, such as {_named(min(answers.items())[1])}")
     return written
+
+
+def waiting_answers(run: RunPaths) -> Counter[int]:
+    """By shard, the objects of which the next `fuse` would say something else, as people answered or took it back."""
+    if not has_reviews(run):
+        return Counter()
+    plan, given = read_plan(run), {number: _said(one) for number, one in _counting(run).items()}
+    taken = {number: (said, shard) for shard in range(plan.num_shards) for number, said in _taken(run, plan, shard)}
+    back = Counter(shard for number, (_, shard) in taken.items() if number not in given)
+    new = {number for number, said in given.items() if taken.get(number, (None, 0))[0] != said}
+    return back + Counter(shard for number, shard in _shards_of(run, plan, new))
+
+
+def _counting(run: RunPaths) -> dict[int, Answer]:
+    return {number: one for number, one in settled(answers_of(run)).items() if one.verdict != "skip"}
+
+
+def _said(answer: Answer) -> tuple[Any, ...]:
+    """What of an answer decides a mask."""
+    return (answer.verdict, answer.category_id, answer.mask and mask_digest(answer.mask))
+
+
+def _taken(run: RunPaths, plan: Plan, shard: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """The answers that the pseudo labels of a shard were made with."""
+    path = run.part(TABLE, shard, plan.num_shards)
+    fused, table = footer_there(run.part("pseudo", shard, plan.num_shards)), footer_there(path)
+    if fused is None or table is None or fused.inputs.get(TABLE) != table.identity:
+        return
+    for row in read_part(path).to_pylist():
+        if row["status"] == "ok":
+            mask = row["segmentation"]
+            yield row["annotation_id"], (row["verdict"], row["category_id"], mask and mask_digest(mask))
+
+
+def _shards_of(run: RunPaths, plan: Plan, ids: set[int]) -> Iterator[tuple[int, int]]:
+    """Those of the annotations that are objects of the run, each with its shard."""
+    for shard in range(plan.num_shards) if ids else ():
+        path = run.part("manifest", shard, plan.num_shards)
+        images = usable_images(read_part(path)) if path.exists() else ()
+        yield from ((box.annotation_id, shard) for image in images for box in image.objects if box.annotation_id in ids)
 
 
 def _write(run: RunPaths, plan: Plan, shard: int, answers: dict[int, Answer]) -> bool:
@@ -73,8 +113,9 @@ def _write(run: RunPaths, plan: Plan, shard: int, answers: dict[int, Answer]) ->
     except (FileNotFoundError, DamagedPartError):
         return False  # the stage names it when it asks for its inputs
     part = _part(answers, usable_images(manifest))
-    footer = _footer(shard, plan, part, manifest, manifest_footer)
-    if _fingerprint_there(path) == footer.fingerprint:
+    footer = brought_footer(part, manifest, manifest_footer, stage=STAGE, version=VERSION, unhashed=_HOW_LONG)
+    there = footer_there(path)
+    if there is not None and there.fingerprint == footer.fingerprint:
         return False
     commit_table(part, path, footer)
     return True
@@ -117,38 +158,3 @@ def _row(answer: Answer, image: ManifestImage) -> Row:
         "at": answer.at,
         **records.ok(STAGE),
     }
-
-
-def _footer(shard: int, plan: Plan, part: pa.Table, manifest: pa.Table, manifest_footer: Footer) -> Footer:
-    counts = count_shard(part, {"manifest": manifest}, "image")
-    return Footer(
-        stage=STAGE,
-        stage_version=VERSION,
-        fingerprint=_content_hash(part, manifest_footer.identity),
-        shard=shard,
-        num_shards=plan.num_shards,
-        n_in=counts.images.n_in,
-        n_ok=counts.images.n_ok,
-        n_rejected=counts.images.n_rejected,
-        counts=counts.as_dict(),
-        inputs={"manifest": manifest_footer.identity},
-    )
-
-
-def _content_hash(part: pa.Table, manifest_identity: str) -> str:
-    digest = hashlib.sha256(f"{STAGE} {VERSION} {manifest_identity}\n".encode())
-    for row in part.to_pylist():
-        digest.update(repr(sorted(_plain(row).items())).encode())
-    return digest.hexdigest()
-
-
-def _plain(row: Mapping[str, Any]) -> Row:
-    """What an answer says; how long it took changes no mask."""
-    return {key: value for key, value in row.items() if key not in ("seconds", "at")}
-
-
-def _fingerprint_there(path: Path) -> str:
-    try:
-        return read_footer(path).fingerprint
-    except (FileNotFoundError, DamagedPartError):
-        return ""

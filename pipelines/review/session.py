@@ -18,7 +18,7 @@ from pseudolabel.pipelines.review.reviewed import answers_of
 from pseudolabel.pipelines.review.scene import FUSED, Scene, Scenes
 from pseudolabel.pipelines.review.view import cells_from
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.reviews import Answer, AnswerFile, Verdict, settled
+from pseudolabel.reviews import Answer, AnswerFile, Shown, Verdict, settled
 from pseudolabel.rle import Rle, area, decode_crop, encode_crop
 
 DRAWN = "drawn"
@@ -158,6 +158,7 @@ class Session:
             seen=scene.seen,
             seconds=_seconds(said.get("seconds")),
             key=str(said.get("key", ""))[:64],
+            shown=Shown(scene.choices[0].mask, scene.queued.score, scene.decision),
         )
 
     def _scene_of(self, annotation_id: int) -> Scene:

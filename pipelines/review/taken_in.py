@@ -15,7 +15,8 @@ from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.review.session import now
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.reviews import Answer, AnswerFile, mask_digest, settled
+from pseudolabel.records import expected_iou
+from pseudolabel.reviews import Answer, AnswerFile, Shown, mask_digest, settled
 from pseudolabel.rle import Rle, area, encode_crop
 
 ORIGIN = "imported"
@@ -66,11 +67,13 @@ def _answers(run: RunPaths, matched: list[Matched], reviewer: str) -> Iterator[A
         if one.target is None or number is None or number not in fused:
             continue
         mask = _rle(one)
-        if area(mask) and rle_iou(mask, fused[number]) < SAME_IOU:
+        shown = fused[number]
+        if area(mask) and rle_iou(mask, shown.mask) < SAME_IOU:
             category = one.brought.category_id
             yield Answer(
                 number, one.image.key, "accept", now(), reviewer, mask=mask, origin=ORIGIN,
-                category_id=category if category != one.target.category_id else None, seen=mask_digest(fused[number]),
+                category_id=category if category != one.target.category_id else None, seen=mask_digest(shown.mask),
+                shown=shown,
             )  # fmt: skip
 
 
@@ -81,15 +84,19 @@ def _rle(one: Matched) -> Rle:
     return encode_crop(mask, one.image.size_hw)
 
 
-def _fused(run: RunPaths) -> dict[int, Rle]:
+def _fused(run: RunPaths) -> dict[int, Shown]:
     shards = read_plan(run).num_shards
-    columns = ["annotation_id", "segmentation"]
+    columns = ["annotation_id", "segmentation", "score", "calibrated_iou", "decision"]
     parts = [run.part("pseudo", shard, shards) for shard in range(shards)]
     missing = [part for part in parts if not part.exists()]
     if missing:
         raise InputError(f"{missing[0]} is missing; run  pseudolabel fuse {run.root}")
     rows = (row for part in parts for row in read_part(part, columns).to_pylist())
-    return {row["annotation_id"]: row["segmentation"] for row in rows if row["segmentation"] is not None}
+    return {
+        row["annotation_id"]: Shown(row["segmentation"], expected_iou(row), row["decision"] or "keep")
+        for row in rows
+        if row["segmentation"] is not None
+    }
 
 
 def _take(file: AnswerFile, answer: Answer) -> bool:

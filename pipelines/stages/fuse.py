@@ -18,7 +18,7 @@ from pseudolabel.pipelines.planning.made_categories import coco_header
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.review.last_word import with_answers
 from pseudolabel.pipelines.review.reviewed import TABLE as REVIEWED
-from pseudolabel.pipelines.review.reviewed import bring_in_reviews
+from pseudolabel.pipelines.review.reviewed import bring_in_reviews, waiting_answers
 from pseudolabel.pipelines.run.commit import footer_of, read_footer, read_part
 from pseudolabel.pipelines.run.paths import RunPaths, parse_part_name
 from pseudolabel.pipelines.stage import Shard, Stage
@@ -52,6 +52,9 @@ class FuseStage(Stage[FuseConfig]):
     def prepare(self) -> None:
         """What people answered since the last time becomes a table."""
         bring_in_reviews(self.run_paths)
+
+    def waiting(self) -> Mapping[int, int]:
+        return waiting_answers(self.run_paths)
 
     def reads(self) -> tuple[str, ...]:
         """The manifest, the candidate tables, and what people answered.

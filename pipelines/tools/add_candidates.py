@@ -4,7 +4,6 @@ Parts carry the run's own footer; their fingerprint is a hash of their rows, so 
 make `fuse` go again and the same masks leave everything as it is.
 """
 
-import hashlib
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -19,8 +18,8 @@ from pseudolabel.candidates import Candidate, ManifestImage, usable_images
 from pseudolabel.errors import IncompleteError, InputError, StaleOutputError
 from pseudolabel.pipelines.options.stages.add_candidates import AddCandidatesConfig
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
-from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, commit_table, read_footer, read_part
-from pseudolabel.pipelines.run.conservation import count_shard
+from pseudolabel.pipelines.run.brought import brought_footer, footer_there
+from pseudolabel.pipelines.run.commit import commit_table, read_footer, read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.work.job import library_versions
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from pseudolabel.brought.match import Matched, Matching
 
 STAGE = "add-candidates"
-VERSION = 1
+VERSION = 2
 _SHOWN = 10
 Row = dict[str, Any]
 Match = Literal["auto", "id", "box"]
@@ -225,8 +224,11 @@ def _write(
     changed: list[int] = []
     for shard, manifest in enumerate(manifests):
         part = _part(rows.get(shard, []), manifest)
-        footer = _footer(run, plan, shard, manifest, part)
-        there = _footer_there(run.part(table, shard, plan.num_shards))
+        manifest_footer = read_footer(run.part("manifest", shard, plan.num_shards))
+        footer = brought_footer(
+            part, manifest, manifest_footer, stage=STAGE, version=VERSION, versions=library_versions()
+        )
+        there = footer_there(run.part(table, shard, plan.num_shards))
         if there is not None and there.fingerprint == footer.fingerprint:
             continue
         if there is not None and not overwrite:
@@ -254,45 +256,10 @@ def _place(row: Row) -> tuple[str, int]:
     return (row["image_key"], row.get("annotation_id") or -1)
 
 
-def _footer(run: RunPaths, plan: Plan, shard: int, manifest: pa.Table, part: pa.Table) -> Footer:
-    counts = count_shard(part, {"manifest": manifest}, "image")
-    if not counts.images.adds_up:
-        raise AssertionError(f"{STAGE}, shard {shard:05d}: {counts.images}")
-    inputs = {"manifest": read_footer(run.part("manifest", shard, plan.num_shards)).identity}
-    return Footer(
-        stage=STAGE,
-        stage_version=VERSION,
-        fingerprint=_content_hash(part),
-        shard=shard,
-        num_shards=plan.num_shards,
-        n_in=counts.images.n_in,
-        n_ok=counts.images.n_ok,
-        n_rejected=counts.images.n_rejected,
-        counts=counts.as_dict(),
-        inputs=inputs,
-        versions=library_versions(),
-    )
-
-
-def _content_hash(part: pa.Table) -> str:
-    """sha256 over the rows, whatever the file around them is like."""
-    digest = hashlib.sha256(f"{STAGE} {VERSION}\n".encode())
-    for row in part.to_pylist():
-        digest.update(repr(sorted(row.items())).encode())
-    return digest.hexdigest()
-
-
-def _footer_there(path: Path) -> Footer | None:
-    try:
-        return read_footer(path)
-    except (FileNotFoundError, DamagedPartError):
-        return None
-
-
 def _refuse_stage(run: RunPaths, plan: Plan, table: str) -> None:
     """A table of one of the run's own stages is not to be mixed with brought masks."""
     for shard in range(plan.num_shards):
-        there = _footer_there(run.part(table, shard, plan.num_shards))
+        there = footer_there(run.part(table, shard, plan.num_shards))
         if there is not None and there.stage != STAGE:
             raise StaleOutputError(f"{run.table(table)} was written by {there.stage}; give another --name")
 

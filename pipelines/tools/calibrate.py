@@ -22,9 +22,9 @@ def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
     """Fits and saves a calibration, draws its reliability curve, and says how good it is on images it has not seen.
 
     Keys: `n, reviewed, images, spearman_before, spearman, ece_before, ece, risk_coverage_before, risk_coverage,
-    risk_coverage_oracle, helps, threshold, run, calibration, picture`. `helps` says whether the audited masks moved
-    the score at all, and not to a worse ranking or error. All figures after calibration are of five calibrations, each
-    measured on the fifth of the images that it was not learned from; the one saved is learned from all.
+    risk_coverage_oracle, helps, threshold, run, calibration, picture, next`. `helps` says whether the audited masks
+    moved the score at all, and not to a worse ranking or error. All figures after calibration are of five calibrations,
+    each measured on the fifth of the images that it was not learned from; the one saved is learned from all.
 
     Raises:
         InputError: there are no pseudo labels, or too few of them are in the ground truth.
@@ -41,7 +41,7 @@ def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
     picture = _draw(run, rows, held_out, ious)
     where = {"run": str(run.root), "calibration": str(path), "picture": str(picture)}
     figures = _figures(rows, held_out, ious) | {"reviewed": reviewed} | where
-    return figures | {"threshold": _threshold(held_out, ious, config)}
+    return figures | {"threshold": _threshold(held_out, ious, config), "next": _advice(figures)}
 
 
 def _truths(run: RunPaths, parts: Sequence[Path], config: CalibrateConfig) -> tuple[list[Row], Any, int]:
@@ -105,13 +105,13 @@ def format_calibration(figures: Mapping[str, Any]) -> str:
             f"--keep-score {threshold['calibrated_iou']:.4f}: {threshold['precision']:.1%} of the {threshold['kept']} "
             f"kept masks (of {threshold['of']}) have IoU {threshold['at_iou']:g} or more"
         )
-    return "\n".join([*lines, _advice(figures)])
+    return "\n".join(lines)
 
 
 def _advice(figures: Mapping[str, Any]) -> str:
     """What to do now: use the calibration where it helps on images that it was not learned from."""
     if figures["helps"]:
-        return f"use it with  pseudolabel fuse {figures['run']} --calibration {figures['calibration']}"
+        return f"pseudolabel fuse {figures['run']} --calibration {figures['calibration']}"
     return (
         f"these {figures['n']} masks do not improve the score, which stays as good without them: "
         f"audit about {2 * figures['n']} more, or go on without --calibration"

@@ -53,7 +53,7 @@ def export_text(summary: Mapping[str, Any]) -> str:
     lines += [f"left out: {_counted(summary['left_out'])}"] if summary["left_out"] else []
     lines += [f"note: {summary['hint']}"] if "hint" in summary else []
     lines += [f"read again: {found['masks']} masks, mean IoU {found['mean_iou']:.4f}{worst}"]
-    return "\n".join([*lines, f"next: {summary['next']}"])
+    return "\n".join(lines)
 
 
 _MORE = {"boxes_alone": "boxes without a mask", "crowds": "crowds"}

@@ -46,10 +46,9 @@ def _tell(text: str) -> None:
 
 
 def format_review(bought: Mapping[str, Any]) -> str:
-    """What the minutes bought, and what to type next."""
-    run = bought["run"]
+    """What the minutes bought."""
     if "taken_in" in bought:
-        return "\n".join([_taken_in_line(bought), _next(run)])
+        return _taken_in_line(bought)
     verdicts, origins = bought["verdicts"], bought["origins"]
     kinds = [f"{count} {_ORIGINS.get(name, f'by {name}')}" for name, count in sorted(origins.items())]
     kinds += [f"{count} {_VERDICTS[name]}" for name, count in sorted(verdicts.items()) if name in _VERDICTS]
@@ -60,7 +59,7 @@ def format_review(bought: Mapping[str, Any]) -> str:
             f"{bought['masks']} masks of this time: those of fuse had a mean IoU of "
             f"{bought['mean_iou_before']:.3f} with those that you left"
         )
-    return "\n".join([*lines, _next(run)])
+    return "\n".join(lines)
 
 
 def _taken_in_line(taken: Mapping[str, Any]) -> str:
@@ -68,10 +67,6 @@ def _taken_in_line(taken: Mapping[str, Any]) -> str:
         f"review: {taken['taken_in']} of {taken['masks']} masks are corrections and taken in, {taken['unchanged']} are "
         f"as they were, {taken['of_no_object']} are of no object (matched by {taken['matched_by']}) -> {taken['file']}"
     )
-
-
-def _next(run: str) -> str:
-    return f"next:  pseudolabel fuse {run}  takes them in,  pseudolabel calibrate {run}  learns of them"
 
 
 _ORIGINS = {"fused": "accepted as they were", "drawn": "drawn"}

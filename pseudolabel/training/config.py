@@ -64,6 +64,15 @@ class TrainConfig(LoopConfig, PretrainedConfig):
         del samples
         return self.steps
 
+    def megapixels(self, images: int, objects: int) -> float:
+        """What a training on so many images and objects puts through its network."""
+        del objects
+        return self._megapixels(images, getattr(self, "image_px", 0))
+
+    def _megapixels(self, samples: int, side_px: float) -> float:
+        processes = self.devices * self.nodes
+        return self.steps_for(samples) * self.batch_size * processes * side_px**2 / 1e6
+
 
 class FinetuneConfig(TrainConfig, FitConfig):
     """Options of a training that goes by epochs, of an encoder with new layers above it."""

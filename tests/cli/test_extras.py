@@ -20,7 +20,11 @@ from pseudolabel.errors import MachineError
 from pseudolabel.optional import EXTRAS, absence_named, absent_module, need_extra
 
 ROOT = Path(__file__).parents[2]
-_PACKAGES = {"segmentation_models_pytorch": "segmentation-models-pytorch", "markupsafe": "MarkupSafe"}
+_PACKAGES = {
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+    "markupsafe": "MarkupSafe",
+    "huggingface_hub": "huggingface-hub",
+}
 _BLOCKED = "import sys\nfor name in {names!r}:\n    sys.modules[name] = None\n"
 
 
@@ -49,7 +53,7 @@ def test_an_extra_brings_the_modules_that_the_code_looks_for(extra: str) -> None
         pytest.param(["predict", "STUDENT", "--images", "i", "--out", "o"], "train", id="a trained student"),
         pytest.param(["export-model", "STUDENT", "--onnx", "o.onnx"], "train", id="a student as ONNX"),
         pytest.param(["report", "RUN"], "report", id="report"),
-        pytest.param(["calibrate", "RUN", "--ground-truth", "t.json"], "report", id="calibrate"),
+        pytest.param(["calibrate", "RUN", "--ground-truth", "t.json"], "calibrate", id="calibrate"),
         pytest.param(["infer-prompted", "RUN", "--model", "sam:DIR"], "sam", id="SAM"),
         pytest.param(["fuse", "RUN", "--engine", "ray"], "ray", id="Ray"),
     ],
@@ -168,6 +172,7 @@ def test_a_plain_install_makes_masks_measures_and_exports_them(tmp_path: Path) -
     typed("verify", "run")
     typed("export", "run", "--to", "yolo", "--out", "yolo")
     assert (tmp_path / "yolo" / "data.yaml").exists()
+    assert json.loads(typed("doctor", "run", "--json"))
     blocked = subprocess.run(
         [sys.executable, "-m", "pseudolabel", "train-teacher", "run"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,

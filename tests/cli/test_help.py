@@ -15,7 +15,7 @@ from pseudolabel.cli.main import main
 from pseudolabel.cli.overview import overview
 from pseudolabel.cli.versions import gpus
 from pseudolabel.config import Config, option
-from pseudolabel.pipelines.graph import COMMANDS, Configured, Trainer
+from pseudolabel.pipelines.graph import COMMANDS, Configured, Tool, Trainer
 
 # whatever a command works with; of trainers torch and what comes with it: their configs stand beside what reads tables
 HEAVY = {"torch", "numpy", "pyarrow", "scipy", "onnxruntime", "numba", "matplotlib", "pandas", "PIL", "yaml"}
@@ -192,3 +192,15 @@ def test_a_command_that_is_not_there_names_those_that_are(typed: str, words: str
 def test_the_page_of_commands_is_made_from_the_table() -> None:
     page = Path(__file__).parents[2] / "docs" / "commands.md"
     assert page.read_text(encoding="utf-8") == overview(), "python -m pseudolabel.cli.overview docs/commands.md"
+
+
+@pytest.mark.parametrize("name", [name for name, entry in COMMANDS.items() if not entry.hidden])
+def test_every_command_ends_with_what_to_type_next(name: str) -> None:
+    """A command that is named there is one of the table; what is in braces is the argument or a key of the answer."""
+    entry = COMMANDS[name]
+    named = re.findall(r"pseudolabel ([a-z-]+)", f"{entry.next} {entry.next_bare}")
+    assert entry.next == "{next}" or named
+    assert set(named) <= COMMANDS.keys()
+    places = set(re.findall(r"{(\w+)}", entry.next))
+    assert places <= {"asked", "next", "run", "out"}
+    assert isinstance(entry, Tool) or places <= {"asked"}

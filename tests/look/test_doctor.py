@@ -15,6 +15,7 @@ from pseudolabel.errors import MachineError
 from pseudolabel.pipelines.doctor.doctor import check_health, examine, format_checks
 from pseudolabel.pipelines.doctor.machine import machine_checks
 from pseudolabel.pipelines.doctor.patient import run_checks
+from pseudolabel.pipelines.forecast import Size, stage_forecast
 from pseudolabel.pipelines.options.look import DoctorConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from tests.look.made_runs import Made, MadeRun, make_run, many
@@ -106,6 +107,14 @@ def test_a_missing_shard_is_to_be_made(tmp_path: Path) -> None:
     run.part("candidates/colors", 0, 2).unlink(missing_ok=True)
     run.part("pseudo", 1, 2).unlink()
     assert found(run)["pseudo"].state == "warn"
+
+
+def test_what_is_not_done_is_foreseen(made: MadeRun) -> None:
+    checks = found(made.paths)
+    assert "fuse" not in {name.removeprefix("to do: ") for name in checks}
+    expected = stage_forecast("infer-semantic", Size(2, 33, 2))
+    assert checks["to do: infer-semantic"].found == str(expected)
+    assert checks["room for these"].state == "ok"
 
 
 def test_what_failed_ends_the_command_with_4(tmp_path: Path) -> None:

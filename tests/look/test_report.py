@@ -14,11 +14,13 @@ from click.testing import CliRunner
 from pseudolabel import rle
 from pseudolabel.cli.main import main
 from pseudolabel.errors import InputError
+from pseudolabel.pipelines.look.bought import Bought
 from pseudolabel.pipelines.look.report import write_report
 from pseudolabel.pipelines.options.look import ReportConfig
+from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.report.page import script_json
-from pseudolabel.reviews import Answer, AnswerFile
+from pseudolabel.reviews import Answer, AnswerFile, Shown
 from tests.look.browser import opened
 from tests.look.made_runs import FIRST_ID, Made, MadeRun, make_run, many
 
@@ -150,7 +152,7 @@ def test_the_page_stops_at_its_bytes_and_says_what_is_left_out(
 
 
 def test_reviews_are_told_of_with_the_minutes_that_they_took(tmp_path: Path) -> None:
-    images = {"a.png": [Made((5, 5, 20, 20)), Made((30, 10, 20, 20), reason="reviewed", sources=("reviewed",))]}
+    images = {"a.png": [Made((5, 5, 20, 20)), Made((30, 10, 20, 20))]}
     made = make_run(tmp_path, images, shards=1)
     mask = rle.encode(np.ones((60, 80), bool))
     told = {"image_key": "a.png", "at": "2026-01-01T00:00:00Z", "reviewer": "eve", "seconds": 90.0}
@@ -161,7 +163,44 @@ def test_reviews_are_told_of_with_the_minutes_that_they_took(tmp_path: Path) -> 
     text = " ".join(Path(write_report(made.paths, ReportConfig())["report"]).read_text().split())
     assert "2 objects were looked at by eve in 3 minutes: 1 accept, 1 box_only" in text
     assert "Accepted masks are 1 colors." in text
-    assert "Not in these masks yet: 1 of them" in text
+    assert "Not in these masks yet: 2 of them" in text
+    assert "What the review bought" not in text
+
+
+def test_what_a_review_bought_is_told_before_and_after(tmp_path: Path) -> None:
+    """Of three kept masks of a score of 0.9 one is drawn whole, one is no object, one is not looked at."""
+    half = Made((0, 0, 20, 20), shrink=10)
+    images = {"a.png": [half, Made((30, 10, 20, 20)), Made((50, 30, 20, 20))]}
+    made = make_run(tmp_path, images, shards=1)
+    told = {"image_key": "a.png", "at": "2026-01-01T00:00:00Z", "reviewer": "eve", "seconds": 30.0}
+    rows = {row["annotation_id"]: row for row in read_part(made.paths.part("pseudo", 0, 1)).to_pylist()}
+    whole = np.zeros((60, 80), bool)
+    whole[:20, :20] = True
+    shown = {number: Shown(rows[number]["segmentation"], 0.9, "keep") for number in (FIRST_ID, FIRST_ID + 1)}
+    answers = {
+        FIRST_ID: Answer(
+            FIRST_ID, verdict="accept", mask=rle.encode(whole), origin="drawn", shown=shown[FIRST_ID], **told
+        ),
+        FIRST_ID + 1: Answer(FIRST_ID + 1, verdict="reject", shown=shown[FIRST_ID + 1], **told),
+    }
+    bought = Bought(answers)
+    reviewed = {"decision_reason": "reviewed"}
+    new = {"segmentation": rle.encode(whole), "score": 1.0, "decision": "keep", **reviewed}
+    bought.add(rows[FIRST_ID] | new, rle.encode(whole))
+    bought.add(rows[FIRST_ID + 1] | {"score": 0.0, "decision": "ignore", **reviewed}, None)
+    bought.add(rows[FIRST_ID + 2], None)
+    facts = bought.facts()
+    assert facts is not None
+    assert [(one["before"], one["after"], one["change"]) for one in facts["figures"]] == [
+        ("3", "2", "-1"),
+        ("0.900", "0.950", "+0.050"),
+        ("0.500", "1.000", "+0.500"),
+    ]
+    drawn, rejected = sorted(facts["kinds"], key=lambda one: one["name"])
+    assert (drawn["name"], drawn["changed"], drawn["same"]) == ("drawn by hand", 1, 0.5)
+    assert (drawn["iou_before"], drawn["iou_after"], drawn["minutes"]) == (0.5, 1.0, 0.5)
+    assert (rejected["name"], rejected["kept_before"], rejected["kept_after"]) == ("no object", 1, 0)
+    assert rejected["iou_before"] is None
 
 
 # --- in a browser ----------------------------------------------------------------------------------------------------

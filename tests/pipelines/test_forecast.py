@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ from PIL import Image
 
 from pseudolabel.errors import InputError
 from pseudolabel.pipelines.chain import parse_chain, plan_lines
-from pseudolabel.pipelines.forecast import COSTS, Cost, Size, megabytes, minutes
+from pseudolabel.pipelines.forecast import COSTS, TRAININGS, Cost, Size, megabytes, minutes, training_forecast
+from pseudolabel.teachers.mal.config import MalConfig
 
 
 def _input(folder: Path) -> dict[str, object]:
@@ -61,3 +63,27 @@ def test_times_and_sizes_have_the_digits_that_count() -> None:
 
 def test_stages_that_every_way_has_are_measured() -> None:
     assert {"shard", "infer-colors", "infer-semantic", "infer-teacher", "fuse"} <= set(COSTS)
+
+
+def test_a_training_takes_what_its_pixels_take() -> None:
+    """8 epochs over 1000 objects in batches of 8 are 1000 steps of 8 crops of 128 px."""
+    config = MalConfig()
+    assert config.megapixels(images=100, objects=1000) == pytest.approx(1000 * 8 * 128**2 / 1e6)
+    assert config.megapixels(100, 10**9) == config.megapixels(100, config.max_objects)
+    found = training_forecast("train-teacher", config, Size(100, 1000, 1))
+    assert found is not None
+    rate = TRAININGS["train-teacher", "mal", "mobilenet_v2"]
+    assert found.seconds == pytest.approx(rate * 1000 * 8 * 128**2 / 1e6)
+
+
+def test_several_rounds_take_the_sum_of_their_crops() -> None:
+    config = MalConfig(rounds=2, last_crop_px=256)
+    assert config.megapixels(10, 1000) == pytest.approx(1000 * 8 * (128**2 + 256**2) / 1e6)
+
+
+def test_a_dry_run_foresees_a_training_and_says_what_nobody_measured(tmp_path: Path) -> None:
+    values = _input(tmp_path) | {"train-teacher": {"preset": "small"}, "train-student": {"backbone": "tiny"}}
+    lines = plan_lines(parse_chain(values, where="test"))
+    teacher = next(line for line in lines if line.startswith("train-teacher"))
+    assert re.search(r"\(to be trained\); about [0-9.]+ core minutes", teacher)
+    assert lines[-2].endswith(", without 1 steps that nobody measured")

@@ -16,13 +16,14 @@ from pseudolabel.cli.main import main
 from pseudolabel.errors import InputError, MachineError
 from pseudolabel.pipelines.api import Run
 from pseudolabel.pipelines.options.review import ReviewConfig
+from pseudolabel.pipelines.review.reviewed import waiting_answers
 from pseudolabel.pipelines.review.server import serve
 from pseudolabel.pipelines.review.session import ConflictError, Session
 from pseudolabel.pipelines.review.view import counts_of
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.tools.review import format_review
 from pseudolabel.pipelines.verify import verify_run
-from pseudolabel.reviews import read_answers
+from pseudolabel.reviews import Answer, AnswerFile, Shown, read_answers
 from pseudolabel.students.config import LabelConfig
 from pseudolabel.students.labels import labels_from_coco
 from tests.review.drawn_run import SIZE_HW, disc, place
@@ -201,6 +202,48 @@ def test_only_the_shard_of_an_answer_is_made_again(run: Run) -> None:
     assert run.summaries[-1]["attempted"] == 1
 
 
+def test_answers_wait_until_fuse_has_taken_them_in(run: Run) -> None:
+    session = session_of(run)
+    assert waiting_answers(run.paths).total() == 0
+    for number, verdict in ((1, "accept"), (2, "reject"), (7, "skip")):
+        say(session, number, verdict)
+    assert waiting_answers(run.paths).total() == 2
+    run.step("fuse", refine="none", engine="inline")
+    assert waiting_answers(run.paths).total() == 0
+    session.undo("z")  # the answer on 2, which stands before the skipped one in what counts
+    session.undo("y")
+    assert waiting_answers(run.paths).total() == 1
+
+
+def test_an_answer_about_no_object_of_the_run_waits_for_nothing(run: Run) -> None:
+    file = AnswerFile(run.paths.reviews / "me.jsonl")
+    file.append(Answer(77_777, "a.png", "reject", "2026-01-01T00:00:00Z", "me"))
+    file.close()
+    assert waiting_answers(run.paths).total() == 0
+
+
+def test_status_and_a_dry_run_of_fuse_tell_of_answers_that_wait_and_change_nothing(run: Run) -> None:
+    root = str(run.paths.root)
+    say(session_of(run), 1)
+    say_nothing = ["fuse", root, "--refine", "none", "--dry-run"]
+    before = sorted(run.paths.root.rglob("*"))
+    told = CliRunner().invoke(main, say_nothing).output
+    assert "1 shards stale" in told
+    assert ", 1 answers of reviews wait; " in told
+    assert sorted(run.paths.root.rglob("*")) == before
+    assert "1 answers of reviews wait:  pseudolabel fuse" in CliRunner().invoke(main, ["status", root]).output
+    assert json.loads(CliRunner().invoke(main, ["status", root, "--json"]).output)["waiting_answers"] == 1
+    run.step("fuse", refine="none", engine="inline")
+    assert "fuse: 2 shards done;" in CliRunner().invoke(main, say_nothing).output
+
+
+def test_an_answer_keeps_what_was_shown(run: Run) -> None:
+    before = pseudo(run)[1]
+    say(session_of(run), 1)
+    (answer,) = read_answers(run.paths.reviews / "me.jsonl").answers
+    assert answer.shown == Shown(before["segmentation"], pytest.approx(before["score"]), before["decision"])
+
+
 def test_other_options_of_fuse_still_ask_for_overwrite(run: Run) -> None:
     say(session_of(run), 1)
     result = CliRunner().invoke(main, ["fuse", str(run.paths.root), "--refine", "none", "--keep-score", "0.3"])
@@ -279,7 +322,6 @@ def test_the_end_says_what_the_minutes_bought(run: Run) -> None:
     say(session, 3, "reject", seconds=30)
     text = format_review(session.bought())
     assert "3 answers in 2.0 min: 1 accepted as they were, 1 by poor, 1 no object" in text
-    assert "pseudolabel fuse" in text
 
 
 # --- the server's doors ---------------------------------------------------------------------------------------------

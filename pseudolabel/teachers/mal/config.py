@@ -114,5 +114,9 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
         sides = [_CROP_STEP_PX * round(self.crop_px * growth**number / _CROP_STEP_PX) for number in range(self.rounds)]
         return [self.model_copy(update={"crop_px": side}) for side in sides]
 
+    def megapixels(self, images: int, objects: int) -> float:
+        samples = min(objects, self.max_objects)
+        return sum(one._megapixels(samples, one.crop_px) for one in self.by_round())
+
     def tables(self) -> tuple[str, ...]:
         return ("manifest", *(f"candidates/{name}" for name in self.guides))
