@@ -15,6 +15,7 @@ from typing import Any
 
 from pseudolabel.config import Config, narrowed, parse_config
 from pseudolabel.errors import PseudolabelError
+from pseudolabel.pipelines.engines.warm import let_go, warm_workers
 from pseudolabel.pipelines.graph import (
     Configured,
     Planner,
@@ -70,8 +71,9 @@ class StageStep(Step):
     """A stage over all shards."""
 
     def run(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
-        for name, config in [(self.name, self.stage_config), *self._behind(run)]:
-            yield run_stage(run, name, config, options).as_dict()
+        with warm_workers():
+            for name, config in [(self.name, self.stage_config), *self._behind(run)]:
+                yield run_stage(run, name, config, options).as_dict()
 
     @property
     def stage_config(self) -> StageConfig:
@@ -126,6 +128,7 @@ class TrainingStep(Step):
 
     def run(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
         assert isinstance(self.config, TrainConfig), f"the config of {self.name} is no TrainConfig"
+        let_go()  # workers that wait hold memory, and a GPU's
         yield run_training(run, self.name, self.config, overwrite=options.overwrite).as_dict()
 
     def outlook(self, run: RunPaths) -> str:
