@@ -9,6 +9,7 @@ from typing import Any
 from pseudolabel.config import narrowed
 from pseudolabel.errors import ConfigError, PseudolabelError
 from pseudolabel.pipelines.doctor.before import need_extras
+from pseudolabel.pipelines.engines.warm import warm_workers
 from pseudolabel.pipelines.forecast import planned_size, total
 from pseudolabel.pipelines.graph import ORDER
 from pseudolabel.pipelines.options.stages.shard import PlanConfig
@@ -105,9 +106,10 @@ def plan_lines(chain: Chain) -> list[str]:
 
 
 def _run_steps(run: RunPaths, steps: tuple[Step, ...], options: RunOptions) -> Iterator[Summary]:
-    for step in steps:
-        step.prepare(run)
-        yield from step.run(run, options)
+    with warm_workers():
+        for step in steps:
+            step.prepare(run)
+            yield from step.run(run, options)
 
 
 def _steps_of_round(chain: Chain, before: RunPaths) -> tuple[Step, ...]:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from pseudolabel.config import Config, narrowed, parse_config
 from pseudolabel.errors import PseudolabelError
 from pseudolabel.pipelines.doctor.before import need_extras, tell_troubles
+from pseudolabel.pipelines.engines.warm import let_go, warm_workers
 from pseudolabel.pipelines.forecast import Forecast, Size, stage_forecast, training_forecast
 from pseudolabel.pipelines.graph import (
     Configured,
@@ -90,8 +91,9 @@ class StageStep(Step):
     """A stage over all shards."""
 
     def _work(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
-        for name, config in [(self.name, self.stage_config), *self._behind(run)]:
-            yield run_stage(run, name, config, options).as_dict()
+        with warm_workers():
+            for name, config in [(self.name, self.stage_config), *self._behind(run)]:
+                yield run_stage(run, name, config, options).as_dict()
 
     @property
     def stage_config(self) -> StageConfig:
@@ -148,6 +150,7 @@ class TrainingStep(Step):
 
     def _work(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
         assert isinstance(self.config, TrainConfig), f"the config of {self.name} is no TrainConfig"
+        let_go()  # workers that wait hold memory, and a GPU's
         yield run_training(run, self.name, self.config, overwrite=options.overwrite).as_dict()
 
     def outlook(self, run: RunPaths) -> str:

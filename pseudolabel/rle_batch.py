@@ -23,12 +23,13 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class _Numbers:
+class _Runs:
     """Run lengths of all masks, one after the other."""
 
     value: Int64[np.ndarray, " r"]
-    mask: Int64[np.ndarray, " r"]  # whose it is, rising
-    place: Int64[np.ndarray, " r"]  # its place within the mask: the odd ones are foreground
+    count: Int64[np.ndarray, " n"]  # how many each mask has
+    first: Int64[np.ndarray, " r"]  # where the first one of the run's mask stands
+    front: Bool[np.ndarray, " r"]  # whether it is foreground: the second of a mask, the fourth and so on
 
 
 def measured(texts: Sequence[str], sizes_hw: Sequence[tuple[int, int]]) -> Measured:
@@ -37,86 +38,73 @@ def measured(texts: Sequence[str], sizes_hw: Sequence[tuple[int, int]]) -> Measu
     Sound are strings of COCO's 64 characters whose counts are none below 0 and sum to the image's pixels.
     """
     height, width = np.array(sizes_hw, dtype=np.int64).reshape(-1, 2).T
+    plain = np.array([text.isascii() for text in texts], dtype=bool)
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    ascii_only = np.array([text.isascii() for text in texts], dtype=bool)
-    # a question mark is 63, one of the 64: what is not ASCII is known by itself
     characters = np.frombuffer("".join(texts).encode("ascii", "replace"), dtype=np.uint8)
-    sound, runs = _numbers(characters, lengths)
-    sound &= ascii_only & _counted(runs, height * width)
-    front = runs.place % 2 == 1
-    area = np.bincount(runs.mask[front], runs.value[front], minlength=len(texts)).astype(np.int64)
-    return Measured(sound, area, _extents(runs, sound, height))
+    readable, runs = _read(characters, lengths)
+    owner = np.repeat(np.arange(len(texts)), runs.count)
+    total = np.bincount(owner, runs.value, minlength=len(texts))
+    sound = readable & plain & (total == height * width) & (runs.count <= height * width + 1)
+    sound[owner[runs.value < 0]] = False
+    area = np.bincount(owner[runs.front], runs.value[runs.front], minlength=len(texts)).astype(np.int64)
+    return Measured(sound, area, _extents(runs, owner, sound, height))
 
 
-def _numbers(
+def _read(
     characters: UInt8[np.ndarray, " c"], lengths: Int64[np.ndarray, " n"]
-) -> tuple[Bool[np.ndarray, " n"], _Numbers]:
-    """Which strings can be read, and the run lengths of these; the others have none."""
-    mask = np.repeat(np.arange(len(lengths)), lengths)
-    last = (characters - 48) & 32 == 0
-    ends = np.cumsum(lengths)[lengths > 0] - 1
-    readable = lengths > 0
-    readable[mask[(characters < 48) | (characters > 111)]] = False
-    readable[mask[ends[~last[ends]]]] = False  # they end within a number
-    last[ends] = True
-    start = np.flatnonzero(np.concatenate([[True], last[:-1]])) if len(characters) else np.zeros(0, dtype=np.int64)
-    group = np.cumsum(last) - last  # the number that a character belongs to
-    position = np.arange(len(characters)) - start[group]
-    readable[mask[position >= _LONGEST]] = False
-    shift = 5 * np.minimum(position, _LONGEST).astype(np.int64)
-    value = _sums((characters.astype(np.int64) - 48 & 31) << shift, start)
-    value -= np.where((characters[last] - 48) & 16, np.int64(32) << shift[last], 0)
-    kept = readable[mask[start]]
-    owner = mask[start][kept]
-    place = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    return readable, _Numbers(_undone(value[kept], owner, place), owner, place)
-
-
-def _sums(values: Int64[np.ndarray, " c"], start: Int64[np.ndarray, " r"]) -> Int64[np.ndarray, " r"]:
-    sums: Int64[np.ndarray, " r"] = np.add.reduceat(values, start) if len(start) else np.zeros(0, dtype=np.int64)
-    return sums
+) -> tuple[Bool[np.ndarray, " n"], _Runs]:
+    """Which strings can be read, and the run lengths of all; those of strings that cannot be read mean nothing."""
+    bits = characters - np.uint8(48)
+    last = (bits & 32) == 0  # of a number
+    filled = lengths > 0
+    readable, ends = filled.copy(), np.cumsum(lengths) - 1
+    readable[filled] = last[ends[filled]]  # else it ends within a number
+    last[ends[filled]] = True
+    end = np.flatnonzero(last)
+    start = np.concatenate([np.zeros(1, dtype=np.int64), end[:-1] + 1])[: len(end)]
+    long = end - start >= _LONGEST
+    wrong = np.concatenate([np.flatnonzero(bits > 63), start[long]])
+    readable[np.searchsorted(ends, wrong)] = False
+    value = (bits[start] & np.uint8(31)).astype(np.int64)
+    for step in range(1, min(_LONGEST, int((end - start).max(initial=0)) + 1)):
+        longer = np.flatnonzero(end - start >= step)
+        value[longer] |= (bits[start[longer] + step] & np.uint8(31)).astype(np.int64) << (5 * step)
+    negative = np.flatnonzero(bits[end] & 16)
+    value[negative] -= np.int64(32) << (5 * np.minimum(end[negative] - start[negative], _LONGEST))
+    count = np.diff(np.searchsorted(end, ends, side="right"), prepend=0)
+    first = np.repeat(np.cumsum(count) - count, count)
+    place = np.arange(len(value)) - first
+    return readable, _Runs(_undone(value, place, first), count, first, place % 2 == 1)
 
 
 def _undone(
-    value: Int64[np.ndarray, " r"], mask: Int64[np.ndarray, " r"], place: Int64[np.ndarray, " r"]
+    value: Int64[np.ndarray, " r"], place: Int64[np.ndarray, " r"], first: Int64[np.ndarray, " r"]
 ) -> Int64[np.ndarray, " r"]:
     """From the fourth on, a count is written as its difference to the one before the previous one."""
-    chain = 3 * mask + np.where(place == 0, 0, 1 + place % 2)
-    order = np.argsort(chain, kind="stable")
-    chain, total = chain[order], np.cumsum(value[order])
-    first = np.searchsorted(chain, chain)
-    counts = np.empty_like(value)
-    counts[order] = total - np.where(first > 0, total[first - 1], 0)
+    odd = place % 2 == 1
+    counts = value.copy()
+    for chain in (odd, ~odd & (place > 0)):
+        total = np.cumsum(np.where(chain, value, 0))
+        counts[chain] = (total - total[first])[chain]
     return counts
 
 
-def _counted(runs: _Numbers, area_px: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Whose counts are none below 0 and sum to the image's pixels."""
-    total = np.zeros(len(area_px), dtype=np.int64)
-    np.add.at(total, runs.mask, runs.value)
-    good: Bool[np.ndarray, " n"] = total == area_px
-    good &= np.bincount(runs.mask, minlength=len(area_px)) <= area_px + 1
-    good[runs.mask[runs.value < 0]] = False
-    return good
-
-
 def _extents(
-    runs: _Numbers, sound: Bool[np.ndarray, " n"], image_height: Int64[np.ndarray, " n"]
+    runs: _Runs, owner: Int64[np.ndarray, " r"], sound: Bool[np.ndarray, " n"], image_height: Int64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, "n 4"]:
     """Left, top, width and height of the foreground of the sound masks."""
     total = np.cumsum(runs.value)
-    first = np.searchsorted(runs.mask, runs.mask)
-    end = total - np.where(first > 0, total[first - 1], 0)
-    front = (runs.place % 2 == 1) & (runs.value > 0) & sound[runs.mask]
-    mask, start, last = runs.mask[front], (end - runs.value)[front], end[front] - 1
+    shown = runs.front & (runs.value > 0) & sound[owner]
+    begin = (total - total[runs.first] + runs.value[runs.first] - runs.value)[shown]
+    mask, last = owner[shown], begin + runs.value[shown] - 1
     height = image_height[mask]
-    left, right = start // height, last // height
+    left, right = begin // height, last // height
     whole = left != right  # such a run goes over the end of a column
-    top, bottom = np.where(whole, 0, start % height), np.where(whole, height - 1, last % height)
+    top, bottom = np.where(whole, 0, begin - left * height), np.where(whole, height - 1, last - right * height)
     boxes = np.zeros((len(sound), 4), dtype=np.int64)
-    owners, begin = np.unique(mask, return_index=True)
-    if len(owners):
-        corner = [left[begin], np.minimum.reduceat(top, begin)]
-        far = [np.maximum.reduceat(right, begin), np.maximum.reduceat(bottom, begin)]
-        boxes[owners] = np.stack([*corner, far[0] - corner[0] + 1, far[1] - corner[1] + 1], axis=1)
+    start = np.flatnonzero(np.diff(mask, prepend=-1))
+    if len(start):
+        corner = [left[start], np.minimum.reduceat(top, start)]
+        far = [np.maximum.reduceat(right, start), np.maximum.reduceat(bottom, start)]
+        boxes[mask[start]] = np.stack([*corner, far[0] - corner[0] + 1, far[1] - corner[1] + 1], axis=1)
     return boxes

@@ -12,6 +12,7 @@ from typing import Any
 from pseudolabel.errors import PseudolabelError, SignalStopError
 from pseudolabel.files import sweep_temporaries
 from pseudolabel.pipelines.engines.stop import StopSignals
+from pseudolabel.pipelines.engines.warm import dismiss, hire
 from pseudolabel.pipelines.engines.worker import WorkerProcess
 from pseudolabel.pipelines.work import tally
 from pseudolabel.pipelines.work.job import Job, SetupError
@@ -21,7 +22,7 @@ _POLL_S = 0.5
 
 
 class Crew:
-    """Long-lived workers, at most one per device in the list; started when there is work, kept until `close`."""
+    """Long-lived workers, at most one per device in the list; hired when there is work, kept until `close`."""
 
     def __init__(self, job: Job, devices: list[str], stop: StopSignals) -> None:
         self._job, self._stop = job, stop
@@ -47,11 +48,8 @@ class Crew:
             raise SignalStopError(self._stop.received)
 
     def close(self) -> None:
-        """End all workers: the idle ones leave, the others are killed."""
-        for worker in self._workers:
-            worker.leave()
-        for worker in self._workers:
-            worker.wait()
+        """Dismiss all workers: the idle ones leave or wait for the next stage, the others are killed."""
+        dismiss(self._workers)
         self._workers.clear()
         sweep_temporaries(self._job.run.table(self._job.make_stage().writes))
 
@@ -70,7 +68,7 @@ class Crew:
             return
         idle = [worker for worker in self._workers if worker.shard is None]
         while self._free_devices and len(idle) < len(queue):
-            idle.append(WorkerProcess(self._job, self._free_devices.pop()))
+            idle.append(hire(self._job, self._free_devices.pop()))
             self._workers.append(idle[-1])
         for worker in idle:
             if queue:
@@ -91,7 +89,7 @@ class Crew:
     def _receive(self, worker: WorkerProcess, message: Any, on_end: Callable[[int], None]) -> None:
         if isinstance(message, PseudolabelError):
             self._setup_error = SetupError(message)
-            worker.shard = None
+            worker.shard, worker.refused = None, True
             return
         assert message == worker.shard, f"expected shard {worker.shard}, heard of {message}"
         worker.shard = None

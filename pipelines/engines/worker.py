@@ -1,7 +1,8 @@
-"""One worker process: a shard in by its pipe, the shard's index back when the attempt ended."""
+"""One worker process: a job and its shards in by its pipe, a shard's index back when the attempt ended."""
 
 import contextlib
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -28,22 +29,28 @@ _PR_SET_PDEATHSIG = 1
 
 
 class WorkerProcess:
-    """A spawned process that holds a `ShardWorker`, seen from its supervisor."""
+    """A spawned process that holds a `ShardWorker`, seen from its supervisor; one job after the other."""
 
     def __init__(self, job: Job, device: str) -> None:
         context = multiprocessing.get_context("spawn")
-        self.shard: int | None = None
-        self.device = device
-        self._job = job
         self._note = context.RawArray(ctypes.c_ubyte, crash_note.NOTE_BYTES)
         self._images = context.RawValue(ctypes.c_uint64, 0)
         self._images_told = 0
         self.pipe, theirs = context.Pipe()
-        arguments = (replace(job, device=device).to_json(), theirs, self._note, self._images, os.getpid())
-        self.process: SpawnProcess = context.Process(target=_serve, args=arguments, name=f"pseudolabel-{job.stage}")
+        arguments = (theirs, self._note, self._images, os.getpid())
+        self.process: SpawnProcess = context.Process(target=_serve, args=arguments, name="pseudolabel-worker")
         with _single_threaded_children(), _signals_held_back(), _without_main():
             self.process.start()
         theirs.close()
+        self.employ(job, device)
+
+    def employ(self, job: Job, device: str) -> None:
+        """From now on its shards are those of this job; what it held for the one before is let go."""
+        self._job, self.device = job, device
+        self.shard: int | None = None
+        self.refused = False  # it cannot be set up
+        with contextlib.suppress(BrokenPipeError):
+            self.pipe.send(replace(job, device=device).to_json())
 
     def give(self, shard: int) -> None:
         """Hand a shard over; a process that just died is noticed later."""
@@ -129,7 +136,7 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(job_json: str, pipe: Connection, note: Any, images: Any, parent: int) -> None:
+def _serve(pipe: Connection, note: Any, images: Any, parent: int) -> None:
     """The body of a worker process."""
     tally.share(images)
     for number in STOP_SIGNALS:
@@ -137,9 +144,10 @@ def _serve(job_json: str, pipe: Connection, note: Any, images: Any, parent: int)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _die_with_parent(parent)
     try:
-        job = Job.from_json(job_json)
-        STAGES.trust(job.stage)  # of the driver, not of a file
-        _work_on_shards(job, pipe, note)
+        job_json: str = pipe.recv()
+        while True:
+            job_json = _work_on_shards(job_json, pipe, note)
+            _tidy_up()
     except EOFError:
         return
     except SetupError as error:
@@ -150,14 +158,29 @@ def _serve(job_json: str, pipe: Connection, note: Any, images: Any, parent: int)
         pipe.send(MachineError("out of memory in a worker; use fewer --workers"))
 
 
-def _work_on_shards(job: Job, pipe: Connection, note: Any) -> None:
+def _work_on_shards(job_json: str, pipe: Connection, note: Any) -> str:
+    """Attempts at the shards of a job, until there is another one, which is returned."""
+    job = Job.from_json(job_json)
+    STAGES.trust(job.stage)  # of the driver, not of a file
     uses_gpu = load_stage(job.stage).resources.gpu
     worker = ShardWorker(replace(job, device=resolve_device(job.device, uses_gpu)))
     while True:
-        shard, deadly_images = pipe.recv()
+        message = pipe.recv()
+        if isinstance(message, str):
+            return message
+        shard, deadly_images = message
         crash_note.supervise(note, deadly_images)
         worker.attempt(shard)
         pipe.send(shard)
+
+
+def _tidy_up() -> None:
+    """As a new process would be, but for what is loaded: no model in memory, one thread."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+        torch.cuda.empty_cache()
 
 
 def _die_with_parent(parent: int) -> None:
