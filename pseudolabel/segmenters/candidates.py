@@ -315,7 +315,8 @@ def _cell_means(pixels: UInt8[np.ndarray, "..."], grid: Grid, origin_xy: tuple[i
 
 def _radius(grid: Grid, xyxy: tuple[float, float, float, float]) -> Float64[np.ndarray, "h w"]:
     """Distance of every cell's centre from a box's centre, 1 being the ellipse that touches its sides."""
-    return np.sqrt(ROUND.squared_radius(grid, xyxy))
+    radius: Float64[np.ndarray, "h w"] = np.sqrt(ROUND.squared_radius(grid, xyxy))
+    return radius
 
 
 def _claim(grid: Grid, xyxy: tuple[float, float, float, float]) -> Bool[np.ndarray, "h w"]:

@@ -22,10 +22,10 @@ class Shape:
     def squared_radius(self, grid: Grid, xyxy: Box) -> Float64[np.ndarray, "h w"]:
         """Of every cell's centre, 1 on the ellipse."""
         across, down = in_box(grid, xyxy)
-        if self.slope == 0:
-            return across**2 + down**2
-        along, off = (across + self.slope * down) / np.sqrt(2), (across - self.slope * down) / np.sqrt(2)
-        squared: Float64[np.ndarray, "h w"] = (off / self.thickness) ** 2 + (along / _LENGTH) ** 2
+        squared: Float64[np.ndarray, "h w"] = across**2 + down**2
+        if self.slope:
+            along, off = (across + self.slope * down) / np.sqrt(2), (across - self.slope * down) / np.sqrt(2)
+            squared = (off / self.thickness) ** 2 + (along / _LENGTH) ** 2
         return squared
 
 

@@ -98,8 +98,9 @@ def _softened(*planes: Float[Tensor, "b 1 H W"]) -> list[Float[Tensor, "b 1 H W"
     width = torch.randint(3, (len(planes[0]), 1, 1, 1), device=planes[0].device)
 
     def soft(plane: Tensor) -> Tensor:
-        wide = [F.avg_pool2d(plane, side, 1, side // 2, count_include_pad=False) for side in (3, 5)]
-        return torch.where(width == 0, plane, torch.where(width == 1, *wide))
+        some, more = (F.avg_pool2d(plane, side, 1, side // 2, count_include_pad=False) for side in (3, 5))
+        softer: Tensor = torch.where(width == 0, plane, torch.where(width == 1, some, more))
+        return softer
 
     return [soft(plane) for plane in planes]
 
@@ -154,7 +155,7 @@ def _filling(batch: CropBatch, count: int, size: int) -> Float[Tensor, "b 3 H W"
 def _coarsened(rgb: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
     """The crops, some of them shrunk and enlarged again, as those of small objects are."""
     size = rgb.shape[-1]
-    return torch.cat([_coarse(one, size) if torch.rand(()) < COARSE else one for one in rgb.split(1)])
+    return torch.cat([_coarse(one, size) if torch.rand(()) < COARSE else one for one in rgb[:, None]])
 
 
 def _coarse(rgb: Float[Tensor, "1 3 H W"], size: int) -> Float[Tensor, "1 3 H W"]:

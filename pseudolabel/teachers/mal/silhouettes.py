@@ -81,7 +81,8 @@ def _block(x: Tensor, y: Tensor) -> Bool[Tensor, "g g"]:
     """Between a diamond and a rectangle, half of them turned."""
     power = _log_between(1, 9)
     a, b = _turned(x, y, _between(0, math.pi) if _chance(0.5) else _between(-0.1, 0.1))
-    return a.abs() ** power + (b / _between(0.25, 1)).abs() ** power < 0.7**power
+    inside: Tensor = a.abs() ** power + (b / _between(0.25, 1)).abs() ** power < 0.7**power
+    return inside
 
 
 def _limbs(x: Tensor, y: Tensor) -> Bool[Tensor, "g g"]:
