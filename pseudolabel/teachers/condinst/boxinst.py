@@ -155,11 +155,9 @@ class BoxInst(Method):
         if config.shape_loss == "smoothness":
             return smoothness_loss(instances.logits, instances.cells).sum() / count
         if config.shape_loss == "levelset":
-            planes = self._level_set_planes(instances, batch)
-            return sum(
-                level_set_energy(instances.logits, instances.cells, one, instances.image).sum() / count
-                for one in planes
-            )
+            of = instances.logits, instances.cells
+            energies = [level_set_energy(*of, one, instances.image) for one in self._level_set_planes(instances, batch)]
+            return torch.stack(energies).sum() / count
         edges = color_edges(
             lab_cells(batch.images, stride=STRIDE),
             self._valid(batch),
