@@ -110,21 +110,24 @@ def rescaled_planes(planes: Shaped[Tensor, "n h w"], grid_hw: tuple[int, int]) -
 
 
 def _cell_lines(planes: Tensor, count: int, *, axis: int) -> Tensor:
-    """Planes read bilinearly where the cells of another grid of the same picture have their pixels."""
+    """Planes on the grid where the `count` cells of another grid of the same picture have their pixels."""
     before = planes.shape[axis]
     pixel = torch.arange(count, device=planes.device) * STRIDE + STRIDE // 2
-    place = (((pixel + 0.5) * (before / count) - 0.5 - STRIDE // 2) / STRIDE).clamp(0, before - 1)
-    low = place.long()
-    share = (place - low).view(-1, *[1] * (2 - axis))
-    high = (low + 1).clamp(max=before - 1)
-    return torch.lerp(planes.index_select(axis, low).float(), planes.index_select(axis, high).float(), share)
+    place = ((pixel + 0.5) * (before / count) - 0.5 - STRIDE // 2) / STRIDE
+    return _lines_at(planes, place, axis=axis)
 
 
 def _grid_lines(planes: Tensor, length: int, *, axis: int) -> Tensor:
     """Rows or columns that the grid reads of planes that are resized to `length` along that axis."""
     before = planes.shape[axis]
     pixel = torch.arange(length // STRIDE, device=planes.device) * STRIDE + STRIDE // 2
-    place = ((pixel + 0.5) * (before / length) - 0.5).clamp(0, before - 1)
+    return _lines_at(planes, (pixel + 0.5) * (before / length) - 0.5, axis=axis)
+
+
+def _lines_at(planes: Tensor, place: Tensor, *, axis: int) -> Tensor:
+    """Rows or columns at these places, between two lines the mean by distance, beyond the last ones these."""
+    before = planes.shape[axis]
+    place = place.clamp(0, before - 1)
     low = place.long()
     high = (low + 1).clamp(max=before - 1)
     share = (place - low).view(-1, *[1] * (2 - axis))

@@ -67,7 +67,8 @@ class Student(nn.Module, ABC):
     def find_at_most(self, detections: int) -> None:
         """Report so many objects of an image at most, instead of as many as in training.
 
-        Of a student that finds objects by queries there are never more than it has queries.
+        Raises:
+            ConfigError: the student was made for fewer.
         """
         self.config = self.config.model_copy(update={"detections": detections})
 

@@ -18,6 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork, masks_to_boxes
 
 from pseudolabel.condinst.batch import STRIDE, masks_to_grid
 from pseudolabel.encoders.build import build_encoder
+from pseudolabel.errors import ConfigError
 from pseudolabel.losses.boxes import box_cells, dice_loss, projection_loss
 from pseudolabel.students.base import Instances, Student, StudentConfig, mean_entropy, sure_share
 from pseudolabel.students.data import Sample, StudentBatch
@@ -56,6 +57,14 @@ class QueryStudent(Student):
         self.norm = nn.LayerNorm(width)
         self.classes = nn.Linear(width, num_classes + 1)
         self.mask_embedding = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+
+    def find_at_most(self, detections: int) -> None:
+        if detections > len(self.queries.weight):
+            raise ConfigError(
+                f"this student has {len(self.queries.weight)} queries and cannot find {detections} objects; "
+                f"train it with --detections {detections}"
+            )
+        super().find_at_most(detections)
 
     def encoder(self) -> nn.Module:
         return self.body

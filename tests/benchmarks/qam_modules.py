@@ -30,8 +30,9 @@ from torchvision.ops import box_iou
 from pseudolabel.condinst.batch import STRIDE, collate
 from pseudolabel.condinst.inference import candidates_for_boxes, detect
 from pseudolabel.condinst.network import CondInst, Features
-from pseudolabel.condinst.ranking import adaptive_k, bpma
+from pseudolabel.condinst.ranking import bpma
 from pseudolabel.fusion.fuse import passing, qmf_weights
+from pseudolabel.fusion.matching import adaptive_k
 from pseudolabel.fusion.quality_aware import FusionRule, candidate_weights, fuse_masks, quality_of
 from pseudolabel.fusion.scoring import detection_rank
 from pseudolabel.losses.boxes import box_cells, box_masks

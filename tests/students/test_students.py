@@ -229,7 +229,10 @@ def test_a_student_reports_as_many_objects_as_it_is_asked_for_the_best_of_them(n
     model.find_at_most(3)
     few = model.predict([sample(0).image])[0]
     assert torch.equal(few.scores, every.scores[:3])
-    if name != "query":  # which has no more than it has queries
+    if name == "query":
+        with pytest.raises(ConfigError, match=r"has 20 queries .* train it with --detections 25"):
+            model.find_at_most(25)
+    else:
         model.find_at_most(len(every.scores) + 5)
         assert len(model.predict([sample(0).image])[0].scores) > len(every.scores)
 
