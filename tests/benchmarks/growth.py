@@ -82,9 +82,11 @@ def annotations(count: float, folder: Path) -> Callable[[], object]:
     from pseudolabel.datasets.coco import CocoDataset
 
     file = folder / "instances.json"
-    images = [{"id": i, "file_name": f"{i:08d}.jpg", "width": 640, "height": 480} for i in range(int(count) // 7 + 1)]
+    images = [
+        {"id": i + 1, "file_name": f"{i:08d}.jpg", "width": 640, "height": 480} for i in range(int(count) // 7 + 1)
+    ]
     rows = [
-        {"id": i, "image_id": i // 7, "category_id": 1 + i % 3, "iscrowd": 0, "area": 1200.0,
+        {"id": i + 1, "image_id": i // 7 + 1, "category_id": 1 + i % 3, "iscrowd": 0, "area": 1200.0,
          "bbox": [10.0 + i % 300, 20.0, 30.0, 40.0], "segmentation": [[10.5, 20, 40, 20.25, 40, 60, 10.5, 60.75]]}
         for i in range(int(count))
     ]  # fmt: skip
