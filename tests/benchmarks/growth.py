@@ -81,17 +81,20 @@ def megapixels(count: float, folder: Path) -> Callable[[], object]:
 def annotations(count: float, folder: Path) -> Callable[[], object]:
     from pseudolabel.datasets.coco import CocoDataset
 
-    file = folder / "instances.json"
-    images = [
-        {"id": i + 1, "file_name": f"{i:08d}.jpg", "width": 640, "height": 480} for i in range(int(count) // 7 + 1)
-    ]
-    rows = [
+    file, total = folder / "instances.json", int(count)
+    images = ({"id": i + 1, "file_name": f"{i:08d}.jpg", "width": 640, "height": 480} for i in range(total // 7 + 1))
+    rows = (
         {"id": i + 1, "image_id": i // 7 + 1, "category_id": 1 + i % 3, "iscrowd": 0, "area": 1200.0,
          "bbox": [10.0 + i % 300, 20.0, 30.0, 40.0], "segmentation": [[10.5, 20, 40, 20.25, 40, 60, 10.5, 60.75]]}
-        for i in range(int(count))
-    ]  # fmt: skip
+        for i in range(total)
+    )  # fmt: skip
     categories = [{"id": i, "name": f"class {i}"} for i in (1, 2, 3)]
-    file.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    with file.open("w") as out:  # one by one, so that the memory measured is the reader's
+        for name, records in (("images", images), ("annotations", rows)):
+            out.write(("{" if name == "images" else ",") + f'"{name}": [')
+            out.writelines(("" if place == 0 else ",\n") + json.dumps(one) for place, one in enumerate(records))
+            out.write("]")
+        out.write(f', "categories": {json.dumps(categories)}}}')
     return lambda: sum(1 for _ in CocoDataset(None, file).rows())
 
 
