@@ -202,6 +202,7 @@ def row(axis: str) -> dict[str, Any]:
         "to": values[-1],
         "s_from": seconds[0],
         "s_to": seconds[-1],
+        "us_each": 1e6 * seconds[-1] / values[-1],
         "time_exponent": exponent(values, seconds, least=_LEAST_S),
         "mib_from": mib[0],
         "mib_to": mib[-1],
