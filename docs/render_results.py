@@ -7,7 +7,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "benchmarks"))
 
-from harness import format_rows  # noqa: E402  (the path above is needed first)
+from bench import standing  # noqa: E402  (the path above is needed first)
+from harness import format_rows  # noqa: E402
 
 HEAD = """# Results
 
@@ -34,7 +35,8 @@ def render(result: dict[str, object]) -> str:
 def main() -> None:
     """Write docs/results.md."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((HERE / "results").glob("*.json"))]
-    (HERE / "results.md").write_text("\n".join([HEAD, *map(render, results)]), encoding="utf-8")
+    goals = f"## Speeds and their goals\n\n`make bench` measures them anew.\n\n{format_rows(standing())}\n"
+    (HERE / "results.md").write_text("\n".join([HEAD, goals, *map(render, results)]), encoding="utf-8")
 
 
 if __name__ == "__main__":

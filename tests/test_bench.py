@@ -42,6 +42,15 @@ def test_of_seconds_less_is_better(bench: ModuleType) -> None:
     assert bench.compared(figure, [], [{"case": "python", "cpu_s": 2.0}])[""] == "missed"
 
 
+def test_the_goals_stand_beside_what_is_committed_and_what_is_not_there_is_said(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = (bench.Figure("mask_head", "upsampling by 2", 2), bench.Figure("mask_head", "downsampling", 2))
+    monkeypatch.setattr(bench, "FIGURES", figures)
+    monkeypatch.setattr(bench, "committed", lambda script: {"rows": _rows(2.5)})
+    assert [(row["is"], row[""]) for row in bench.standing()] == [(2.5, "reached"), (None, "not measured")]
+
+
 def test_a_case_that_is_gone_is_named(bench: ModuleType) -> None:
     with pytest.raises(SystemExit, match=r"mask_head.py has no case 'downsampling'"):
         bench.compared(bench.Figure("mask_head", "downsampling", 2), [], _rows(1.0))

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 FEATURE_STRIDE = 8
 CPU_CHUNK = 4  # instances whose activations stay in a core's cache
+_MAPS_AT_ONCE = 8  # that stay there while they are doubled
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +108,34 @@ def aligned_upsample(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, 
     Equal to padding by one at the right and bottom, resizing to factor * side + 1 with aligned corners, and padding
     the left and top by factor // 2. Source: CondInst's released code.
     """
-    return _upsample_axis(_upsample_axis(x, factor, 2), factor, 3)
+    in_blocks = factor == 2 and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+    return _doubled(x) if in_blocks and not torch.compiler.is_compiling() else _resized(x, factor)
 
 
-def _upsample_axis(x: Tensor, factor: int, axis: int) -> Tensor:
-    """Every phase of the output is a fixed mean of two neighbours."""
-    length = x.shape[axis]
-    low, high = x.narrow(axis, 0, 1), x.narrow(axis, length - 1, 1)
-    before = torch.cat([low, x.narrow(axis, 0, length - 1)], dim=axis)
-    phases = []
-    for phase in range(factor):
-        share = (phase - factor // 2) / factor
-        if share < 0:
-            phases.append(torch.lerp(x, before, -share))
-        elif share == 0:
-            phases.append(x)
-        else:
-            phases.append(torch.lerp(x, torch.cat([x.narrow(axis, 1, length - 1), high], dim=axis), share))
-    return torch.stack(phases, dim=axis + 1).flatten(axis, axis + 1)
+def _resized(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c H W"]:
+    b, c, h, w = x.shape
+    padded = F.pad(x.reshape(b * c, 1, h, w), (1, 1, 1, 1), mode="replicate")
+    size = factor * (h + 1) + 1, factor * (w + 1) + 1
+    first = factor - factor // 2
+    resized = F.interpolate(padded, size, mode="bilinear", align_corners=True)
+    return resized[:, 0, first : first + factor * h, first : first + factor * w].unflatten(0, (b, c))
+
+
+def _doubled(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
+    """The same for a factor of two, without gradients: every other cell is the mean of its neighbours.
+
+    Real and imaginary parts of a complex number lie side by side, which is the fastest way to interleave two arrays.
+    """
+    b, c, h, w = x.shape
+    out = x.new_empty(b * c, h, 2, 2 * w)
+    for maps, doubled in zip(x.reshape(b * c, h, w).split(_MAPS_AT_ONCE), out.split(_MAPS_AT_ONCE), strict=True):
+        before = torch.cat([maps[:, :, :1], maps[:, :, :-1]], dim=2)
+        columns = torch.view_as_real(torch.complex(before.add_(maps).mul_(0.5), maps.contiguous())).flatten(2)
+        doubled[:, :, 1] = columns
+        halves = columns.mul_(0.5)
+        torch.add(halves[:, :1], halves[:, :1], out=doubled[:, :1, 0])
+        torch.add(halves[:, 1:], halves[:, :-1], out=doubled[:, 1:, 0])
+    return out.view(b, c, 2 * h, 2 * w)
 
 
 def upsample_masks(logits: Float[Tensor, "n h w"], factor: int = 2) -> Float[Tensor, "n H W"]:

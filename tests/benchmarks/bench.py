@@ -1,6 +1,6 @@
 """All speeds with their goals: what was measured before, and what is measured now; `make bench`.
 
-    python tests/benchmarks/bench.py                  # about a quarter of an hour of one core
+    python tests/benchmarks/bench.py                  # about half an hour of one core
     python tests/benchmarks/bench.py rle colour_field # these alone
     python tests/benchmarks/bench.py --keep           # the new figures become those that the next call compares with
 
@@ -40,9 +40,19 @@ class Figure:
     def more_is_better(self) -> bool:
         return self.key == "ratio"
 
+    @property
+    def name(self) -> str:
+        return f"{self.script}: {self.case}" + ("" if self.more_is_better else f", {self.key}")
+
     def of(self, rows: Sequence[dict[str, Any]]) -> float | None:
         """The number; None where no row has the case."""
-        return next((row[self.key] for row in rows if row["case"].startswith(self.case)), None)
+        return next((row.get(self.key) for row in rows if row["case"].startswith(self.case)), None)
+
+    def verdict(self, found: float | None) -> str:
+        if found is None:
+            return "not measured"
+        reached = found >= self.goal if self.more_is_better else found <= self.goal
+        return "reached" if reached else "missed"
 
 
 FIGURES = (
@@ -66,7 +76,16 @@ FIGURES = (
     Figure("colour_field", "an image of 3000 boxes", 30, "ours_s"),
     Figure("start_up", "pseudolabel fuse --help", 0.3, "cpu_s"),
     Figure("start_up", "what fuse loads", 1.5, "cpu_s"),
-    Figure("start_up", "what fuse loads", 300, "peak_mib"),
+    Figure("start_up", "fuse of one photograph", 300, "peak_mib"),
+    Figure("start_up", "shard, infer-colors, fuse of 10 photographs", 0.25, "start_up_share"),
+    Figure("growth", "boxes of an image, infer-colors", 1.1, "time_exponent"),
+    Figure("growth", "boxes of an image, fuse", 1.1, "time_exponent"),
+    Figure("growth", "candidates of each", 1.1, "time_exponent"),
+    Figure("growth", "megapixels", 1.1, "time_exponent"),
+    Figure("growth", "annotations", 1.1, "time_exponent"),
+    Figure("growth", "annotations", 15, "us_each"),
+    Figure("growth", "shards", 1.1, "time_exponent"),
+    Figure("growth", "workers", 1.1, "time_exponent"),
 )
 
 
@@ -94,15 +113,23 @@ def compared(figure: Figure, was: Sequence[dict[str, Any]], now: Sequence[dict[s
     found, before = figure.of(now), figure.of(was)
     if found is None:
         raise SystemExit(f"{figure.script}.py has no case {figure.case!r} with {figure.key}: mend FIGURES of bench.py")
-    reached = found >= figure.goal if figure.more_is_better else found <= figure.goal
     fallen = figure.more_is_better and before is not None and found < before / 2
     return {
-        "figure": f"{figure.script}: {figure.case}" + ("" if figure.more_is_better else f", {figure.key}"),
+        "figure": figure.name,
         "goal": float(figure.goal),
         "was": before,
         "is": float(found),
-        "": "FALLEN" if fallen else "reached" if reached else "missed",
+        "": "FALLEN" if fallen else figure.verdict(found),
     }
+
+
+def standing() -> list[dict[str, Any]]:
+    """The goals beside what docs/results holds, without measuring anything."""
+    rows = []
+    for figure in FIGURES:
+        found = figure.of(committed(figure.script)["rows"])
+        rows.append({"figure": figure.name, "goal": float(figure.goal), "is": found, "": figure.verdict(found)})
+    return rows
 
 
 def main() -> None:

@@ -192,19 +192,19 @@ def largest_differences(one: Scene, masks: list[torch.Tensor], case: Case) -> tu
     return pixel, score
 
 
-def row(case: Case) -> dict[str, object]:
-    scenes = [scene(case, seed) for seed in range(IMAGES)]
+def row(case: Case, images: int = IMAGES, repeats: int = 9) -> dict[str, object]:
+    scenes = [scene(case, seed) for seed in range(images)]
     masks = [full_masks(candidates) for _, candidates in scenes]
     pairs = list(zip(scenes, masks, strict=True))
     seconds = interleaved(
         {"loop": lambda: [loop(*pair, case) for pair in pairs], "ours": lambda: [ours(one, case) for one in scenes]},
-        repeats=9,
+        repeats=repeats,
     )
     differences = [largest_differences(*pair, case) for pair in pairs]
     return {
         "case": str(case),
-        "reference_s": seconds["loop"] / IMAGES,
-        "ours_s": seconds["ours"] / IMAGES,
+        "reference_s": seconds["loop"] / images,
+        "ours_s": seconds["ours"] / images,
         "ratio": seconds["loop"] / seconds["ours"],
         "max_abs_diff": max(pixel for pixel, _ in differences),
         "max_score_diff": max(score for _, score in differences),

@@ -66,7 +66,20 @@ def test_aligned_upsampling_equals_its_definition(factor):
     resized = F.interpolate(padded, (factor * 5 + 1, factor * 7 + 1), mode="bilinear", align_corners=True)
     half = factor // 2
     expected = F.pad(resized, (half, 0, half, 0), mode="replicate")[:, :, : factor * 5, : factor * 7]
-    assert torch.allclose(aligned_upsample(x, factor), expected, atol=1e-5)
+    assert torch.allclose(aligned_upsample(x, factor), expected, atol=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(aligned_upsample(x, factor), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1, 1), (1, 9, 5, 7), (3, 2, 8, 1), (1, 0, 4, 4), (1, 20, 6, 6)])
+def test_aligned_upsampling_by_two_is_the_same_with_and_without_gradients(size):
+    x = torch.randn(size, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        fast = aligned_upsample(x, 2)
+    assert torch.allclose(fast, aligned_upsample(x, 2), atol=1e-6)
+    transposed = x.transpose(2, 3)
+    with torch.no_grad():
+        assert torch.equal(aligned_upsample(transposed, 2), aligned_upsample(transposed.contiguous(), 2))
 
 
 def test_aligned_upsampling_by_two_by_hand():
