@@ -339,6 +339,7 @@ def main() -> None:
         default="off",
         help="whether the training is told by boxes which cells of a class are of different objects",
     )
+    parser.add_argument("--no-fused", action="store_true", help="instances without boxes alone, not what `fuse` makes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--backbone", help="smp:DIR for the drawn cases; default: mobilenet_v2 of the shared weights")
     parser.add_argument("--scale", type=float, default=2.0, help="with --backbone")
@@ -356,6 +357,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     told = {"off": [False], "on": [True], "both": [False, True]}[arguments.box_pairs]
     made = [replace(cases[name](), box_pairs=on) for name in wanted for on in told]
+    made = [replace(one, fused=None) for one in made] if arguments.no_fused else made
     rows = [row for seed in seeds for case in made for row in measure(case, seed, arguments.keep)]
     name = "siseg_ablation" if len(wanted) > 1 else f"siseg_ablation_{wanted[0].replace('-', '_')}"
     report(name, rows, on=f"{arguments.steps} steps of 4 crops, mask AP without boxes; fused: given boxes", seeds=seeds)
