@@ -88,14 +88,16 @@ def planned_size(run: RunPaths, config: PlanConfig | None) -> Size | None:
 def stage_forecast(name: str, size: Size) -> Forecast | None:
     """What a stage takes; None for one that nobody measured."""
     cost = COSTS.get(name)
-    return cost and Forecast(cost.seconds(size), cost.disk_bytes(size), cost.worker_mb)
+    return None if cost is None else Forecast(cost.seconds(size), cost.disk_bytes(size), cost.worker_mb)
 
 
 def training_forecast(name: str, config: TrainConfig, size: Size) -> Forecast | None:
     """What a training takes on the CPU; None for a kind of network or an encoder that nobody measured."""
     kind = getattr(config, "method", getattr(config, "model", ""))
     rate = TRAININGS.get((name, kind, config.backbone))
-    return rate and Forecast(rate * config.megapixels(size.images, size.boxes), TRAINING_BYTES, TRAINING_MB)
+    if rate is None:
+        return None
+    return Forecast(rate * config.megapixels(size.images, size.boxes), TRAINING_BYTES, TRAINING_MB)
 
 
 def total(forecasts: Sequence[Forecast | None]) -> str:
