@@ -314,4 +314,4 @@ def test_a_large_picture_is_the_same_pixel_by_pixel() -> None:
     pixels = np.kron(small, np.ones((11, 11, 1), dtype=np.uint8))
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
-    np.testing.assert_array_equal(decode(stream.getvalue()), pixels)
+    np.testing.assert_array_equal(images.decode(stream.getvalue()), pixels)
