@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test test-all test-slow lint types check bench constraints results clean
+.PHONY: demo test test-all test-slow lowest lint types check bench constraints results clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -39,6 +39,15 @@ test-slow: $(STAMP)
 	124) echo "slow suite, part $(PART): not through after $(SLOW_MINUTES) minutes; make test-slow PART=$(PART) SLOW_MINUTES=60 is" ;; \
 	*) exit $$code ;; esac
 
+# the same tests at the lower bounds of pyproject.toml: with the oldest versions that it allows
+LOWEST := .venv-lowest
+LOWEST_TESTS ?= tests/fusion tests/formats tests/metrics tests/stages tests/segmenters tests/training tests/cli/test_extras.py \
+	tests/test_rle.py tests/test_images.py tests/test_config.py tests/test_masks.py
+lowest: $(STAMP)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not (slurm or ray)" $(LOWEST_TESTS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,4 +69,4 @@ results: $(STAMP)
 	$(BIN)/python docs/render_results.py
 
 clean:
-	rm -rf $(VENV) demo-run build *.egg-info
+	rm -rf $(VENV) $(LOWEST) demo-run build *.egg-info

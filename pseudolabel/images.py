@@ -119,7 +119,7 @@ def decode(data: bytes, *, rule: PixelRule = PixelRule(), max_pixels: int = MAX_
         upright_already = image.format == "TIFF"  # Pillow turns TIFF alone, and while decoding
         image.load()
         rgb = _turned(_to_rgb(image, data, rule.stretch), header.orientation, rule.exif, upright_already)
-        pixels: UInt8[np.ndarray, "h w 3"] = np.array(rgb)
+        pixels = _array(rgb)
     if pixels.shape[:2] != header.size_hw:
         raise RejectError("undecodable", f"the header says {header.size_hw}, the data {pixels.shape[:2]}")
     return pixels
@@ -181,7 +181,19 @@ def _decoded_planes(data: bytes, rule: PixelRule, max_pixels: int) -> UInt8[np.n
     values, planes = read_planes(data, rule.page, rule.channels)
     pixels = eight_bits(values, rule.stretch, jointly=planes.is_color and not rule.channels)
     picture = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
-    return np.array(_turned(picture, planes.orientation, rule.exif, planes.upright))
+    return _array(_turned(picture, planes.orientation, rule.exif, planes.upright))
+
+
+def _array(rgb: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture's pixels; of a large one in strips, as numpy would hold all of them twice."""
+    if rgb.width * rgb.height <= _STRIP_PIXELS:
+        return np.array(rgb)
+    pixels = np.empty((rgb.height, rgb.width, 3), dtype=np.uint8)
+    rows = max(1, _STRIP_PIXELS // 16 // rgb.width)
+    for top in range(0, rgb.height, rows):
+        bottom = min(top + rows, rgb.height)
+        pixels[top:bottom] = np.asarray(rgb.crop((0, top, rgb.width, bottom)))
+    return pixels
 
 
 @contextmanager

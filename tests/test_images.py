@@ -305,3 +305,13 @@ def test_the_largest_picture_needs_less_than_two_gigabytes() -> None:
     picture_px = 30_000_000
     used = (after_kb - before_kb) * 1024 + 4 * picture_px  # making the file had held the picture once
     assert used / picture_px * 120_000_000 < 1_800_000_000
+
+
+def test_a_large_picture_is_the_same_pixel_by_pixel() -> None:
+    """It is copied in strips, of which the last one is not full."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (241, 171, 3), dtype=np.uint8)
+    pixels = np.kron(small, np.ones((11, 11, 1), dtype=np.uint8))
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
+    np.testing.assert_array_equal(images.decode(stream.getvalue()), pixels)

@@ -99,6 +99,7 @@ def _sheet(fused: "FusedRun", truth: _Truth, ranked: Sequence[tuple[int, Row]], 
         pixels = fused.pixels(fused.file_names(shard)[key])
         for place, row in entries:
             cells[place] = object_picture(pixels, _drawn(fused, truth, row, pixels.shape[:2]), side_px=side_px)
+        del pixels  # before the next one is opened
     return contact_sheet([cells[place] for place in sorted(cells)], columns=columns)
 
 

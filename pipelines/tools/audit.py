@@ -177,12 +177,13 @@ def _evidence(row: Row, categories: Mapping[int, str], size_hw: tuple[int, int])
 
 
 def _of_evidence(image: _Image, seen: _Seen) -> Iterator["Issue"]:
-    from pseudolabel.audit.evidence import missing, of_other_class, too_tight
+    from pseudolabel.audit.evidence import missing, of_other_class, too_loose, too_tight
 
     for place, one in enumerate(image.objects):
         others = image.objects[:place] + image.objects[place + 1 :]
         if seen.evidence is not None:
             yield from too_tight(one, others, seen.evidence)
+            yield from too_loose(one, seen.evidence)
             yield from of_other_class(one, others, seen.evidence)
         row = seen.pseudo.get(one.annotation_id)
         if row is not None and _is_same_box(row, one):
@@ -192,16 +193,13 @@ def _of_evidence(image: _Image, seen: _Seen) -> Iterator["Issue"]:
 
 
 def _of_mask(image: _Image, one: "GivenObject", row: Row) -> Iterator["Issue"]:
-    """What a fused mask shows against its box and against the mask that the file has."""
-    from pseudolabel.audit.evidence import too_loose
+    """What a fused mask shows against the mask that the file has."""
     from pseudolabel.audit.issues import Issue
     from pseudolabel.metrics.mask_iou import rle_iou
     from pseudolabel.rle import from_segmentation
 
     if not row["candidates_used"] or row["decision"] in ("box_only", "ignore"):
         return
-    x, y, width, height = row["bbox_xywh"]
-    yield from too_loose(one, (x, y, x + width, y + height), row["score"])
     own = image.segmentations.get(one.annotation_id)
     if own is None:
         return

@@ -15,9 +15,10 @@ from pseudolabel.audit.issues import Box, GivenObject, Issue
 
 _WEAK = 0.5  # of issues that are wrong more often than not, so that the surer kinds come first
 _SURE = 160  # of 255: a cell that is less sure says nothing
-_GAP = 0.12  # of a side, between box and mask
+_GAP = 0.12  # of a side, between box and what the segmenter sees of its class
+_LEAST_FILL = 0.15  # of a box that this has to be
 _BEYOND_DEPTH = 0.15  # of a side: how far outside a box one looks
-_BEYOND_SHARE = 0.35
+_BEYOND_SHARE = 0.6
 _CORE = 0.7  # of a box's sides: where its own class should be
 _LEAST_LEFT = 0.3  # of that core that no other box explains
 _OTHER_SHARE, _OWN_SHARE = 0.6, 0.1
@@ -73,23 +74,26 @@ def too_tight(one: GivenObject, others: Sequence[GivenObject], evidence: Evidenc
         yield Issue("tight", _WEAK * min(1.0, max(shares)), _box_text("widen to", box), one.annotation_id, box_xyxy=box)
 
 
-def too_loose(one: GivenObject, mask_box: Box, score: float) -> Iterator[Issue]:
-    """A box that its mask does not reach.
+def too_loose(one: GivenObject, evidence: Evidence) -> Iterator[Issue]:
+    """A box of which the segmenter sees the object's class in a part alone, away from at least three of its sides.
 
-    Args:
-        mask_box: extent of the fused mask in pixels.
-        score: of that mask, in [0, 1].
+    One or two free sides are what a leg or a tail leaves, or a neighbour in front. Fused masks are no evidence here:
+    they are made to fill their boxes.
     """
-    left, top, right, bottom = one.box_xyxy
-    width, height = max(right - left, 1e-6), max(bottom - top, 1e-6)
-    gaps = [
-        (mask_box[0] - left) / width, (mask_box[1] - top) / height,
-        (right - mask_box[2]) / width, (bottom - mask_box[3]) / height,
-    ]  # fmt: skip
-    wide = sorted(max(gap, 0.0) for gap in gaps)
-    if wide[-1] >= _GAP:
-        issue_score = _WEAK * min(1.0, (wide[-1] + wide[-2]) / 2 / _GAP / 2) * score
-        yield Issue("loose", issue_score, _box_text("draw in to", mask_box), one.annotation_id, box_xyxy=mask_box)
+    index, cells = evidence.index_of.get(one.category_id), evidence.cells(one.box_xyxy)
+    own = evidence.label_map[cells] == (index or -1)
+    if not own.any() or own.mean() < _LEAST_FILL:
+        return
+    rows, columns = np.flatnonzero(own.any(axis=1)), np.flatnonzero(own.any(axis=0))
+    height, width = own.shape
+    gaps = sorted(
+        (columns[0] / width, rows[0] / height, (width - 1 - columns[-1]) / width, (height - 1 - rows[-1]) / height)
+    )
+    if gaps[1] >= _GAP:
+        top, left = cells[0].start, cells[1].start
+        reach = (slice(top + rows[0], top + rows[-1] + 1), slice(left + columns[0], left + columns[-1] + 1))
+        box = evidence.pixels(reach)
+        yield Issue("loose", min(1.0, 2 * gaps[1]), _box_text("draw in to", box), one.annotation_id, box_xyxy=box)
 
 
 def of_other_class(one: GivenObject, others: Sequence[GivenObject], evidence: Evidence) -> Iterator[Issue]:

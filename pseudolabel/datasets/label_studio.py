@@ -113,9 +113,9 @@ def _label(region: Row) -> str:
 
 def _aspect(region: Row) -> float:
     """Height of the picture by its width; a rectangle is turned in pixels."""
-    height, width = region.get("original_height"), region.get("original_width")
-    known = isinstance(height, int | float) and isinstance(width, int | float) and height > 0 and width > 0
-    return height / width if known else 1.0  # type: ignore[operator]
+    sides = [region.get("original_height"), region.get("original_width")]
+    height, width = (side if isinstance(side, int | float) and side > 0 else None for side in sides)
+    return height / width if height and width else 1.0
 
 
 def _outline(kind: str, value: Row, aspect: float) -> list[float]:

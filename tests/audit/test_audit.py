@@ -65,7 +65,7 @@ def test_fail_on_ends_with_code_5_after_everything_is_written(data: Path) -> Non
     assert audited(data, "--fail-on", "missing")[0].exit_code == 0
 
 
-def test_a_mask_that_differs_from_the_fused_one_and_a_loose_box_are_told(data: Path) -> None:
+def test_a_mask_that_differs_from_the_fused_one_is_told(data: Path) -> None:
     run = Run.create(data / "run", images=data / "images", boxes=data / "boxes.json", shards=1)
     masks = np.zeros((60, 80), dtype=bool)
     masks[46:57, 20:42] = True
@@ -78,9 +78,8 @@ def test_a_mask_that_differs_from_the_fused_one_and_a_loose_box_are_told(data: P
     (data / "boxes.json").write_text(json.dumps(content))
     _, rows = audited(data, "--run", str(data / "run"))
     found = {row["issue"]: row for row in rows if row["id"] == "4"}
-    assert set(found) == {"bad_mask", "loose"}
+    assert set(found) == {"bad_mask"}
     assert "IoU 0.00" in found["bad_mask"]["suggestion"]
-    assert found["loose"]["suggestion"] == "draw in to x 20, y 46, 22 x 11"
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,24 @@ def test_an_unsure_segmenter_says_nothing() -> None:
     assert list(missing([], seen)) == []
 
 
-def test_a_mask_that_leaves_a_side_of_its_box_makes_it_loose() -> None:
-    (issue,) = too_loose(given(1, (0, 0, 100, 100)), (20, 2, 98, 99), 0.9)
-    assert (issue.kind, issue.box_xyxy) == ("loose", (20, 2, 98, 99))
-    assert list(too_loose(given(1, (0, 0, 100, 100)), (5, 5, 95, 95), 0.9)) == []
+def test_a_class_that_is_seen_away_from_three_sides_of_its_box_makes_it_loose() -> None:
+    box = (40, 40, 120, 120)  # cells 20 to 60
+    (issue,) = too_loose(given(1, box), evidence((1, 28, 28, 60, 52)))
+    assert (issue.kind, issue.box_xyxy) == ("loose", (56, 56, 120, 104))
+    assert issue.score == pytest.approx(2 * 8 / 40)  # the least of the three gaps
+
+
+@pytest.mark.parametrize(
+    ("seen", "category"),
+    [
+        pytest.param((1, 28, 28, 60, 60), 1, id="two sides alone"),
+        pytest.param((1, 24, 24, 56, 56), 1, id="narrow gaps"),
+        pytest.param((1, 35, 35, 45, 45), 1, id="hardly anything of the class"),
+        pytest.param((2, 28, 28, 52, 52), 1, id="another class"),
+    ],
+)
+def test_a_box_is_not_called_loose_for_less(seen: tuple[int, int, int, int, int], category: int) -> None:
+    assert list(too_loose(given(1, (40, 40, 120, 120), category), evidence(seen))) == []
 
 
 def test_another_class_in_the_middle_is_told_unless_another_box_explains_it() -> None:
