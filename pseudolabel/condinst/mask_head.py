@@ -118,7 +118,7 @@ def _resized(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c H W
     size = factor * (h + 1) + 1, factor * (w + 1) + 1
     first = factor - factor // 2
     resized = F.interpolate(padded, size, mode="bilinear", align_corners=True)
-    return resized[:, 0, first : first + factor * h, first : first + factor * w].unflatten(0, (b, c))
+    return resized[:, 0, first : first + factor * h, first : first + factor * w].reshape(b, c, factor * h, factor * w)
 
 
 def _doubled(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
@@ -128,7 +128,8 @@ def _doubled(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
     """
     b, c, h, w = x.shape
     out = x.new_empty(b * c, h, 2, 2 * w)
-    for maps, doubled in zip(x.reshape(b * c, h, w).split(_MAPS_AT_ONCE), out.split(_MAPS_AT_ONCE), strict=True):
+    blocks = torch.split(x.reshape(b * c, h, w), _MAPS_AT_ONCE), torch.split(out, _MAPS_AT_ONCE)
+    for maps, doubled in zip(*blocks, strict=True):
         before = torch.cat([maps[:, :, :1], maps[:, :, :-1]], dim=2)
         columns = torch.view_as_real(torch.complex(before.add_(maps).mul_(0.5), maps.contiguous())).flatten(2)
         doubled[:, :, 1] = columns

@@ -119,8 +119,8 @@ def _free(targets: Sequence[GivenBox], candidates: Sequence[Candidate], min_iou:
         for start in range(0, len(columns), _AT_ONCE):
             some = columns[start : start + _AT_ONCE]
             ious = iou_matrix(boxes[rows], boxes_array([candidates[column] for column in some])).astype(np.float32)
-            row, column = np.nonzero(ious >= min_iou)
-            yield Pairs(rows[row], np.array(some)[column], ious[row, column])
+            of, by = np.nonzero(ious >= min_iou)
+            yield Pairs(rows[of], np.array(some)[by], ious[of, by])
 
 
 def _pairs(of: Sequence[tuple[int, int]], ious: Sequence[float]) -> Pairs:

@@ -25,7 +25,7 @@ CASES = {
     "what fuse loads": ["-c", "import pseudolabel.fusion.labels, pseudolabel.fusion.calibration"],
     "what infer-colors loads": ["-c", "import pseudolabel.segmenters.candidates"],
 }
-REPEATS = 5
+REPEATS = 3
 SIZE_HW = (480, 640)
 FEW, MANY = 10, 40  # photographs
 
@@ -55,10 +55,10 @@ def run_rows(folder: Path, environment: dict[str, str]) -> list[dict[str, Any]]:
     seconds = {}
     for count in (1, FEW, MANY):
         write_dataset(folder / str(count), count, seed=0, size_hw=SIZE_HW)
-        seconds[count] = statistics.median(_chain_cost(folder, count, environment) for _ in range(3))
+        seconds[count] = statistics.median(_chain_cost(folder, count, environment) for _ in range(2))
     (folder / "again.yaml").write_text(_run_file(folder, 1, "again"))
     cost(["-m", "pseudolabel.cli.main", "run", str(folder / "again.yaml")], environment)
-    fuse = [_fuse_cost(folder / "again", environment) for _ in range(3)]
+    fuse = [_fuse_cost(folder / "again", environment) for _ in range(REPEATS)]
     work = (seconds[MANY] - seconds[FEW]) / (MANY - FEW)
     share = 1 - FEW * work / seconds[FEW]
     return [
