@@ -6,7 +6,7 @@ logarithms of the points that are large enough to be measured: 1 is linear, 2 qu
 takes beyond the smallest one.
 
     python tests/benchmarks/growth.py --out docs/results/growth.json
-    python tests/benchmarks/growth.py boxes_fused megapixels --out docs/results/growth.json   # these anew, the rest stays
+    python tests/benchmarks/growth.py boxes_fused --out docs/results/growth.json   # this axis anew, the rest stays
 """
 
 import argparse
