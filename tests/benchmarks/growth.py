@@ -6,7 +6,7 @@ logarithms of the points that are large enough to be measured: 1 is linear, 2 qu
 takes beyond the smallest one.
 
     python tests/benchmarks/growth.py --out docs/results/growth.json
-    python tests/benchmarks/growth.py boxes_fused megapixels   # these alone
+    python tests/benchmarks/growth.py boxes_fused --out docs/results/growth.json   # this axis anew, the rest stays
 """
 
 import argparse
@@ -168,8 +168,9 @@ def _cpu_s() -> float:
 
 
 def _peak_mib() -> float:
-    """Of the largest of the processes."""
-    return max(resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    """Of the largest of the processes; this one's since it began, without what it was forked from."""
+    own = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
 def point(axis: str, value: float) -> dict[str, float]:
@@ -210,6 +211,12 @@ def row(axis: str) -> dict[str, Any]:
     }
 
 
+def _others(out: Path | None, axis: str) -> list[dict[str, Any]]:
+    """What the file that is written has of other axes."""
+    there = json.loads(out.read_text())["rows"] if out and out.exists() else []
+    return [one for one in there if one["case"] != AXES[axis].what]
+
+
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("axes", nargs="*", default=list(AXES), help=f"of {', '.join(AXES)}; all")
@@ -219,7 +226,8 @@ def main() -> None:
         print(json.dumps(measure(arguments.point[0], float(arguments.point[1]))))
         return
     on = "noise with drawn boxes and ellipses; every point a process of its own, CPU seconds of it and its workers"
-    report("growth", [row(axis) for axis in arguments.axes], on=on, seeds=[SEED])
+    for axis in arguments.axes:  # kept one by one: an axis takes minutes
+        report("growth", [*_others(arguments.out, axis), row(axis)], on=on, seeds=[SEED])
 
 
 if __name__ == "__main__":
