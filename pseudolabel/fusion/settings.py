@@ -57,8 +57,8 @@ def label_settings(
 
 
 def share(rounds: int) -> float:
-    """What a source says in a teacher's masks need not be said again beside them: 1/n after n rounds."""
-    return 1 / max(rounds, 1)
+    """What a source says in a teacher's masks need not be said again beside them: 1/(n + 1) after n rounds."""
+    return 1 / (max(rounds, 1) + 1)
 
 
 def _scores(options: FuseOptions, *, has_boxes: bool) -> tuple[Score, ScoreOfMask | None]:

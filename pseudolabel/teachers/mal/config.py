@@ -72,9 +72,7 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
         1.0, "of like-coloured neighbours in the mean field over the moving average's masks", ge=0
     )
     ema: float = option(0.995, "momentum of the moving average: the largest", ge=0, lt=1)
-    drawn: float = option(
-        1.0, "drawn objects with known masks per box; 0: none, and an ellipse as a start", group="main", ge=0, le=4
-    )
+    drawn: float = option(1.0, "drawn objects with known masks per box; 0: none, and an ellipse as a start", ge=0, le=4)
     drawn_weight: float = option(2.0, "of the loss with the masks of drawn objects", needs={"drawn": _SOME}, ge=0)
     label_weight: float = option(2.0, "of the loss with the masks of the round before", ge=0)
     labelled_pairwise: float = option(0.3, "share of the colour loss that stays for objects with such masks", ge=0)
