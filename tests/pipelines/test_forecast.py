@@ -66,18 +66,19 @@ def test_stages_that_every_way_has_are_measured() -> None:
 
 
 def test_a_training_takes_what_its_pixels_take() -> None:
-    """8 epochs over 1000 objects in batches of 8 are 1000 steps of 8 crops of 128 px."""
+    """8 epochs over 1000 objects in batches of 8 are 1000 steps of 8 crops of 128 px, and of as many drawn ones."""
     config = MalConfig()
-    assert config.megapixels(images=100, objects=1000) == pytest.approx(1000 * 8 * 128**2 / 1e6)
+    assert config.megapixels(images=100, objects=1000) == pytest.approx(1000 * 16 * 128**2 / 1e6)
+    assert MalConfig(drawn=0).megapixels(100, 1000) == pytest.approx(1000 * 8 * 128**2 / 1e6)
     assert config.megapixels(100, 10**9) == config.megapixels(100, config.max_objects)
     found = training_forecast("train-teacher", config, Size(100, 1000, 1))
     assert found is not None
     rate = TRAININGS["train-teacher", "mal", "mobilenet_v2"]
-    assert found.seconds == pytest.approx(rate * 1000 * 8 * 128**2 / 1e6)
+    assert found.seconds == pytest.approx(rate * 1000 * 16 * 128**2 / 1e6)
 
 
 def test_several_rounds_take_the_sum_of_their_crops() -> None:
-    config = MalConfig(rounds=2, last_crop_px=256)
+    config = MalConfig(rounds=2, last_crop_px=256, drawn=0)
     assert config.megapixels(10, 1000) == pytest.approx(1000 * 8 * (128**2 + 256**2) / 1e6)
 
 

@@ -114,7 +114,7 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
 
     def megapixels(self, images: int, objects: int) -> float:
         samples = min(objects, self.max_objects)
-        return sum(one._megapixels(samples, one.crop_px) for one in self.by_round())
+        return (1 + self.drawn) * sum(one._megapixels(samples, one.crop_px) for one in self.by_round())
 
     def tables(self) -> tuple[str, ...]:
         return ("manifest", *(f"candidates/{name}" for name in self.guides))
