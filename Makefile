@@ -18,8 +18,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/pseudolabel demo demo-run
 
+# the ratios of speed last and alone: beside other tests they say little
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and (core or not (slurm or ray))"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and (core or not (slurm or ray))" \
+	--ignore tests/test_ratios.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_ratios.py
 
 # also what takes long: whole trainings, and a real Slurm and Ray that the tests start on this machine
 test-all: $(STAMP)

@@ -13,6 +13,7 @@ import torch
 SCRIPTS = Path(__file__).parent / "benchmarks"
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
+TRIES = 3  # what else the machine does makes a ratio smaller, never larger for long
 Rows = Callable[[ModuleType], dict[str, Any]]
 SHORT: dict[str, tuple[str, Rows]] = {
     "the mask head": ("mask_head", lambda script: script.head_row(64, script.HeadShape(8, 8))),
@@ -36,7 +37,12 @@ def one_thread() -> Iterator[None]:
 def test_a_ratio_has_not_fallen_below_half_of_what_is_committed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     script, measured = SHORT[name]
-    row = measured(importlib.import_module(script))
     rows = json.loads((RESULTS / f"{script}.json").read_text())["rows"]
-    committed = next(one["ratio"] for one in rows if one["case"] == row["case"])
-    assert row["ratio"] > committed / 2, f"{row['case']}: {row['ratio']:.3g} times its reference, was {committed:.3g}"
+    best = 0.0
+    for _ in range(TRIES):
+        row = measured(importlib.import_module(script))
+        committed = next(one["ratio"] for one in rows if one["case"] == row["case"])
+        best = max(best, row["ratio"])
+        if best > committed / 2:
+            return
+    pytest.fail(f"{name}: at best {best:.3g} times its reference in {TRIES} tries, was {committed:.3g}")

@@ -36,8 +36,10 @@ def test_a_target_that_no_score_reaches_is_refused() -> None:
         label_settings(FuseOptions(target_precision=0.999, at_iou=0.95))
 
 
-def test_of_a_source_that_another_has_heard_twice_half_counts() -> None:
-    assert label_settings(FuseOptions(), learned_from={"semantic": 2}).fusion.source_weights == (("semantic", 0.5),)
+@pytest.mark.parametrize(("rounds", "weight"), [(1, 1 / 2), (3, 1 / 4)])
+def test_of_a_source_that_another_has_learned_from_less_counts(rounds: int, weight: float) -> None:
+    settings = label_settings(FuseOptions(), learned_from={"semantic": rounds})
+    assert settings.fusion.source_weights == (("semantic", weight),)
 
 
 @pytest.mark.parametrize(

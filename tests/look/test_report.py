@@ -137,7 +137,9 @@ def test_the_command_says_where_the_page_is(made: MadeRun, tmp_path: Path) -> No
     out = tmp_path / "page.html"
     result = CliRunner().invoke(main, ["report", str(made.paths.root), "--out", str(out), "--gallery", "5"])
     assert result.exit_code == 0, result.output
-    assert result.output == f"{out}: 91 objects, 5 of them with pictures\n"
+    page, following = result.output.splitlines()
+    assert page == f"{out}: 91 objects, 5 of them with pictures"
+    assert following.startswith("next: open the page")
 
 
 def test_the_page_stops_at_its_bytes_and_says_what_is_left_out(
