@@ -29,8 +29,8 @@ OnSummary = Callable[[dict[str, Any]], None]
 _SISEG = {"head_width": 64, "crop": 192, "steps": 60, "learning_rate": 4e-3, "threads": 1, "device": "cpu"}
 # a box-conditioned teacher that starts from the segmenter's encoder and from the masks of the two sources before it
 _TEACHER: dict[str, Any] = {
-    "backbone": ENCODER, "freeze": False, "crop_px": 64, "epochs": 4, "guides": ["semantic", "siseg"], "guided_from": 1,
-    "threads": 1, "device": "cpu",
+    "backbone": ENCODER, "freeze": False, "crop_px": 64, "epochs": 4, "least_steps": 1,
+    "guides": ["semantic", "siseg"], "guided_from": 1, "threads": 1, "device": "cpu",
 }  # fmt: skip
 # a CondInst that starts from the segmenter's encoder; 240 steps
 STUDENT: dict[str, Any] = {

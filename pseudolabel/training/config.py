@@ -101,12 +101,12 @@ class PresetConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _filled_in(cls, values: Any) -> Any:
-        """A preset's epochs give way to steps."""
+        """A preset's epochs, and what is said of their steps, give way to steps."""
         if not isinstance(values, dict):
             return values
         chosen = dict(cls.PRESETS.get(values.get("preset", "base"), {}))
         if values.get("steps"):
-            chosen.pop("epochs", None)
+            chosen = {name: value for name, value in chosen.items() if name not in ("epochs", "least_steps")}
         return {**chosen, **values}
 
 

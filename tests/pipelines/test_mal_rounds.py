@@ -25,7 +25,15 @@ from pseudolabel.pipelines.trainers.mal_rounds import TARGET_CELLS, fused_target
 from pseudolabel.teachers.base import TeacherInput, proposal
 from pseudolabel.teachers.mal.config import MalConfig
 
-QUICK = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
+QUICK = {
+    "backbone": "tiny",
+    "backbone_weights": "none",
+    "crop_px": 32,
+    "epochs": 1.0,
+    "least_steps": 1,
+    "device": "cpu",
+    "threads": 1,
+}
 TWO_ROUNDS = {"rounds": 2, "last_crop_px": 32}
 
 

@@ -19,7 +19,14 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage
 
-TEACHER = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu"}
+TEACHER = {
+    "backbone": "tiny",
+    "backbone_weights": "none",
+    "crop_px": 32,
+    "epochs": 1.0,
+    "least_steps": 1,
+    "device": "cpu",
+}
 STUDENT = {
     "backbone": "tiny",
     "backbone_weights": "none",

@@ -161,8 +161,14 @@ def test_an_option_that_does_nothing_is_no_part_of_the_fingerprint() -> None:
 
 def test_steps_stand_for_the_epochs_where_they_are_given() -> None:
     assert parsed(steps=7).steps_for(1000) == 7
-    assert parsed(epochs=3, batch_size=8).steps_for(40) == 15
-    assert parsed(epochs=3, batch_size=8, devices=2).steps_for(40) == 8  # 7.5
+    assert parsed(epochs=3, batch_size=8, least_steps=1).steps_for(40) == 15
+    assert parsed(epochs=3, batch_size=8, devices=2, least_steps=1).steps_for(40) == 8  # 7.5
+
+
+def test_few_objects_are_seen_more_often() -> None:
+    assert parsed(epochs=3, batch_size=8).steps_for(40) == 400
+    assert parsed(epochs=3, batch_size=8).steps_for(2000) == 750
+    assert parsed(preset="small").steps_for(40) == 200
 
 
 def test_copy_paste_of_mal_is_on_unless_it_is_turned_off() -> None:

@@ -34,7 +34,15 @@ from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.training.checkpoint import read_config, save_model
 
 INLINE = RunOptions(EngineOptions(name="inline"))
-SETTINGS = {"backbone": "tiny", "backbone_weights": "none", "crop_px": 32, "epochs": 1.0, "device": "cpu", "threads": 1}
+SETTINGS = {
+    "backbone": "tiny",
+    "backbone_weights": "none",
+    "crop_px": 32,
+    "epochs": 1.0,
+    "least_steps": 1,
+    "device": "cpu",
+    "threads": 1,
+}
 
 
 @pytest.fixture(scope="module")

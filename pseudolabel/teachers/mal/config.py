@@ -18,10 +18,11 @@ _SOME = Values("of more than 0", lambda drawn: drawn > 0)
 class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
     """How the box-conditioned teacher is built and trained."""
 
-    PRESETS: ClassVar = {"small": {"epochs": 3.0, "crop_px": 96}}
+    PRESETS: ClassVar = {"small": {"epochs": 3.0, "least_steps": 200, "crop_px": 96}}
 
     method: str = method_option("mal")
     epochs: float = option(8.0, "how often every object is seen", group="main", needs={"steps": (0,)}, gt=0)
+    least_steps: int = option(400, "optimiser steps at least, where objects are few", needs={"steps": (0,)}, ge=1)
     rounds: int = option(
         1, "trainings; each but the first learns also from the masks of the one before", group="main", ge=1
     )
@@ -91,6 +92,9 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
             if self.rounds == 1 and not self.guides and getattr(self, name) != type(self).model_fields[name].default:
                 raise PydanticCustomError("no_effect", f"{name} does nothing without rounds of 2 or more, or guides")
         return self
+
+    def steps_for(self, samples: int) -> int:
+        return self.steps or max(self.least_steps, super().steps_for(samples))
 
     @property
     def canvas_px(self) -> int:
