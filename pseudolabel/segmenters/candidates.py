@@ -10,8 +10,9 @@ box and colours decide. The object may then be a stick on a diagonal of its box 
 whose mask explains the colours best, if it does so clearly better than that of the ellipse.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -97,8 +98,8 @@ def semantic_candidates(
             if colours is not None:
                 if unknown == "colors" and evidence[window.rows, window.columns].mean() < _UNSEEN:
                     evidence, knows_class = _even_odds(window), False
-                fitted = _refined if knows_class else _of_some_shape
-                probability = fitted(window, box, rivals, evidence, colours)
+                fitted = partial(_refined, window, box, rivals, evidence, colours)
+                probability = fitted() if knows_class else _of_some_shape(fitted, colours)
             name = source if knows_class else COLORS
             found += _candidate(window, box, probability, evidence, source=name, knows_class=knows_class)
     return found
@@ -181,19 +182,15 @@ def _refined(
 
 
 def _of_some_shape(
-    window: Window,
-    box: GivenBox,
-    rivals: Sequence[GivenBox],
-    evidence: Float32[np.ndarray, "h w"],
-    colours: Colours,
+    fitted: Callable[[Shape], Float32[np.ndarray, "h w"]], colours: Colours
 ) -> Float32[np.ndarray, "h w"]:
     """The refined mask of the round prior, or of the stick's that explains the colours clearly better."""
-    best = _refined(window, box, rivals, evidence, colours)
+    best = fitted(ROUND)
     most = explained_share(colours.cluster, best) + CLEARLY
     if most >= 1:  # nothing explains more than all
         return best
     for stick in STICKS:
-        mask = _refined(window, box, rivals, evidence, colours, stick)
+        mask = fitted(stick)
         explained = explained_share(colours.cluster, mask)
         if explained > most:
             best, most = mask, explained

@@ -24,16 +24,8 @@ from pseudolabel.pipelines.trainers.mal import is_learned
 from pseudolabel.pipelines.trainers.mal_rounds import TARGET_CELLS, fused_targets
 from pseudolabel.teachers.base import TeacherInput, proposal
 from pseudolabel.teachers.mal.config import MalConfig
+from tests.quick import TEACHER as QUICK
 
-QUICK = {
-    "backbone": "tiny",
-    "backbone_weights": "none",
-    "crop_px": 32,
-    "epochs": 1.0,
-    "least_steps": 1,
-    "device": "cpu",
-    "threads": 1,
-}
 TWO_ROUNDS = {"rounds": 2, "last_crop_px": 32}
 
 

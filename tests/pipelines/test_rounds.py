@@ -18,15 +18,8 @@ from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig, InferTeacherStage
+from tests.quick import TEACHER
 
-TEACHER = {
-    "backbone": "tiny",
-    "backbone_weights": "none",
-    "crop_px": 32,
-    "epochs": 1.0,
-    "least_steps": 1,
-    "device": "cpu",
-}
 STUDENT = {
     "backbone": "tiny",
     "backbone_weights": "none",

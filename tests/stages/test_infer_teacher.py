@@ -32,17 +32,9 @@ from pseudolabel.teachers.base import TeacherInput
 from pseudolabel.teachers.condinst.config import BoxInstConfig
 from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.training.checkpoint import read_config, save_model
+from tests.quick import TEACHER
 
 INLINE = RunOptions(EngineOptions(name="inline"))
-SETTINGS = {
-    "backbone": "tiny",
-    "backbone_weights": "none",
-    "crop_px": 32,
-    "epochs": 1.0,
-    "least_steps": 1,
-    "device": "cpu",
-    "threads": 1,
-}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
     run = RunPaths(tmp_path_factory.mktemp("run"))
     make_plan(run, PlanConfig(images=folder / "images", annotations=folder / "boxes.json", shards=1))
     run_stage(run, "shard", ShardStage.config_class(workers=1))
-    run_training(run, "train-teacher", MalConfig(**SETTINGS))
+    run_training(run, "train-teacher", MalConfig(**TEACHER))
     return run
 
 
@@ -132,7 +124,7 @@ def test_training_again_gives_the_same_teacher(run: RunPaths) -> None:
     run.model("teacher").unlink()
     for checkpoint in run.logs("train-teacher").rglob("step-*"):
         checkpoint.unlink()
-    run_training(run, "train-teacher", MalConfig(**SETTINGS))
+    run_training(run, "train-teacher", MalConfig(**TEACHER))
     assert run.model("teacher").read_bytes() == before
 
 
@@ -168,7 +160,7 @@ def test_a_run_without_boxes_cannot_train_a_teacher(tmp_path: Path) -> None:
     make_plan(run, PlanConfig(images=tmp_path / "scenes" / "images", shards=1))
     run_stage(run, "shard", ShardStage.config_class(workers=1))
     with pytest.raises(InputError, match="no box to learn from"):
-        run_training(run, "train-teacher", MalConfig(**SETTINGS))
+        run_training(run, "train-teacher", MalConfig(**TEACHER))
 
 
 def test_a_teachers_classes_are_met_by_name_and_keep_their_ids_where_the_run_names_none() -> None:
