@@ -123,9 +123,12 @@ def _last_part(text: str) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with `-dirty` where a file has changed since."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    """The checkout's commit, with `-dirty` where a file has changed since that is no result, which decides nothing."""
+    git = ["git", "-C", str(Path(__file__).parents[2])]
+    name = subprocess.run([*git, "describe", "--always"], capture_output=True, text=True, check=False).stdout.strip()
+    changed = [*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs/results*"]
+    dirty = subprocess.run(changed, capture_output=True, text=True, check=False).stdout.strip()
+    return f"{name}-dirty" if dirty else name
 
 
 def _machine() -> dict[str, Any]:
