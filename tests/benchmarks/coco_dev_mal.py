@@ -7,7 +7,7 @@ weights of the shared folder; a mask is the mean of its candidates above one hal
 
     python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
     python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 2   # from boxes alone, a segmenter's encoder
-    python tests/benchmarks/coco_dev_mal.py --guided --rounds 4 --last-crop-px 320  # and its masks between rounds
+    python tests/benchmarks/coco_dev_mal.py --guided --rounds 2 --last-crop-px 256  # and its masks between rounds
 """
 
 import argparse
