@@ -57,7 +57,7 @@ _OBJECT = pa.struct(
     ]
 )
 
-RLE = pa.struct([pa.field("size", pa.list_(pa.int32(), 2)), pa.field("counts", pa.string())])
+RLE = pa.struct([pa.field("size", pa.list_(pa.int32())), pa.field("counts", pa.string())])
 
 SOFT_MASK = pa.struct(
     [
