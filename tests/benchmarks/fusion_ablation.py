@@ -78,6 +78,12 @@ def settings(sources: list[str]) -> dict[str, Row]:
     }
 
 
+def of_use(options: Row) -> Row:
+    """The options without what does nothing beside the others, which `fuse` refuses."""
+    alone = options.get("exclusive") == "none"
+    return {name: value for name, value in options.items() if not (alone and name == "upright")}
+
+
 def fused_rows(run: RunPaths, options: Row) -> list[Row]:
     """The rows that `fuse` would write for the run."""
     plan = read_plan(run)
@@ -148,7 +154,7 @@ def table(
     truth = read_truth(read_coco(ground_truth))
     objects = {case: selected(truth, CASES[case]) for case in cases}
     sources = [name.removeprefix("candidates/") for name in run.candidate_tables()]
-    wanted = {name: (base or {}) | options for name, options in settings(sources).items()}
+    wanted = {name: of_use((base or {}) | options) for name, options in settings(sources).items()}
     wanted = {name: options for name, options in wanted.items() if only in name or name in sources}
     best: dict[str, np.ndarray] = {}
     done: dict[str, dict[str, Row]] = {}  # figures by options: many rows name the default
