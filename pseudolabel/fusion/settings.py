@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from pseudolabel.candidates import COLORS
 from pseudolabel.fusion.decisions import LEAST_SCORE, Limits, limits_for
 from pseudolabel.fusion.fuse import TAU_PIXEL
 from pseudolabel.fusion.labels import LabelSettings, ScoreOfMask
@@ -12,6 +13,7 @@ from pseudolabel.fusion.refine import Refinement
 from pseudolabel.fusion.score_model import ScoreModel, default_score_model
 
 LIMITS = {"expected": (0.8, 0.65), "consensus": (0.85, 0.6)}  # keep and review
+WHERE_OTHERS_ARE_SILENT = 1e-3  # a weight that counts for nothing beside another, and for all alone
 OTHER_LIMITS = (0.5, 0.3)  # of the papers'
 
 
@@ -41,7 +43,7 @@ def label_settings(
             min_iou=options.min_iou,
             box_scores=options.box_scores,
             balance=options.balance,
-            source_weights=tuple((name, share(rounds)) for name, rounds in sorted((learned_from or {}).items())),
+            source_weights=tuple((name, share(name, rounds)) for name, rounds in sorted((learned_from or {}).items())),
             tau_by_sources=options.tau_pixel is None and (options.fusion, options.ranking) == ("qmf", "bqr"),
         ),
         limits=_limits(options, of_mask, calibration),
@@ -56,9 +58,13 @@ def label_settings(
     )
 
 
-def share(rounds: int) -> float:
-    """What a source says in a teacher's masks need not be said again beside them: 1/(n + 1) after n rounds."""
-    return 1 / (max(rounds, 1) + 1)
+def share(source: str, rounds: int) -> float:
+    """What a source says in a teacher's masks need not be said again beside them: 1/(n + 1) after n rounds.
+
+    Colours every teacher of boxes learns from by its own losses, too: beside one that had them as a guide as well they
+    decide where it is silent, and nothing else.
+    """
+    return WHERE_OTHERS_ARE_SILENT if source == COLORS else 1 / (max(rounds, 1) + 1)
 
 
 def _scores(options: FuseOptions, *, has_boxes: bool) -> tuple[Score, ScoreOfMask | None]:

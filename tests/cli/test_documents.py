@@ -50,3 +50,19 @@ def test_the_commands_of_a_page_have_the_options_that_it_names(page: Path) -> No
 
 def test_there_are_commands_in_the_readme() -> None:
     assert {words[0] for words in _typed(_ROOT / "README.md")} >= {"shard", "infer-colors", "fuse", "evaluate"}
+
+
+_FOLDERS = ("", "tests/")  # the page on reliability names tests from their folder on
+_CODE = r"`((?:pseudolabel|pipelines|cli|tests|faults|docs)/[\w./-]+\.(?:py|md|json|ya?ml))`"
+_NAMES = r"((?:`[\w.]+`(?:, | and )?)+) in `([\w/]+\.py)`"
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=[str(path.relative_to(_ROOT)) for path in _PAGES])
+def test_the_files_that_a_page_names_are_there_with_what_it_says_is_in_them(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(_CODE, text):
+        assert any((_ROOT / folder / name).is_file() for folder in _FOLDERS), f"{page.name}: {name}"
+    for names, file in re.findall(_NAMES, text):
+        code = (_ROOT / file).read_text(encoding="utf-8")
+        for name in re.findall(r"`([\w.]+)`", names):
+            assert name.rpartition(".")[2] in code, f"{page.name}: {name} in {file}"

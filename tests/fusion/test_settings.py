@@ -2,15 +2,20 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from pseudolabel.candidates import GivenBox
 from pseudolabel.errors import InputError
 from pseudolabel.fusion.decisions import Limits
-from pseudolabel.fusion.labels import LabelSettings
+from pseudolabel.fusion.labels import LabelSettings, settled_labels
 from pseudolabel.fusion.options import FuseOptions
 from pseudolabel.fusion.settings import label_settings
+from pseudolabel.masks import Grid, SoftMask
+from pseudolabel.teachers.base import proposal
 
 
 def test_the_options_defaults_are_those_of_the_library() -> None:
@@ -40,6 +45,21 @@ def test_a_target_that_no_score_reaches_is_refused() -> None:
 def test_of_a_source_that_another_has_learned_from_less_counts(rounds: int, weight: float) -> None:
     settings = label_settings(FuseOptions(), learned_from={"semantic": rounds})
     assert settings.fusion.source_weights == (("semantic", weight),)
+
+
+def test_colours_that_a_teacher_has_learned_from_decide_alone_and_move_no_mask_beside_it() -> None:
+    settings = label_settings(FuseOptions(refine="none"), learned_from={"colors": 1, "semantic": 1})
+    (colours, _) = settings.fusion.source_weights
+    assert colours == ("colors", pytest.approx(0.001))
+    left, right = np.zeros((8, 8), dtype=np.uint8), np.zeros((8, 8), dtype=np.uint8)
+    left[:, :4], right[:, 4:] = 255, 255
+    ids, window = GivenBox(1, 1, (0.0, 0.0, 8.0, 8.0)), Grid(0.0, 0.0, 1.0, 1.0, 8, 8)
+    both = [proposal(ids, ids.box_xyxy, 1.0, 1.0, SoftMask(window, plane)) for plane in (left, right)]
+    teacher, other = replace(both[0], source="teacher"), replace(both[1], source="colors")
+    (beside,) = settled_labels([ids], [teacher, other], (8, 8), settings, np.zeros((8, 8, 3), dtype=np.uint8))
+    (alone,) = settled_labels([ids], [other], (8, 8), settings, np.zeros((8, 8, 3), dtype=np.uint8))
+    assert np.array_equal(beside.pixels, left > 0)
+    assert np.array_equal(alone.pixels, right > 0)
 
 
 @pytest.mark.parametrize(
