@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from pseudolabel.candidates import Candidate, GivenBox
+from pseudolabel.candidates import COLORS, Candidate, GivenBox
 from pseudolabel.fusion.agreement import opinions, pairwise_iou, source_agreement, support
 from pseudolabel.fusion.fuse import TAU_PIXEL, passing, qmf_weights
 from pseudolabel.fusion.grid import MAX_CELLS, box_cells, cells_inside, common_grid, object_window, on_grid
@@ -144,11 +144,15 @@ def _stack(
 
 
 def _own_rule(speaking: set[str], settings: FusionSettings) -> FusionRule:
-    """The rule with the pixel threshold of the sources that have something to say about the object."""
+    """The rule with the pixel threshold of the sources that have something to say about the object.
+
+    Colours do not raise it: their masks end at edges of the picture, and do not run over them as a network's do.
+    """
     if not settings.tau_by_sources or not speaking:
         return settings.rule
     given = dict(settings.source_weights)
-    return replace(settings.rule, tau_pixel=threshold_of([given.get(source, 1.0) for source in sorted(speaking)]))
+    networks = sorted(speaking - {COLORS}) or [COLORS]
+    return replace(settings.rule, tau_pixel=threshold_of([given.get(source, 1.0) for source in networks]))
 
 
 def _voices(sources: Sequence[str], settings: FusionSettings) -> Float32[np.ndarray, " k"]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pseudolabel.candidates import GivenBox
+from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.errors import InputError
 from pseudolabel.fusion.decisions import Limits
 from pseudolabel.fusion.labels import LabelSettings, settled_labels
@@ -47,19 +47,35 @@ def test_of_a_source_that_another_has_learned_from_less_counts(rounds: int, weig
     assert settings.fusion.source_weights == (("semantic", weight),)
 
 
+WINDOW, BOX = Grid(0.0, 0.0, 1.0, 1.0, 8, 8), GivenBox(1, 1, (0.0, 0.0, 8.0, 8.0))
+BLACK = np.zeros((8, 8, 3), dtype=np.uint8)
+
+
+def _half(source: str, *, left: bool) -> Candidate:
+    """A candidate that fills one half of an 8 x 8 picture."""
+    plane = np.zeros((8, 8), dtype=np.uint8)
+    plane[:, :4] = 255
+    mask = SoftMask(WINDOW, plane if left else plane[:, ::-1].copy())
+    return replace(proposal(BOX, BOX.box_xyxy, 1.0, 1.0, mask), source=source)
+
+
 def test_colours_that_a_teacher_has_learned_from_decide_alone_and_move_no_mask_beside_it() -> None:
     settings = label_settings(FuseOptions(refine="none"), learned_from={"colors": 1, "semantic": 1})
-    (colours, _) = settings.fusion.source_weights
-    assert colours == ("colors", pytest.approx(0.001))
-    left, right = np.zeros((8, 8), dtype=np.uint8), np.zeros((8, 8), dtype=np.uint8)
-    left[:, :4], right[:, 4:] = 255, 255
-    ids, window = GivenBox(1, 1, (0.0, 0.0, 8.0, 8.0)), Grid(0.0, 0.0, 1.0, 1.0, 8, 8)
-    both = [proposal(ids, ids.box_xyxy, 1.0, 1.0, SoftMask(window, plane)) for plane in (left, right)]
-    teacher, other = replace(both[0], source="teacher"), replace(both[1], source="colors")
-    (beside,) = settled_labels([ids], [teacher, other], (8, 8), settings, np.zeros((8, 8, 3), dtype=np.uint8))
-    (alone,) = settled_labels([ids], [other], (8, 8), settings, np.zeros((8, 8, 3), dtype=np.uint8))
-    assert np.array_equal(beside.pixels, left > 0)
-    assert np.array_equal(alone.pixels, right > 0)
+    assert settings.fusion.source_weights[0] == ("colors", 0.001)
+    teacher, colours = _half("teacher", left=True), _half("colors", left=False)
+    (beside,) = settled_labels([BOX], [teacher, colours], (8, 8), settings, BLACK)
+    (alone,) = settled_labels([BOX], [colours], (8, 8), settings, BLACK)
+    left = np.arange(8) < 4
+    assert np.array_equal(beside.pixels, np.tile(left, (8, 1)))
+    assert np.array_equal(alone.pixels, np.tile(~left, (8, 1)))
+
+
+@pytest.mark.parametrize(("other", "threshold"), [("colors", 0.5), ("semantic", 0.6)])
+def test_a_second_network_raises_the_pixel_threshold_and_colours_do_not(other: str, threshold: float) -> None:
+    both = [_half("teacher", left=True), _half(other, left=True)]
+    (label,) = settled_labels([BOX], both, (8, 8), label_settings(FuseOptions()), BLACK)
+    assert label.fused is not None
+    assert label.fused.tau_pixel == pytest.approx(threshold)
 
 
 @pytest.mark.parametrize(
