@@ -1,6 +1,6 @@
 """Later rounds of the box-conditioned teacher: what the last round's network and the run's other sources agree on,
 fused and fitted to the colours as `fuse` does it, is what the next round's network learns from, mask by mask as far as
-its score goes.
+its expected IoU goes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import torch
 
 from pseudolabel.candidates import Candidate, GivenBox, candidates_by_image
 from pseudolabel.files import atomic_path
-from pseudolabel.fusion.labels import LabelSettings, settled_labels
+from pseudolabel.fusion.labels import LabelSettings, judged, settled_labels
 from pseudolabel.fusion.options import FuseOptions
 from pseudolabel.fusion.settings import label_settings
 from pseudolabel.masks import Grid, resample
@@ -26,6 +26,7 @@ from pseudolabel.teachers.mal.crops import canvas_extent
 
 TARGET_CELLS = 96  # side of a target over its canvas
 VIEWS = 6
+DOUBTED, TRUSTED = 0.45, 0.8  # expected IoU of masks that teach nothing, and of those that teach fully
 _IMAGES_AT_ONCE = 16  # their objects fill the batches
 
 
@@ -88,14 +89,21 @@ def _labels(
 def _image_labels(
     image: BoxedImage, pixels: np.ndarray, candidates: Sequence[Candidate], settings: LabelSettings
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """One soft mask over its canvas and one score for every object of an image, as `fuse` makes them."""
-    labels = settled_labels(image.objects, candidates, (pixels.shape[0], pixels.shape[1]), settings, pixels)
-    for label, target in zip(labels, image.objects, strict=True):
+    """One soft mask over its canvas, as `fuse` makes it, and how far it is believed, for every object of an image."""
+    size_hw = (pixels.shape[0], pixels.shape[1])
+    labels = settled_labels(image.objects, candidates, size_hw, settings, pixels)
+    rows = judged(labels, size_hw, settings)
+    for label, row, target in zip(labels, rows, image.objects, strict=True):
         if label.fused is None or label.verdict is not None:
             yield np.zeros((TARGET_CELLS, TARGET_CELLS), dtype=np.uint8), 0.0
             continue
         soft = resample(label.fused.probability, label.window, _canvas_grid(target))
-        yield np.rint(soft * 255).astype(np.uint8), label.score
+        yield np.rint(soft * 255).astype(np.uint8), belief(row["score"])
+
+
+def belief(score: float) -> float:
+    """How much a mask of this expected IoU teaches, in [0, 1]: what is probably wrong would be learned, and stay."""
+    return min(max((score - DOUBTED) / (TRUSTED - DOUBTED), 0.0), 1.0)
 
 
 def _settings() -> LabelSettings:
@@ -104,7 +112,7 @@ def _settings() -> LabelSettings:
     Other than beside the last teacher, guides keep their full weight here in every round: the next network begins from
     the start again, so that what it hears of them is not yet in it.
     """
-    return label_settings(FuseOptions(score="expected"))
+    return label_settings(FuseOptions())
 
 
 def _canvas_grid(target: GivenBox) -> Grid:

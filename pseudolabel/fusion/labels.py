@@ -83,8 +83,14 @@ def label_objects(
     Args:
         rgb: the photograph, which refinement and evidence look at.
     """
-    labels = settled_labels(targets, candidates, size_hw, settings, rgb)
-    covered = covered_shares(targets)
+    return judged(settled_labels(targets, candidates, size_hw, settings, rgb), size_hw, settings, calibration)
+
+
+def judged(
+    labels: Sequence[Label], size_hw: tuple[int, int], settings: LabelSettings, calibration: ScoreModel | None = None
+) -> list[Row]:
+    """The rows of an image's settled labels, in their order, with score, evidence and decision."""
+    covered = covered_shares([label.target for label in labels])
     return [_judged(*one, size_hw, settings, calibration) for one in zip(labels, covered, strict=True)]
 
 

@@ -21,7 +21,7 @@ from pseudolabel.pipelines.stages.shard import ShardStage
 from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.trainers.images import boxed_images
 from pseudolabel.pipelines.trainers.mal import is_learned
-from pseudolabel.pipelines.trainers.mal_rounds import TARGET_CELLS, fused_targets
+from pseudolabel.pipelines.trainers.mal_rounds import TARGET_CELLS, belief, fused_targets
 from pseudolabel.teachers.base import TeacherInput, proposal
 from pseudolabel.teachers.mal.config import MalConfig
 from tests.quick import TEACHER as QUICK
@@ -75,6 +75,11 @@ def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp
     assert middle.mean() > 0.9
     assert corner.max() == 0
     assert ((targets.scores > 0.3) & (targets.scores <= 1)).mean() > 0.8
+
+
+@pytest.mark.parametrize(("score", "weight"), [(0.2, 0.0), (0.45, 0.0), (0.625, 0.5), (0.8, 1.0), (0.97, 1.0)])
+def test_a_mask_teaches_as_much_as_it_is_believed(score: float, weight: float) -> None:
+    assert belief(score) == pytest.approx(weight)
 
 
 def test_targets_of_a_stopped_call_are_read_again(run: RunPaths, tmp_path: Path) -> None:
