@@ -1,8 +1,8 @@
 """How much of a fully-supervised student's AP is left when the same student learns from pseudo labels.
 
 One student, one recipe, one number of steps; only the labels differ: true masks (`full`), fused pseudo labels weighted
-by their score (`pseudo`), the same without weights (`pseudo-unweighted`), with a hard threshold
-(`pseudo-threshold-T`), and boxes as masks (`box`). `retention` is the share of `full`'s AP, of the same seed. Pseudo
+by their score (`pseudo`), the same without weights (`pseudo-unweighted`), those to be kept alone, of the others their
+boxes (`pseudo-keep`), with a hard threshold (`pseudo-threshold-T`), and boxes as masks (`box`). `retention` is the share of `full`'s AP, of the same seed. Pseudo
 labels are made here, by the product's own stages, unless a finished run's are given. With `--keep FOLDER` labels and
 rows stay there as they are made, and another call goes on from them.
 
@@ -67,6 +67,7 @@ def settings(thresholds: list[float]) -> dict[str, LabelConfig]:
         "full": LabelConfig(mask_weight="none"),
         "pseudo": LabelConfig(),
         "pseudo-unweighted": LabelConfig(mask_weight="none"),
+        "pseudo-keep": LabelConfig(mask_weight="none", review_masks=False),
         **{f"pseudo-threshold-{one:g}": LabelConfig(mask_weight="none", mask_threshold=one) for one in thresholds},
         "box": LabelConfig(mask_weight="none", given_masks=False),
     }
