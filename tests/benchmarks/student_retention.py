@@ -2,9 +2,9 @@
 
 One student, one recipe, one number of steps; only the labels differ: true masks (`full`), fused pseudo labels weighted
 by their score (`pseudo`), the same without weights (`pseudo-unweighted`), those to be kept alone, of the others their
-boxes (`pseudo-keep`), with a hard threshold (`pseudo-threshold-T`), and boxes as masks (`box`). `retention` is the share of `full`'s AP, of the same seed. Pseudo
-labels are made here, by the product's own stages, unless a finished run's are given. With `--keep FOLDER` labels and
-rows stay there as they are made, and another call goes on from them.
+boxes (`pseudo-keep`), with a hard threshold (`pseudo-threshold-T`), and boxes as masks (`box`). `retention` is the
+share of `full`'s AP, of the same seed. Pseudo labels are made here, by the product's own stages, unless a finished
+run's are given. With `--keep FOLDER` labels and rows stay there as they are made, and another call goes on from them.
 
     python tests/benchmarks/student_retention.py --cases drawn             # CPU, about 20 minutes on a free machine
     python tests/benchmarks/student_retention.py --gpu --seeds 0,1,2       # both data sets, ResNet-50
