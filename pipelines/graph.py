@@ -172,7 +172,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.tools:CardConfig",
         function=f"{_TOOLS}.models:card",
         show=f"{_TOOLS}.models:format_card",
-        next="pseudolabel infer-semantic RUN --model {asked}",
+        next="{next}",
     ),
     "run": OwnCommand(
         section="Start",

@@ -33,7 +33,7 @@ def run_checks(run: RunPaths) -> Iterator[Check]:
     try:
         plan, tables = read_plan(run), run_status(run)
     except InputError as error:
-        yield fail("run", str(error), f"pseudolabel shard {run.root} --images DIR --annotations FILE")
+        yield fail("run", str(error), f"pseudolabel shard {run.typed} --images DIR --annotations FILE")
         return
     yield ok("run", f"{plan.n_images} images, {plan.n_objects} boxes, {plan.num_shards} shards, of {plan.source}")
     yield from (_table(run, table) for table in tables)
@@ -59,7 +59,7 @@ def _outlook(run: RunPaths, plan: Plan, tables: list[TableStatus]) -> Iterator[C
 def _table(run: RunPaths, table: TableStatus) -> Check:
     name, stage = table.table, table.stage or "its stage"
     found = f"{table.done} of {table.shards} shards"
-    again = f"pseudolabel {stage} {run.root}"
+    again = f"pseudolabel {stage} {run.typed}"
     if table.damaged:
         return fail(name, f"{found}, {len(table.damaged)} damaged", f"{again} makes them again")
     if table.mixed_fingerprints:

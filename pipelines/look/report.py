@@ -73,7 +73,7 @@ def _counted(fused: "FusedRun", truth: "Truth", gallery: int, bought: "Bought") 
         choice.add(shard, row, iou)
     if not tally.all.scores:
         raise InputError(
-            f"{fused.paths.root}: fuse labelled not one object; see  pseudolabel status {fused.paths.root}"
+            f"{fused.paths.root}: fuse labelled not one object; see  pseudolabel status {fused.paths.typed}"
         )
     return tally, choice
 
