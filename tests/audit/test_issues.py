@@ -99,7 +99,8 @@ def test_a_box_is_not_called_loose_for_less(seen: tuple[int, int, int, int, int]
 
 @pytest.mark.parametrize(("side_px", "weight"), [(300, 1), (150, 1), (75, 0.5), (51, 0.34), (49, 0)])
 def test_a_label_map_counts_the_less_the_smaller_the_box(side_px: int, weight: float) -> None:
-    labels = np.full((1000, 1000), 2, dtype=np.uint8)
+    labels = np.zeros((1000, 1000), dtype=np.uint8)
+    labels[:side_px, :side_px] = 2
     seen = Evidence(labels, np.full_like(labels, 255), {1: 1, 2: 2}, CLASSES, (1000, 1000))
     found = [issue.score for issue in of_other_class(given(1, (0, 0, side_px, side_px)), [], seen)]
     assert found == pytest.approx([weight] if weight else [])
