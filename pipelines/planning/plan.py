@@ -192,10 +192,10 @@ def _refuse_nothing(request: PlanRequest, seen: _Seen) -> None:
     if not seen.images:
         raise InputError(f"{request.source}: not one usable image ({seen.told()})")
     if request.wants_boxes and not seen.objects:
-        raise InputError(
-            f"{request.source}: not one usable box on {seen.images} images ({seen.told()}). "
-            "To go on without boxes, leave --annotations away"
+        cure = (
+            "To go on without boxes, leave --annotations away" if request.sample is None else "Take a larger --sample"
         )
+        raise InputError(f"{request.source}: not one usable box on {seen.images} images ({seen.told()}). {cure}")
     trouble = seen.convention.trouble()
     if trouble is not None:
         raise InputError(f"{request.source}: {trouble}")
