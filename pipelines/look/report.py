@@ -93,7 +93,7 @@ def _facts(fused: "FusedRun", tally: "Tally", gallery: "Gallery") -> dict[str, A
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "images_root": hide_credentials(plan.images_root),
         "source": plan.source,
-        "funnel": facts.funnel(tables, sources, decisions),
+        "funnel": facts.funnel(tables, decisions),
         "decision_names": DECISIONS,
         "decisions": [
             {"name": one, "n": decisions[one], "share": decisions[one] / n, "use": _USES[one]} for one in DECISIONS
