@@ -109,6 +109,7 @@ def exit_codes() -> Iterator[None]:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
+        _show_example(error)
         sys.exit(error.exit_code)
     except PseudolabelError as error:
         click.echo(f"error: {error}{_no_use(error.exit_code)}", err=True)
@@ -116,6 +117,13 @@ def exit_codes() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _show_example(error: click.ClickException) -> None:
+    """A call that works, after one that lacks something."""
+    command = find_command(error.ctx.info_name or "") if isinstance(error, click.UsageError) and error.ctx else None
+    if command is not None and command.example:
+        click.echo(f"For example:  pseudolabel {error.ctx.info_name} {command.example}", err=True)  # type: ignore[attr-defined]
 
 
 def _no_use(exit_code: int) -> str:

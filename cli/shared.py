@@ -1,6 +1,7 @@
 """Options that many commands have beside those of their config: where the work runs, and what is printed."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -141,4 +142,5 @@ def tell_next(name: str, values: Mapping[str, Any], *, has_boxes: bool = True) -
     entry = find_command(name)
     following = "" if entry is None else entry.next if has_boxes else entry.next_bare or entry.next
     if following:
-        click.echo(f"next: {following.format(**values)}", err=True)
+        typed = {key: shlex.quote(str(value)) if isinstance(value, Path) else value for key, value in values.items()}
+        click.echo(f"next: {following.format(**typed)}", err=True)

@@ -68,7 +68,7 @@ def status(run: Path, as_json: bool, missing_of: str | None, form: str, rejected
             click.echo(line)
     waiting = waiting_answers(paths).total()
     if waiting:
-        click.echo(f"{waiting} answers of reviews wait:  pseudolabel fuse {run}  takes them in")
+        click.echo(f"{waiting} answers of reviews wait:  pseudolabel fuse {RunPaths(run).typed}  takes them in")
     shared.tell_next("status", {"asked": run})
 
 

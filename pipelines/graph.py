@@ -172,7 +172,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.tools:CardConfig",
         function=f"{_TOOLS}.models:card",
         show=f"{_TOOLS}.models:format_card",
-        next="pseudolabel infer-semantic RUN --model {asked}",
+        next="{next}",
     ),
     "run": OwnCommand(
         section="Start",
@@ -376,8 +376,9 @@ COMMANDS: dict[str, Command] = {
     "doctor": Tool(
         section="Start",
         help="Whether this machine, and a run's data, will do; and what to do where not.",
-        about="RUN may be left out. Ends with 4 where something would fail.",
-        example="runs/mine",
+        about="RUN may be left out, or be a file of annotations, with --images DIR: then these are looked at, and what "
+        "their run would take. Ends with 4 where something would fail.",
+        example="boxes.json --images images/",
         argument="",
         config=f"{_OPTIONS}.look:DoctorConfig",
         function="pseudolabel.pipelines.doctor.doctor:examine",

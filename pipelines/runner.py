@@ -301,7 +301,7 @@ def _refuse_stale(job: Job, stage: Stage, states: Mapping[int, ShardState], *, o
         raise StaleOutputError(
             f"{table} holds {len(refused)} shards made otherwise: {'; '.join(differences(*refused[0]))}: "
             f"use --overwrite, or another run folder.\n"
-            f"To make them again:  pseudolabel {job.stage} {job.run.root} --overwrite"
+            f"To make them again:  pseudolabel {job.stage} {job.run.typed} --overwrite"
         )
     if pairs:
         _LOG.info("%s: %s is made again: %s", job.stage, table, "; ".join(differences(*pairs[0])))

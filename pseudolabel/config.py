@@ -135,7 +135,7 @@ def _problem(config_class: type[Config], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return config_class.unknown_option(key)
     if problem["type"] == "missing":
-        return f"{key} is required"
+        return f"{key} is required: give --{key.replace('_', '-')}"
     if not key:  # of several options together
         return str(problem["msg"])
     return hide_credentials(f"{key}: {problem['msg']} (got {problem.get('input')!r})")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 
 from pseudolabel.errors import MachineError
@@ -47,18 +48,29 @@ def need_extra(extra: str, what: str) -> None:
 
 @contextmanager
 def absence_named() -> Iterator[None]:
-    """An import of a module that some extra brings fails with the one line that says which.
+    """An import of a module that some extra brings fails with the one line that says which; so does a torchvision
+    that was built for another torch, as the usual index's is beside a torch of the CPU index.
 
     Raises:
-        MachineError: in place of ModuleNotFoundError; one of another module passes through.
+        MachineError: in place of ModuleNotFoundError, or of RuntimeError; one of another module passes through.
     """
     try:
         yield
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        raise MachineError(torchvision_misfit()) from error
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in _EXTRA_OF:
             raise
         raise MachineError(f"this needs {_absence(module)}") from error
+
+
+def torchvision_misfit() -> str:
+    """What is wrong with a torchvision whose operators cannot be loaded, and what to do."""
+    found = f"torchvision {version('torchvision')} does not fit torch {version('torch')}"
+    return f"{found}: install both at once, from one index, such as the CPU index that pytorch.org names"
 
 
 def _absence(module: str) -> str:

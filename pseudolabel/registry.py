@@ -3,6 +3,7 @@
 import difflib
 import importlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from pseudolabel.errors import ConfigError
@@ -13,6 +14,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'boxinst'?` where a known name is near, else an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def no_such_file(path: Path, what: str = "file") -> str:
+    """`deeplab.onnx: no such file`, with the file of its folder whose name is nearest, where one is near."""
+    beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"{path}: no such {what}{did_you_mean(path.name, beside)}"
+
+
+def no_such_model(path: Path) -> str:
+    """The same of an ONNX file, with the command that lists where some are had."""
+    return f"{no_such_file(path, 'ONNX file')}; known ones are listed by  pseudolabel models"
 
 
 def load_target(target: str) -> Any:

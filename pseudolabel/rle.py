@@ -74,21 +74,6 @@ def decode_crop(rle: Rle) -> PixelMask:
     return PixelMask(extent[0], extent[1], _painted(counts, extent, height))
 
 
-def sample(rle: Rle, rows: Int64[np.ndarray, " h"], columns: Int64[np.ndarray, " w"]) -> Bool[np.ndarray, "h w"]:
-    """The mask at some rows and columns of the image alone; takes memory by these, not by the image.
-
-    Args:
-        rows: all of them on the image, as `columns`.
-
-    Raises:
-        RejectError: `bad_segmentation`.
-    """
-    counts, (height, _) = _counts_of(rle)
-    places = columns[:, None] * height + rows[None, :]  # counts run down the columns
-    inside: Bool[np.ndarray, "w h"] = np.searchsorted(counts.cumsum(), places, side="right") % 2 == 1
-    return inside.T
-
-
 def area(rle: Rle) -> int:
     """Number of foreground pixels.
 

@@ -6,9 +6,15 @@ writes or counts masks needs no compiled loops, which take two seconds to load.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
+
+from pseudolabel.errors import RejectError
+
+if TYPE_CHECKING:
+    from pseudolabel.rle import Rle
 
 _LONGEST = 6  # characters of a count below 2**29
 
@@ -48,6 +54,33 @@ def measured(texts: Sequence[str], sizes_hw: Sequence[tuple[int, int]]) -> Measu
     sound[owner[runs.value < 0]] = False
     area = np.bincount(owner[runs.front], runs.value[runs.front], minlength=len(texts)).astype(np.int64)
     return Measured(sound, area, _extents(runs, owner, sound, height))
+
+
+def measured_one(mask: "Rle") -> tuple[int, tuple[int, int, int, int]]:
+    """The area of a mask in pixels and its exact extent, left, top, width and height.
+
+    Raises:
+        RejectError: `bad_segmentation`.
+    """
+    found = measured([mask["counts"]], [(mask["size"][0], mask["size"][1])])
+    if not found.sound[0]:
+        raise RejectError("bad_segmentation", "counts are damaged, or of an image of another size")
+    x, y, width, height = found.bbox_xywh[0].tolist()
+    return int(found.area[0]), (x, y, width, height)
+
+
+def sample(mask: "Rle", rows: Int64[np.ndarray, " h"], columns: Int64[np.ndarray, " w"]) -> Bool[np.ndarray, "h w"]:
+    """The mask at some rows and columns of the image alone; takes memory by these, not by the image.
+
+    Args:
+        mask: a sound one; see `measured_one`.
+        rows: all of them on the image, as `columns`.
+    """
+    characters = np.frombuffer(mask["counts"].encode("ascii"), dtype=np.uint8)
+    runs = _read(characters, np.array([len(characters)]))[1].value
+    places = columns[:, None] * mask["size"][0] + rows[None, :]  # counts run down the columns
+    inside: Bool[np.ndarray, "w h"] = np.searchsorted(runs.cumsum(), places, side="right") % 2 == 1
+    return inside.T
 
 
 def _read(

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from pseudolabel.errors import RejectError
 from pseudolabel.rle import check_rle
-from pseudolabel.rle_batch import measured
+from pseudolabel.rle_batch import measured, measured_one, sample
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 masks = st.lists(sizes.flatmap(lambda size: arrays.arrays(np.uint8, size, elements=st.integers(0, 1))), max_size=6)
@@ -65,3 +65,19 @@ def test_no_masks_are_measured_to_nothing() -> None:
 def test_measuring_and_writing_load_no_compiled_loops() -> None:
     code = "import sys, pseudolabel.formats.coco; assert not {'numba', 'torch', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@given(sizes.flatmap(lambda size: arrays.arrays(np.uint8, size, elements=st.integers(0, 1))), st.data())
+def test_a_sample_of_a_mask_has_its_pixels_at_these_rows_and_columns(pixels: np.ndarray, data: st.DataObject) -> None:
+    encoded = coco_mask.encode(np.asfortranarray(pixels))
+    rows, columns = (
+        np.array(data.draw(st.lists(st.integers(0, side - 1), max_size=5)), dtype=np.int64) for side in pixels.shape
+    )
+    found = sample({"size": list(pixels.shape), "counts": encoded["counts"].decode("ascii")}, rows, columns)
+    assert np.array_equal(found, pixels[np.ix_(rows, columns)])
+
+
+def test_one_mask_that_is_not_sound_is_refused() -> None:
+    with pytest.raises(RejectError, match="damaged"):
+        measured_one({"size": [3, 4], "counts": "0000"})
+    assert measured_one({"size": [3, 3], "counts": "3220"}) == (4, (1, 0, 2, 3))

@@ -1,5 +1,6 @@
 """`doctor`: whether this machine and this run will do, and what to do where they will not."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,16 @@ def _checks(config: DoctorConfig) -> Iterator[Check]:
     from pseudolabel.pipelines.doctor.machine import machine_checks
 
     yield from machine_checks()
-    if config.run is None:
+    if config.images is not None:
+        from pseudolabel.pipelines.doctor.patient import data_checks
+
         yield disk(Path.cwd(), "disk", _LEAST_FREE_GB)
+        yield from data_checks(config.images, config.run)
+    elif config.run is None:
+        yield disk(Path.cwd(), "disk", _LEAST_FREE_GB)
+    elif config.run.is_file():
+        again = f"if it holds annotations:  pseudolabel doctor {shlex.quote(str(config.run))} --images DIR"
+        yield fail("run", f"{config.run} is a file", again)
     elif not config.run.is_dir():
         yield fail(
             "run", f"{config.run} is no folder", f"pseudolabel shard {config.run} --images DIR --annotations FILE"

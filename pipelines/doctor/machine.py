@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pseudolabel import __version__
-from pseudolabel.errors import PseudolabelError
-from pseudolabel.optional import EXTRAS, absent_module, install_text
+from pseudolabel.errors import MachineError, PseudolabelError
+from pseudolabel.optional import EXTRAS, absence_named, absent_module, install_text
 from pseudolabel.pipelines.doctor.checks import Check, ok, warn
 from pseudolabel.pipelines.doctor.system import NVIDIA_DRIVER, disk, load, memory_gb, open_files, shared_memory
 from pseudolabel.pipelines.work.device import available_cores
@@ -23,6 +23,7 @@ def machine_checks() -> Iterator[Check]:
     """Python, torch, GPUs, onnxruntime, memory, disk for temporary files, extras, schedulers, weights."""
     yield ok("pseudolabel", f"{__version__} on Python {platform.python_version()}, {platform.platform(terse=True)}")
     yield from _torch()
+    yield _torchvision()
     yield from _providers()
     yield _processors()
     yield from _memory()
@@ -47,6 +48,17 @@ def _torch() -> Iterator[Check]:
         )
     else:
         yield ok("GPU", "none; trainings take hours here, the other stages run on the CPU")
+
+
+def _torchvision() -> Check:
+    """Whether its operators load: those of a torchvision that was built for another torch do not."""
+    try:
+        with absence_named():
+            import torchvision
+    except MachineError as error:
+        found, _, todo = str(error).partition(": ")
+        return warn("torchvision", f"{found}; trainings need it", todo)
+    return ok("torchvision", torchvision.__version__)
 
 
 def _gpu(number: int) -> Check:

@@ -1,31 +1,37 @@
-"""`doctor RUN`: whether a run's files, images and boxes are as they should be."""
+"""`doctor RUN` and `doctor FILE --images DIR`: whether files, images and boxes are as they should be."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pseudolabel.candidates import ManifestImage, usable_images
-from pseudolabel.errors import InputError, RejectError
+from pseudolabel.errors import ConfigError, IncompleteError, InputError, RejectError
 from pseudolabel.images import load_image
 from pseudolabel.pipelines.doctor.checks import Check, fail, ok, warn
 from pseudolabel.pipelines.doctor.system import room
-from pseudolabel.pipelines.forecast import COSTS, Size, stage_forecast
+from pseudolabel.pipelines.forecast import COSTS, Size, planned_size, stage_forecast, training_forecast
+from pseudolabel.pipelines.options.stages.shard import PlanConfig, ShardConfig
+from pseudolabel.pipelines.planning.make_plan import make_plan
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.conservation import Counts
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.stage_config import saved_configs
+from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.status import TableStatus, run_status
 from pseudolabel.report.overlay import even_places
+from pseudolabel.teachers.mal.config import MalConfig
 
 _OPENED = 12  # images, at even steps
 _FEW_OBJECTS = 10  # of a class
 _TINY_PX = 12  # a shorter side of a box; its mask has hardly a shape
 _MUCH_REFUSED = 0.05
+_SAMPLE = 200  # images that are opened of data that no run has yet
 
 
 def run_checks(run: RunPaths) -> Iterator[Check]:
@@ -33,7 +39,7 @@ def run_checks(run: RunPaths) -> Iterator[Check]:
     try:
         plan, tables = read_plan(run), run_status(run)
     except InputError as error:
-        yield fail("run", str(error), f"pseudolabel shard {run.root} --images DIR --annotations FILE")
+        yield fail("run", str(error), f"pseudolabel shard {run.typed} --images DIR --annotations FILE")
         return
     yield ok("run", f"{plan.n_images} images, {plan.n_objects} boxes, {plan.num_shards} shards, of {plan.source}")
     yield from (_table(run, table) for table in tables)
@@ -42,24 +48,52 @@ def run_checks(run: RunPaths) -> Iterator[Check]:
     if there:
         yield from _inputs(plan, next(table for table in tables if table.table == "manifest"), there)
     yield from _named_files(run)
-    yield from _outlook(run, plan, tables)
+    done = {one.stage for one in tables if not one.missing}
+    yield from _outlook(run.root, Size(plan.n_images, plan.n_objects, plan.num_shards), done)
 
 
-def _outlook(run: RunPaths, plan: Plan, tables: list[TableStatus]) -> Iterator[Check]:
+def data_checks(images: str, annotations: Path | None) -> Iterator[Check]:
+    """The same of data that no run has yet: a sample of it is planned and opened, in a folder that goes again."""
+    with TemporaryDirectory() as folder:
+        run = RunPaths(Path(folder) / "run")
+        try:
+            size, plan = _sampled(run, images, annotations)
+        except (InputError, IncompleteError, ConfigError) as error:
+            yield fail("data", str(error), "pseudolabel shard RUN  ends in the same way: mend that first")
+            return
+        yield ok("data", f"{size}, of {plan.source}; {plan.n_images} images were opened")
+        manifest = next(table for table in run_status(run) if table.table == "manifest")
+        parts = [run.part("manifest", shard, plan.num_shards) for shard in range(plan.num_shards)]
+        yield from _inputs(plan, manifest, parts, share=plan.n_images / size.images)
+    yield from _outlook(Path.cwd(), size, set())
+
+
+def _sampled(run: RunPaths, images: str, annotations: Path | None) -> tuple[Size, Plan]:
+    """How much data there is, and the plan of a run of a sample of it, whose images have been opened."""
+    values: dict[str, Any] = {"images": images, "annotations": annotations}
+    size = planned_size(run, PlanConfig(**values))
+    assert size is not None, "there is a config"
+    plan = make_plan(run, PlanConfig(**values, sample=_SAMPLE if size.images > _SAMPLE else None))
+    run_stage(run, "shard", ShardConfig(max_reject_rate=1), RunOptions("inline"))
+    return size, plan
+
+
+def _outlook(folder: Path, size: Size, done: Collection[str]) -> Iterator[Check]:
     """What the stages that are not done, or that nobody has begun, would take on a CPU."""
-    size, done = Size(plan.n_images, plan.n_objects, plan.num_shards), {one.stage for one in tables if not one.missing}
     left = {name: stage_forecast(name, size) for name in COSTS if name not in done}
+    if "train-teacher" not in done and size.boxes:
+        left["train-teacher"] = training_forecast("train-teacher", MalConfig(), size)
     for name, taken in left.items():
         yield ok(f"to do: {name}", str(taken))
     needed_gb = sum(one.disk_bytes for one in left.values() if one) / 1e9
     if left:
-        yield room(run.root, "room for these", needed_gb)
+        yield room(folder, "room for these", needed_gb)
 
 
 def _table(run: RunPaths, table: TableStatus) -> Check:
     name, stage = table.table, table.stage or "its stage"
     found = f"{table.done} of {table.shards} shards"
-    again = f"pseudolabel {stage} {run.root}"
+    again = f"pseudolabel {stage} {run.typed}"
     if table.damaged:
         return fail(name, f"{found}, {len(table.damaged)} damaged", f"{again} makes them again")
     if table.mixed_fingerprints:
@@ -72,7 +106,8 @@ def _table(run: RunPaths, table: TableStatus) -> Check:
     return ok(name, found)
 
 
-def _inputs(plan: Plan, manifest: TableStatus, parts: list[Path]) -> Iterator[Check]:
+def _inputs(plan: Plan, manifest: TableStatus, parts: list[Path], *, share: float = 1.0) -> Iterator[Check]:
+    """Of images and boxes; `share` of all images are in the parts."""
     counts = Counts.from_dict(manifest.counts)
     refused = counts.images.n_rejected + counts.objects.n_rejected
     everything = counts.images.n_in + counts.objects.n_in
@@ -86,7 +121,7 @@ def _inputs(plan: Plan, manifest: TableStatus, parts: list[Path]) -> Iterator[Ch
         seen.add(read_part(part))
     yield _pictures(plan, seen.files)
     if plan.n_objects:
-        yield from seen.checks(plan, counts.notes)
+        yield from seen.checks(plan, counts.notes, few=_FEW_OBJECTS * share)
 
 
 class _Boxes:
@@ -112,11 +147,11 @@ class _Boxes:
             self.tiny += min(box.bbox_xywh[2:]) < _TINY_PX
             self.whole += box.area_px > 0.98 * height * width
 
-    def checks(self, plan: Plan, notes: dict[str, int]) -> Iterator[Check]:
-        """What of the boxes deserves a look."""
+    def checks(self, plan: Plan, notes: dict[str, int], few: float) -> Iterator[Check]:
+        """What of the boxes deserves a look; a class of fewer than `few` boxes here is a rare one."""
         n = self.per_class.total()
         names = plan.class_names
-        rare = [str(names.get(one, one)) for one, count in self.per_class.items() if count < _FEW_OBJECTS]
+        rare = [str(names.get(one, one)) for one, count in self.per_class.items() if count < few]
         unseen = len(set(names) - set(self.per_class))
         found = f"{len(self.per_class)} with boxes, {unseen} without"
         if rare:

@@ -25,28 +25,31 @@ from pseudolabel.yaml_file import read_yaml
 
 Row = dict[str, Any]
 _REFUSED_LISTED = 500
+_LEAST_S = 1.0  # a copy of a run has parts that were written at once
 
 
-def funnel(tables: list[TableStatus], sources: list[Row], decisions: Counter[str]) -> list[Row]:
-    """From images to kept masks; each step with what was lost on it, in words."""
+def funnel(tables: list[TableStatus], decisions: Counter[str]) -> list[Row]:
+    """From images to kept masks; each step with its unit, and with what was lost on it, in words."""
     manifest = Counts.from_dict(next(table for table in tables if table.table == "manifest").counts)
     images, boxes = manifest.images, manifest.objects
     crowds = manifest.notes.get("crowd", 0)
     steps = [
-        {"name": "images", "n": images.n_in, "note": f"{images.n_rejected} refused" if images.n_rejected else ""},
-        {"name": "usable images", "n": images.n_ok, "note": ""},
+        _step("images", "images", images.n_in, f"{images.n_rejected} refused" if images.n_rejected else ""),
+        _step("images", "usable images", images.n_ok),
     ]
     if boxes.n_in:
         refused = f"{boxes.n_rejected} refused" if boxes.n_rejected else ""
         notes = [refused, f"{crowds} crowd regions" if crowds else ""]
         steps += [
-            {"name": "boxes", "n": boxes.n_in, "note": ", ".join(filter(None, notes))},
-            {"name": "usable boxes", "n": boxes.n_ok - crowds, "note": "of one object each"},
+            _step("objects", "boxes", boxes.n_in, ", ".join(filter(None, notes))),
+            _step("objects", "usable boxes", boxes.n_ok - crowds, "of one object each"),
         ]
-    steps.append({"name": "candidates", "n": sum(one["candidates"] for one in sources), "note": "of all sources"})
-    fused = {"name": "fused masks", "n": decisions.total(), "note": "one per object"}
-    kept = {"name": "kept masks", "n": decisions["keep"], "note": "decision keep"}
-    return [*steps, fused, kept]
+    fused = _step("objects", "fused masks", decisions.total(), "one per object")
+    return [*steps, fused, _step("objects", "kept masks", decisions["keep"], "decision keep")]
+
+
+def _step(unit: str, name: str, n: int, note: str = "") -> Row:
+    return {"unit": unit, "name": name, "n": n, "note": note}
 
 
 def candidate_sources(fused: FusedRun) -> list[Row]:
@@ -115,9 +118,11 @@ def _speed(run: RunPaths, plan: Plan, table: TableStatus) -> Row:
     parts = [run.part(table.table, shard, plan.num_shards) for shard in range(plan.num_shards)]
     ended = sorted((part.stat().st_mtime, part) for part in parts if part.exists())
     seconds = ended[-1][0] - ended[0][0] if ended else 0.0
-    if len(ended) < 2 or seconds <= 0:
+    if len(ended) < 2 or seconds < _LEAST_S:
         return {"seconds": None, "images_per_s": None}
     images = sum(read_footer(part).counted.images.n_in for _, part in ended[1:])
+    if not images:  # of masks that were brought
+        return {"seconds": seconds, "images_per_s": None}
     return {"seconds": seconds, "images_per_s": images / seconds}
 
 
@@ -127,9 +132,17 @@ def versions(fused: FusedRun) -> dict[str, str]:
 
 
 def repeat_commands(run: RunPaths, plan: Plan) -> list[str]:
-    """What to type to make the run again, in the order of the steps; options at their defaults are left out."""
+    """What to type to make the run again, in the order of the steps; options at their defaults are left out.
+
+    A table of which the run does not know how it was made is named in a comment.
+    """
     said = {saved.stage: saved.config for saved in saved_configs(run)[0]} | _trainings(run)
-    return [_command(name, run, plan, said[name]) for name in COMMANDS if name in said and not COMMANDS[name].hidden]
+    typed = [_command(name, run, plan, said[name]) for name in COMMANDS if name in said and not COMMANDS[name].hidden]
+    unknown = [table for table in run_status(run) if table.stage not in (*said, "plan")]
+    return typed + [
+        f"# {table.table}, by {table.stage or 'another program'}: with which options is not known here"
+        for table in unknown
+    ]
 
 
 def _trainings(run: RunPaths) -> dict[str, Mapping[str, Any]]:

@@ -56,7 +56,7 @@ def _survey(fused: "FusedRun", sampled: int) -> tuple[dict[int, int], list[tuple
             sample.add((row["score"], row["annotation_id"] or 0, row["image_key"], place), (shard, row))
     if not images.total():
         raise InputError(
-            f"{fused.paths.root}: fuse labelled not one object; see  pseudolabel status {fused.paths.root}"
+            f"{fused.paths.root}: fuse labelled not one object; see  pseudolabel status {fused.paths.typed}"
         )
     return dict(images), sample.ranked()
 

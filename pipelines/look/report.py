@@ -73,7 +73,7 @@ def _counted(fused: "FusedRun", truth: "Truth", gallery: int, bought: "Bought") 
         choice.add(shard, row, iou)
     if not tally.all.scores:
         raise InputError(
-            f"{fused.paths.root}: fuse labelled not one object; see  pseudolabel status {fused.paths.root}"
+            f"{fused.paths.root}: fuse labelled not one object; see  pseudolabel status {fused.paths.typed}"
         )
     return tally, choice
 
@@ -93,7 +93,7 @@ def _facts(fused: "FusedRun", tally: "Tally", gallery: "Gallery") -> dict[str, A
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "images_root": hide_credentials(plan.images_root),
         "source": plan.source,
-        "funnel": facts.funnel(tables, sources, decisions),
+        "funnel": facts.funnel(tables, decisions),
         "decision_names": DECISIONS,
         "decisions": [
             {"name": one, "n": decisions[one], "share": decisions[one] / n, "use": _USES[one]} for one in DECISIONS

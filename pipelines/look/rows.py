@@ -33,7 +33,7 @@ class FusedRun:
         self.paths, self.plan = run, read_plan(run)
         self.shards = [shard for shard in range(self.plan.num_shards) if self._part("pseudo", shard).exists()]
         if not self.shards:
-            raise InputError(f"{run.root} has no pseudo labels yet; make them with  pseudolabel fuse {run.root}")
+            raise InputError(f"{run.root} has no pseudo labels yet; make them with  pseudolabel fuse {run.typed}")
         self.names = _class_names(run, self.plan, [self._part("pseudo", shard) for shard in self.shards])
 
     def objects(self, shard: int, ids: Collection[int] | None = None) -> list[Row]:

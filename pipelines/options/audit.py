@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pseudolabel.audit.kinds import Kind
+from pseudolabel.audit.kinds import Fact
 from pseudolabel.config import Config, option
 
 
@@ -17,4 +17,8 @@ class AuditConfig(Config):
     out: Path = option(Path("audit"), "folder that takes issues.csv, issues.json and pictures", group="main")
     pictures: int = option(24, "how many pictures: of the worst", group="main", needs={"images": ()}, ge=0, le=10_000)
     least_score: float = option(0.0, "lower scores are left out: of the issues", group="main", ge=0, le=1)
-    fail_on: list[Kind] = option([], "end with exit code 5 where there is an issue of this kind", group="main")
+    fail_on: list[Fact] = option(
+        [],
+        "end with exit code 5 where there is an issue of this kind, of those that the boxes alone show",
+        group="main",
+    )

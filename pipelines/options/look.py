@@ -35,4 +35,7 @@ class DiffConfig(Config):
 class DoctorConfig(Config):
     """What is looked at."""
 
-    run: Path | None = option(None, "run folder to look at, too", group="main")
+    run: Path | None = option(None, "run folder to look at, too; with --images, annotations", group="main")
+    images: str | None = option(
+        None, "folder of images that no run has yet, as `shard` takes it: a sample of them is opened", group="main"
+    )

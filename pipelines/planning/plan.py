@@ -19,6 +19,7 @@ from typing import Any
 from pseudolabel import records
 from pseudolabel.errors import InputError, MachineError, StaleOutputError
 from pseudolabel.files import fsync, machine_faults_named, temporary_name
+from pseudolabel.pipelines.planning.convention import BoxConvention
 from pseudolabel.pipelines.planning.counted import CountedRows, default_shards, sample_size
 from pseudolabel.pipelines.run.commit import Footer, commit_table, damage_named
 from pseudolabel.pipelines.run.conservation import count_shard
@@ -95,6 +96,7 @@ class _Seen:
     objects: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     examples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    convention: BoxConvention = field(default_factory=BoxConvention)
 
     def add(self, row: Mapping[str, Any]) -> None:
         if row["status"] == "rejected":
@@ -103,6 +105,7 @@ class _Seen:
             return
         self.images += 1
         self.objects += len(row.get("objects") or ())
+        self.convention.add(row)
 
     def told(self) -> str:
         """`rejected: 2 bad_record, such as photo.jpg: images[0].id is 'a'`."""
@@ -135,7 +138,7 @@ def read_plan(run: RunPaths) -> Plan:
         text = run.plan.read_bytes()
     except FileNotFoundError:
         raise InputError(
-            f"{run.root} holds no plan; make one with  pseudolabel shard {run.root} --images DIR"
+            f"{run.root} holds no plan; make one with  pseudolabel shard {run.typed} --images DIR"
         ) from None
     with damage_named(run.plan):
         values = json.loads(text)
@@ -152,7 +155,8 @@ def write_plan(run: RunPaths, request: PlanRequest, rows: Iterable[Mapping[str, 
 
     Raises:
         StaleOutputError: another plan is there.
-        InputError: the folder holds other things, or there is not one image, or not one box where boxes were given.
+        InputError: the folder holds other things, or there is not one image, or not one box where boxes were given, or
+            the boxes are corners, centres or shares of the image.
     """
     _refuse_foreign_folder(run)
     sweep_run(run)
@@ -188,10 +192,13 @@ def _refuse_nothing(request: PlanRequest, seen: _Seen) -> None:
     if not seen.images:
         raise InputError(f"{request.source}: not one usable image ({seen.told()})")
     if request.wants_boxes and not seen.objects:
-        raise InputError(
-            f"{request.source}: not one usable box on {seen.images} images ({seen.told()}). "
-            "To go on without boxes, leave --annotations away"
+        cure = (
+            "To go on without boxes, leave --annotations away" if request.sample is None else "Take a larger --sample"
         )
+        raise InputError(f"{request.source}: not one usable box on {seen.images} images ({seen.told()}). {cure}")
+    trouble = seen.convention.trouble()
+    if trouble is not None:
+        raise InputError(f"{request.source}: {trouble}")
 
 
 def plan_text(plan: Plan) -> str:

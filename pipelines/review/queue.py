@@ -51,7 +51,7 @@ def queued_objects(run: RunPaths) -> list[Queued]:
     parts = [run.part("pseudo", shard, plan.num_shards) for shard in range(plan.num_shards)]
     missing = [part for part in parts if not part.exists()]
     if missing:
-        raise InputError(f"{missing[0]} is missing ({len(missing)} of {len(parts)}); run  pseudolabel fuse {run.root}")
+        raise InputError(f"{missing[0]} is missing ({len(missing)} of {len(parts)}); run  pseudolabel fuse {run.typed}")
     if not plan.n_objects:
         raise InputError(f"{run.root}: answers go by annotation ids, and this run was made without boxes")
     return [one for shard, part in enumerate(parts) for one in _of_part(read_part(part, _COLUMNS), shard)]

@@ -90,7 +90,7 @@ def _fused(run: RunPaths) -> dict[int, Shown]:
     parts = [run.part("pseudo", shard, shards) for shard in range(shards)]
     missing = [part for part in parts if not part.exists()]
     if missing:
-        raise InputError(f"{missing[0]} is missing; run  pseudolabel fuse {run.root}")
+        raise InputError(f"{missing[0]} is missing; run  pseudolabel fuse {run.typed}")
     rows = (row for part in parts for row in read_part(part, columns).to_pylist())
     return {
         row["annotation_id"]: Shown(row["segmentation"], expected_iou(row), row["decision"] or "keep")

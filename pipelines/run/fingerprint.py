@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.errors import InputError
+from pseudolabel.registry import no_such_file
 
 _CHUNK_BYTES = 1 << 20
 
@@ -37,7 +38,7 @@ def file_sha256(path: Path) -> str:
     try:
         stat = path.stat()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(no_such_file(path)) from None
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
 
 

@@ -17,4 +17,4 @@ _MAKERS = {
 def maker_of(run: RunPaths, table: str) -> str:
     """What to type for a table that is not there."""
     maker = _MAKERS.get(table)
-    return f"make it with  pseudolabel {maker} {run.root}" if maker else f"run the stage that writes {table} first"
+    return f"make it with  pseudolabel {maker} {run.typed}" if maker else f"run the stage that writes {table} first"

@@ -1,6 +1,7 @@
 """The one file that spells a path inside a run folder."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,11 @@ class RunPaths:
                 "rename, which stores do not have; give a folder on a local or network file system. "
                 "Images may stay on the store: --images s3://bucket/prefix"
             )
+
+    @property
+    def typed(self) -> str:
+        """The run folder as a shell takes it, for messages that say what to type."""
+        return shlex.quote(str(self.root))
 
     @property
     def plan(self) -> Path:

@@ -55,7 +55,9 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
         """
         weights = self._weights_file()
         if self.config.weights is None and not weights.exists():
-            raise InputError(f"{weights}: no such file; train it with  pseudolabel train-teacher {self.run_paths.root}")
+            raise InputError(
+                f"{weights}: no such file; train it with  pseudolabel train-teacher {self.run_paths.typed}"
+            )
         return {"teacher": weights, "config": weights.with_suffix(".yaml")}
 
     def _weights_file(self) -> Path:

@@ -62,7 +62,7 @@ class SemanticCandidatesStage(Stage[SemanticCandidatesConfig]):
         categories = read_plan(self.run_paths).class_names
         for classes in _class_lists(self.run_paths.table(self._maps) / path.name for path in paths):
             match = match_classes(classes, categories)
-            _LOG.info("%d of %d categories met by %s", len(match.index_of), len(categories), match.used)
+            _LOG.info("%d of %d categories matched by %s", len(match.index_of), len(categories), match.used)
             if match.unmapped:
                 instead = "box and colours alone" if self.config.unknown_classes == "colors" else "no candidates"
                 _LOG.warning("no class of the segmenter for %s: %s", _shortened(match.unmapped), instead)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STAGE = "add-candidates"
 VERSION = 2
-_SHOWN = 10
+_SHOWN = 3
 Row = dict[str, Any]
 Match = Literal["auto", "id", "box"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pseudolabel.audit.kinds import FACTS
 from pseudolabel.candidates import usable_images
 from pseudolabel.errors import InputError, QualityGateError, RejectError
 from pseudolabel.files import atomic_path, write_text_atomically
@@ -59,7 +60,7 @@ def audit(annotations: Path, config: AuditConfig) -> Row:
     if config.run is not None:
         found += _by_run(RunPaths(config.run), images)
     found = [(image, issue) for image, issue in found if issue.score >= config.least_score]
-    found.sort(key=lambda one: (-one[1].score, one[0].file_name, one[1].annotation_id or -1))
+    found.sort(key=lambda one: (one[1].kind not in FACTS, -one[1].score, one[0].file_name, one[1].annotation_id or -1))
     rows = [_row(image, issue) for image, issue in found]
     _write(config.out, rows)
     pictures = _draw(config, found) if config.images is not None else []
@@ -72,12 +73,13 @@ def audit(annotations: Path, config: AuditConfig) -> Row:
 
 def format_audit(result: Mapping[str, Any]) -> str:
     """How many of each kind, the worst few, and where the rest stands."""
-    counts = (
-        ", ".join(f"{count} {name}" for name, count in sorted(result["counts"].items())) or "nothing to complain of"
-    )
-    lines = [f"audit: {result['objects']} objects on {result['images']} images: {counts}"]
+    counts = sorted(result["counts"].items())
+    sure = ", ".join(f"{count} {name}" for name, count in counts if name in FACTS) or "no errors for sure"
+    hints = ", ".join(f"{count} {name}" for name, count in counts if name not in FACTS)
+    lines = [f"audit: {result['objects']} objects on {result['images']} images: {sure}"]
+    lines += [f"worth a look, most of them right as they are: {hints}"] if hints else []
     lines += [_line(row) for row in result["issues"][:_SHOWN]]
-    return "\n".join([*lines, f"all of them: {Path(result['out']) / 'issues.csv'}"])
+    return "\n".join([*lines, f"all of them, likeliest first: {Path(result['out']) / 'issues.csv'}"])
 
 
 def check_audit(result: Mapping[str, Any], config: AuditConfig) -> None:

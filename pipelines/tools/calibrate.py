@@ -1,5 +1,6 @@
 """`calibrate`: from a small audited set, what the scores of a run mean as expected mask IoU."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ def format_calibration(figures: Mapping[str, Any]) -> str:
 def _advice(figures: Mapping[str, Any]) -> str:
     """What to do now: use the calibration where it helps on images that it was not learned from."""
     if figures["helps"]:
-        return f"pseudolabel fuse {figures['run']} --calibration {figures['calibration']}"
+        run, calibration = shlex.quote(figures["run"]), shlex.quote(figures["calibration"])
+        return f"pseudolabel fuse {run} --calibration {calibration}"
     return (
         f"these {figures['n']} masks do not improve the score, which stays as good without them: "
         f"audit about {2 * figures['n']} more, or go on without --calibration"
@@ -128,7 +130,7 @@ def _pseudo_parts(run: RunPaths) -> list[Path]:
     parts = [run.part("pseudo", shard, num_shards) for shard in range(num_shards)]
     missing = [path for path in parts if not path.exists()]
     if missing:
-        raise InputError(f"{missing[0]} is missing ({len(missing)} of {num_shards}); run  pseudolabel fuse {run.root}")
+        raise InputError(f"{missing[0]} is missing ({len(missing)} of {num_shards}); run  pseudolabel fuse {run.typed}")
     return parts
 
 

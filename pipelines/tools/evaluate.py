@@ -14,7 +14,7 @@ def run_evaluation(run: RunPaths, config: EvaluateConfig) -> dict[str, Any]:
     """The figures of a run; see `evaluate`."""
     predictions = config.predictions or run.table("pseudo") / "instances.json"
     if not predictions.exists():
-        raise InputError(f"{predictions} does not exist. Make it with  pseudolabel fuse {run.root}")
+        raise InputError(f"{predictions} does not exist. Make it with  pseudolabel fuse {run.typed}")
     return evaluate(
         predictions,
         config.ground_truth,

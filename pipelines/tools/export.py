@@ -38,7 +38,7 @@ def export_run(run: RunPaths, config: ExportConfig) -> Row:
     missing = sum(not part.exists() for part in parts)
     if missing:
         there = f"{run.root}: {missing} of {len(parts)} parts of pseudo are missing"
-        raise InputError(f"{there}; run  pseudolabel fuse {run.root}  first")
+        raise InputError(f"{there}; run  pseudolabel fuse {run.typed}  first")
     labels = Exportable(lambda: run_shards(run, plan), coco_header(run, parts), RunPictures(plan))
     return export(labels, config.out, _request(config))
 

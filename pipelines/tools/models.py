@@ -1,5 +1,6 @@
 """`models` and `card`: which models are known to work, and a model card for another one."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,12 @@ def card(file: Path, config: CardConfig) -> dict[str, Any]:
         raise InputError(f"{config.output} is there already; delete it, or choose another --output")
     text = card_template(file, config.classes_from)
     if config.output is None:
-        return {"card": text, "output": None}
+        again = f"pseudolabel card {shlex.quote(str(file))} --output {shlex.quote(str(file.with_suffix('.yaml')))}"
+        return {"card": text, "output": None, "next": again}
     write_text_atomically(config.output, text)
-    return {"card": text, "output": str(config.output)}
+    named = "" if config.output == file.with_suffix(".yaml") else f" --card {shlex.quote(str(config.output))}"
+    use = f"pseudolabel infer-semantic RUN --model {shlex.quote(str(file))}{named}"
+    return {"card": text, "output": str(config.output), "next": use}
 
 
 def format_card(result: dict[str, Any]) -> str:
@@ -63,7 +67,7 @@ def _lines(one: KnownModel) -> list[str]:
         "source": one.source,
         "licence": one.licence,
         "sha256": sha256,
-        "fetch": one.fetch,
+        "fetch": one.fetch or "by hand: not published as this file",
         "use": one.use,
         "card": f"{one.card}, which ships: {shipped_cards()[one.card]}" if one.card else None,
     }

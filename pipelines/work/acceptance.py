@@ -42,7 +42,9 @@ class Acceptance:
                 of_all = max(n_in, count.n_in)
                 if count.n_rejected > self._limit * of_all:
                     self._refuse_nothing(so_far, [footer])
-                    self._refuse(unit, replace(count, n_in=of_all), [footer], "; not all shards were tried")
+                    left = len(self._seen) < self._job.plan.num_shards
+                    more = "; not all shards were tried" if left else ""
+                    self._refuse(unit, replace(count, n_in=of_all), [footer], more)
 
     def check(self, footers: Iterable[Footer]) -> None:
         """All parts are there.
@@ -86,11 +88,12 @@ class Acceptance:
             raise InputError(f"{name}: no label map belongs to any of the {images.n_in} images, such as {found}")
 
     def _refuse(self, unit: str, count: Count, parts: list[Footer], more: str) -> NoReturn:
-        found = example(self._job.run, self._table, parts)
+        found = example(self._job.run, self._table, parts).rstrip(".")
+        place = f" Is {self._job.plan.images_root} where they lie?" if "missing" in count.reasons else ""
         raise IncompleteError(
             f"{self._job.stage}: {count.n_rejected} of {count.n_in} {unit} were rejected ({told(count)}), such as "
-            f"{found}: more than --max-reject-rate {self._limit:g} allows{more}. "
-            f"pseudolabel status {self._job.run.root} --rejected  lists them"
+            f"{found}. That is more than --max-reject-rate {self._limit:g} allows{more}.{place} "
+            f"pseudolabel status {self._job.run.typed} --rejected  lists them"
         )
 
 

@@ -1,7 +1,9 @@
 """What a segmenter's label map and fused masks show against given boxes.
 
 A label map says the class of every cell, whatever the boxes say; `Evidence` reads it in cells. Other objects' boxes are
-always left out of it: what lies in them is explained by them.
+always left out of it: what lies in them is explained by them. It sees no small objects: of errors planted in coco-dev,
+what it said of boxes below 0.05 of the image's longer side was right in 3 of 24 cases, and in 24 of 73 above 0.15. So
+it is not asked of the former, and its word on the others counts the less the smaller they are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +16,17 @@ from scipy import ndimage
 from pseudolabel.audit.issues import Box, GivenObject, Issue
 
 _WEAK = 0.5  # of issues that are wrong more often than not, so that the surer kinds come first
+_SMALL, _LARGE = 0.05, 0.15  # a box's side in longer sides of its image: nothing is told below the first
 _SURE = 160  # of 255: a cell that is less sure says nothing
 _GAP = 0.12  # of a side, between box and what the segmenter sees of its class
 _LEAST_FILL = 0.15  # of a box that this has to be
 _BEYOND_DEPTH = 0.15  # of a side: how far outside a box one looks
 _BEYOND_SHARE = 0.6
+_GROWN = 0.1  # of a side: less is what is left between a box and the edge of its image
 _CORE = 0.7  # of a box's sides: where its own class should be
 _LEAST_LEFT = 0.3  # of that core that no other box explains
 _OTHER_SHARE, _OWN_SHARE = 0.6, 0.1
+_NEAR, _LEAST_WITHIN = 1.3, 0.5  # of a box's sides; of a class's region, the rest being surroundings
 _UNKNOWN_SHARE = 0.7  # of a box whose own class the segmenter does not know
 _MISSING_SHARE = 0.003  # of the image
 _MISSING_FREE = 0.7  # of a region that lies in no box
@@ -63,15 +68,17 @@ class Evidence:
 
 
 def too_tight(one: GivenObject, others: Sequence[GivenObject], evidence: Evidence) -> Iterator[Issue]:
-    """A box beyond a side of which its object goes on."""
-    index = evidence.index_of.get(one.category_id)
-    if index is None:
+    """A box beyond a side of which its object goes on, by `_GROWN` of its length or more."""
+    index, weight = evidence.index_of.get(one.category_id), _size_weight(one.box_xyxy, evidence.size_hw)
+    if index is None or not weight:
         return
     own = evidence.sure(index) & ~_covered([box.box_xyxy for box in others], evidence)
-    shares = [_share(own, evidence.cells(strip)) for strip in _strips(one.box_xyxy, evidence.size_hw)]
-    if max(shares) >= _BEYOND_SHARE:
-        box = _reached(own, one.box_xyxy, evidence)
-        yield Issue("tight", _WEAK * min(1.0, max(shares)), _box_text("widen to", box), one.annotation_id, box_xyxy=box)
+    share = max(_share(own, evidence.cells(strip)) for strip in _strips(one.box_xyxy, evidence.size_hw))
+    if share < _BEYOND_SHARE:
+        return
+    box = _reached(own, one.box_xyxy, evidence)
+    if _growth(one.box_xyxy, box) >= _GROWN:
+        yield Issue("tight", _WEAK * weight * share, _box_text("widen to", box), one.annotation_id, box_xyxy=box)
 
 
 def too_loose(one: GivenObject, evidence: Evidence) -> Iterator[Issue]:
@@ -81,8 +88,8 @@ def too_loose(one: GivenObject, evidence: Evidence) -> Iterator[Issue]:
     they are made to fill their boxes.
     """
     index, cells = evidence.index_of.get(one.category_id), evidence.cells(one.box_xyxy)
-    own = evidence.label_map[cells] == (index or -1)
-    if not own.any() or own.mean() < _LEAST_FILL:
+    own, weight = evidence.label_map[cells] == (index or -1), _size_weight(one.box_xyxy, evidence.size_hw)
+    if not weight or not own.any() or own.mean() < _LEAST_FILL:
         return
     rows, columns = np.flatnonzero(own.any(axis=1)), np.flatnonzero(own.any(axis=0))
     height, width = own.shape
@@ -93,14 +100,17 @@ def too_loose(one: GivenObject, evidence: Evidence) -> Iterator[Issue]:
         top, left = cells[0].start, cells[1].start
         reach = (slice(top + rows[0], top + rows[-1] + 1), slice(left + columns[0], left + columns[-1] + 1))
         box = evidence.pixels(reach)
-        yield Issue("loose", min(1.0, 2 * gaps[1]), _box_text("draw in to", box), one.annotation_id, box_xyxy=box)
+        yield Issue(
+            "loose", weight * min(1.0, 2 * gaps[1]), _box_text("draw in to", box), one.annotation_id, box_xyxy=box
+        )
 
 
 def of_other_class(one: GivenObject, others: Sequence[GivenObject], evidence: Evidence) -> Iterator[Issue]:
     """A box in whose middle the segmenter is sure of another class, and sees nothing of its own, if it knows that."""
     core = evidence.cells(_scaled(one.box_xyxy, _CORE))
     labels, sure = evidence.label_map[core], evidence.confidence[core] >= _SURE
-    free = ~_covered([box.box_xyxy for box in others], evidence)[core]
+    uncovered = ~_covered([box.box_xyxy for box in others], evidence)
+    free = uncovered[core]
     if not labels.size or free.mean() < _LEAST_LEFT:
         return
     counts = np.bincount(labels[free & sure], minlength=len(evidence.names)) / free.sum()
@@ -110,7 +120,8 @@ def of_other_class(one: GivenObject, others: Sequence[GivenObject], evidence: Ev
         weight = _WEAK if counts[best] >= _UNKNOWN_SHARE else 0.0
     else:
         weight = float(best != own and counts[best] >= _OTHER_SHARE and counts[own] <= _OWN_SHARE)
-    if weight:
+    weight *= _size_weight(one.box_xyxy, evidence.size_hw)
+    if weight and _within(one.box_xyxy, uncovered, best, evidence) >= _LEAST_WITHIN:
         text = f"the segmenter sees {evidence.names[best]}"
         yield Issue("wrong_class", weight * float(counts[best]), text, one.annotation_id)
 
@@ -129,6 +140,24 @@ def missing(objects: Sequence[GivenObject], evidence: Evidence) -> Iterator[Issu
                 sure = float(evidence.confidence[cells][region].mean()) / 255
                 box = evidence.pixels((cells[0], cells[1]))
                 yield Issue("missing", sure * free, _box_text(f"{evidence.names[index]} at", box), box_xyxy=box)
+
+
+def _within(box: Box, uncovered: Bool[np.ndarray, "h w"], index: int, evidence: Evidence) -> float:
+    """How much of the class's regions that lie in a box lies in or near it: a table that a cup stands on goes on."""
+    numbered, _ = ndimage.label(evidence.sure(index) & (uncovered | _covered([box], evidence)))
+    inside = np.unique(numbered[evidence.cells(_scaled(box, _CORE))])
+    region = np.isin(numbered, inside[inside > 0])
+    return _share_of(region, evidence.cells(_scaled(box, _NEAR)))
+
+
+def _share_of(region: Bool[np.ndarray, "h w"], cells: tuple[slice, slice]) -> float:
+    return float(region[cells].sum() / max(region.sum(), 1))
+
+
+def _size_weight(box: Box, size_hw: tuple[int, int]) -> float:
+    """How much a label map's word on a box counts: 1 for a large one, 0 for one that is too small to be seen."""
+    side = float(np.sqrt((box[2] - box[0]) * (box[3] - box[1])) / max(size_hw))
+    return min(1.0, side / _LARGE) if side >= _SMALL else 0.0
 
 
 def _covered(boxes: Sequence[Sequence[float]], evidence: Evidence) -> Bool[np.ndarray, "h w"]:
@@ -166,6 +195,17 @@ def _reached(own: Bool[np.ndarray, "h w"], box: Box, evidence: Evidence) -> Box:
         return box
     reach = evidence.pixels((slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)))
     return (min(box[0], reach[0]), min(box[1], reach[1]), max(box[2], reach[2]), max(box[3], reach[3]))
+
+
+def _growth(box: Box, wider: Box) -> float:
+    """How far the second box reaches beyond the first one, in lengths of the first one's side; the largest of four."""
+    across, down = box[2] - box[0], box[3] - box[1]
+    return max(
+        (box[0] - wider[0]) / across,
+        (box[1] - wider[1]) / down,
+        (wider[2] - box[2]) / across,
+        (wider[3] - box[3]) / down,
+    )
 
 
 def _scaled(box: Box, share: float) -> Box:

@@ -2,5 +2,8 @@
 
 from typing import Literal, get_args
 
-Kind = Literal["doubled", "loose", "tight", "missing", "wrong_class", "tiny", "outside", "odd_size", "bad_mask"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+Fact = Literal["doubled", "tiny", "outside"]  # what the boxes alone show
+Hint = Literal["loose", "tight", "missing", "wrong_class", "odd_size", "bad_mask"]  # what a model or a habit suggests
+Kind = Fact | Hint
+FACTS: tuple[Fact, ...] = get_args(Fact)
+KINDS: tuple[Kind, ...] = (*FACTS, *get_args(Hint))

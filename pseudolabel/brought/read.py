@@ -13,6 +13,7 @@ from pseudolabel.brought.rows import read_row_files, read_table
 from pseudolabel.brought.values import read_values
 from pseudolabel.brought.yolo import read_yolo
 from pseudolabel.errors import InputError
+from pseudolabel.registry import no_such_file
 
 ROW_SUFFIXES = (".parquet", ".arrow", ".feather")
 FORMS = (
@@ -42,7 +43,7 @@ def _read_path(path: Path) -> Iterator[Brought]:
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
-        raise InputError(f"--masks {path}: no such file or folder")
+        raise InputError(f"--masks {no_such_file(path, 'file or folder')}")
     if path.suffix == ".json":
         return read_coco(path)
     if path.suffix in ROW_SUFFIXES:

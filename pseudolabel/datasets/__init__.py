@@ -11,7 +11,7 @@ from pseudolabel.datasets.base import Dataset as Dataset
 from pseudolabel.datasets.detect import detect_format
 from pseudolabel.datasets.options import ReadOptions
 from pseudolabel.errors import ConfigError, InputError
-from pseudolabel.registry import Registry
+from pseudolabel.registry import Registry, no_such_file
 from pseudolabel.sources import ImageSource, ImagesRoot, open_source
 from pseudolabel.sources.folder import Folder
 
@@ -48,7 +48,7 @@ def open_dataset(
     source = open_source(images)
     source.check()
     if annotations is not None and not annotations.exists():
-        raise InputError(f"{annotations}: no such file or folder")
+        raise InputError(no_such_file(annotations, "file or folder"))
     name = detect_format(annotations, has_images_json=options.images_json is not None) if format == "auto" else format
     if options.images_json is not None and name != "coco":
         raise ConfigError(f"--images-json belongs to a list of boxes in COCO's form, not to {name}")

@@ -7,6 +7,7 @@ import yaml
 
 from pseudolabel.config import Config, ConfigT, parse_config
 from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.registry import no_such_model
 from pseudolabel.segmenters.card import InputCard, Triple
 
 
@@ -69,7 +70,7 @@ def crop_card_path(model: Path, card: Path | None) -> Path:
         ConfigError: there is no card; the message shows one.
     """
     if not model.is_file():
-        raise InputError(f"crop:{model}: no such ONNX file")
+        raise InputError(f"crop:{no_such_model(model)}")
     path = card or model.with_suffix(".yaml")
     if not path.is_file():
         raise ConfigError(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pseudolabel.errors import InputError
+from pseudolabel.registry import no_such_model
 
 
 def onnx_files(path: Path, name: str) -> Mapping[str, Path]:
@@ -18,7 +19,7 @@ def onnx_files(path: Path, name: str) -> Mapping[str, Path]:
     try:
         model = onnx.load(path, load_external_data=False)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such ONNX file") from None
+        raise InputError(no_such_model(path)) from None
     except Exception as error:  # protobuf's own types
         raise InputError(f"{path}: not an ONNX model ({' '.join(str(error).split())[:200]})") from error
     tensors = [tensor for tensor in _get_all_tensors(model) if uses_external_data(tensor)]

@@ -68,12 +68,14 @@ def shares(counts: Mapping[str, int], *, title: str, width: int = 180, height: i
 
 
 def bars(rows: Sequence[Mapping[str, object]], *, title: str) -> Markup:
-    """Horizontal bars, each with its name, number and a note; `rows` have name, n and note."""
-    most, height = max([int(str(row["n"])) for row in rows] + [1]), 28
+    """Horizontal bars, each with its name, number and a note; `rows` have name, n, note and unit, the scale."""
+    most, height = {row["unit"]: 1 for row in rows}, 28
+    for row in rows:
+        most[row["unit"]] = max(most[row["unit"]], int(str(row["n"])))
     parts = []
     for place, row in enumerate(rows):
         count, y = int(str(row["n"])), place * height
-        wide = 300 * count / most
+        wide = 300 * count / most[row["unit"]]
         parts.append(Markup('<text x="128" y="{}" text-anchor="end">{}</text>').format(y + 18, row["name"]))
         parts.append(_rect(136, y + 4, max(wide, 1), height - 9, "fill-bar", f"{row['name']}: {count}"))
         label = Markup(

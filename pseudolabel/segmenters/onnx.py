@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel.errors import ConfigError, InputError, MachineError
+from pseudolabel.registry import no_such_model
 from pseudolabel.segmenters.base import SegmenterOptions
 from pseudolabel.segmenters.card import ModelCard, find_card
 from pseudolabel.segmenters.network import Batch, Logits, NetworkSegmenter
@@ -140,7 +141,7 @@ def open_session(path: Path, *, device: str = "cpu", threads: int = 1) -> Any:
         MachineError: onnxruntime does not run on that device here.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such ONNX file")
+        raise InputError(no_such_model(path))
     kind, _, index = device.partition(":")
     provider = _PROVIDERS[kind]
     if provider not in ort.get_available_providers():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pseudolabel.errors import InputError
 from pseudolabel.files import atomic_file, write_text_atomically
+from pseudolabel.registry import no_such_file
 from pseudolabel.training.processes import is_first_process
 from pseudolabel.weights import check_finite
 
@@ -72,4 +73,4 @@ def sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(no_such_file(path)) from None

@@ -62,7 +62,8 @@ def test_fail_on_ends_with_code_5_after_everything_is_written(data: Path) -> Non
     result, rows = audited(data, "--fail-on", "doubled")
     assert isinstance(result.exception, QualityGateError)
     assert len(rows) == 2
-    assert audited(data, "--fail-on", "missing")[0].exit_code == 0
+    assert audited(data, "--fail-on", "tiny")[0].exit_code == 0
+    assert audited(data, "--fail-on", "loose")[0].exit_code == 2  # a hint is no gate
 
 
 def test_a_mask_that_differs_from_the_fused_one_is_told(data: Path) -> None:

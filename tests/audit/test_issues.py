@@ -60,6 +60,12 @@ def test_a_box_beyond_which_its_object_goes_on_is_tight_and_the_suggestion_takes
     assert list(too_tight(given(1, (40, 40, 120, 80)), [], seen)) == []
 
 
+def test_a_box_that_ends_just_before_its_image_is_not_tight() -> None:
+    seen = evidence((1, 60, 20, 100, 60))  # to the right edge; the box ends 4 of its 76 px before that
+    assert list(too_tight(given(1, (120, 40, 196, 120)), [], seen)) == []
+    assert [issue.kind for issue in too_tight(given(1, (120, 40, 180, 120)), [], seen)] == ["tight"]
+
+
 def test_a_neighbour_of_the_same_class_is_no_reason_to_widen_a_box() -> None:
     seen = evidence((1, 20, 20, 60, 40))
     assert list(too_tight(given(1, (40, 40, 80, 80)), [given(2, (80, 40, 120, 80))], seen)) == []
@@ -91,6 +97,15 @@ def test_a_box_is_not_called_loose_for_less(seen: tuple[int, int, int, int, int]
     assert list(too_loose(given(1, (40, 40, 120, 120), category), evidence(seen))) == []
 
 
+@pytest.mark.parametrize(("side_px", "weight"), [(300, 1), (150, 1), (75, 0.5), (51, 0.34), (49, 0)])
+def test_a_label_map_counts_the_less_the_smaller_the_box(side_px: int, weight: float) -> None:
+    labels = np.zeros((1000, 1000), dtype=np.uint8)
+    labels[:side_px, :side_px] = 2
+    seen = Evidence(labels, np.full_like(labels, 255), {1: 1, 2: 2}, CLASSES, (1000, 1000))
+    found = [issue.score for issue in of_other_class(given(1, (0, 0, side_px, side_px)), [], seen)]
+    assert found == pytest.approx([weight] if weight else [])
+
+
 def test_another_class_in_the_middle_is_told_unless_another_box_explains_it() -> None:
     seen = evidence((2, 20, 20, 50, 50))
     one = given(1, (40, 40, 100, 100))
@@ -98,6 +113,12 @@ def test_another_class_in_the_middle_is_told_unless_another_box_explains_it() ->
     assert (issue.kind, issue.suggestion) == ("wrong_class", "the segmenter sees dog")
     assert list(of_other_class(given(1, (40, 40, 100, 100), 2), [], seen)) == []
     assert list(of_other_class(one, [given(2, (30, 30, 110, 110), 2)], seen)) == []
+
+
+def test_a_table_that_a_cup_stands_on_is_not_the_cups_class() -> None:
+    cup = given(1, (80, 80, 120, 120))
+    assert list(of_other_class(cup, [], evidence((2, 10, 10, 90, 90)))) == []
+    assert [issue.kind for issue in of_other_class(cup, [], evidence((2, 38, 38, 62, 62)))] == ["wrong_class"]
 
 
 def test_a_region_in_no_box_is_missing() -> None:

@@ -8,7 +8,7 @@ run is made over the planted file (infer-semantic, fuse), and the audit asked. A
 planted in that object; a missing object is found where a suggested box has IoU 0.5 or more with one that was left out.
 Precision is a lower bound: the file's own errors count as false. `in_reach` counts the planted errors of objects whose
 class, as it stands in the planted file, the segmenter knows (where the kind needs that), `recall_in_reach` the share of
-them that was found.
+them that was found; `precision_of_first` is that of the `FIRST` issues of a kind.
 """
 
 import copy
@@ -28,6 +28,7 @@ from pseudolabel.segmenters.class_map import match_classes
 
 KINDS = ("doubled", "loose", "tight", "wrong_class", "missing")
 SHARE = 0.05
+FIRST = 10  # of a kind, likeliest first
 Row = dict[str, Any]
 
 
@@ -93,13 +94,17 @@ def scored(issues: list[Row], errors: Mapping[str, list[Row]], known: set[int]) 
     for kind in KINDS:
         found = [one for one in issues if one["issue"] == kind]
         right, caught = _missing_hits(found, errors[kind]) if kind == "missing" else _hits(found, errors[kind])
+        likeliest = found[:FIRST]
+        of_first = _missing_hits(likeliest, errors[kind]) if kind == "missing" else _hits(likeliest, errors[kind])
+        first = of_first[0] / len(likeliest) if likeliest else None
         near = [
             row for row in errors[kind] if row["category_id"] in known or kind in ("doubled", "loose", "wrong_class")
         ]
         rows.append(
             {
                 "kind": kind, "planted": len(errors[kind]), "told": len(found),
-                "precision": right / len(found) if found else None, "recall": len(caught) / len(errors[kind]),
+                "precision": right / len(found) if found else None, "precision_of_first": first,
+                "recall": len(caught) / len(errors[kind]),
                 "in_reach": len(near),
                 "recall_in_reach": sum(row["id"] in caught for row in near) / len(near) if near else None,
             }

@@ -87,6 +87,14 @@ def test_an_import_of_an_extra_is_named_and_one_of_another_module_is_not() -> No
         raise ModuleNotFoundError("No module named 'other'", name="other")
 
 
+def test_a_torchvision_of_another_torch_is_named_with_the_cure() -> None:
+    line = r"torchvision .* does not fit torch .*: install both at once, from one index"
+    with pytest.raises(MachineError, match=line), absence_named():
+        raise RuntimeError("operator torchvision::nms does not exist")
+    with pytest.raises(RuntimeError, match="shape"), absence_named():
+        raise RuntimeError("shape mismatch")
+
+
 def test_an_extra_that_is_there_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXTRAS, "train", ("trainings", ("json", "nowhere")))
     assert absent_module("train") == "nowhere"

@@ -12,6 +12,7 @@ from onnx import helper
 from PIL import Image
 
 from pseudolabel.cli.main import exit_codes, main
+from pseudolabel.pipelines.planning.convention import BoxConvention
 
 INLINE = ("--engine", "inline")
 _CATEGORIES = [{"id": 1, "name": "traffic light"}, {"id": 2, "name": "cup"}]
@@ -71,6 +72,7 @@ def _write_files(folder: Path) -> None:
     boxes, masks = _boxes(), _masks()
     other = [row | {"id": row["id"] + 100} for row in masks["annotations"]]  # type: ignore[attr-defined]
     corners = [row | {"bbox": [70, 50, 100, 90]} for row in boxes["annotations"]]  # type: ignore[attr-defined]
+    others = {"corners_inside": [30, 20, 60, 44], "centres": [44, 36, 40, 24], "shares": [0.1, 0.2, 0.5, 0.5]}
     files = {
         "boxes.json": boxes,
         "masks.json": masks,
@@ -79,6 +81,8 @@ def _write_files(folder: Path) -> None:
         "results.json": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}],
         "foreign_masks.json": [{"annotation_id": 77, "image_id": 99, "category_id": 1, "segmentation": []}],
     }
+    for name, box in others.items():
+        files[f"{name}.json"] = boxes | {"annotations": [row | {"bbox": box} for row in boxes["annotations"]]}  # type: ignore[attr-defined]
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     (folder / "run.yaml").write_text("run: new\nfusee: {}\n", encoding="utf-8")
@@ -124,6 +128,33 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         2,
         ("not one of 3 boxes", "lies beside the image of 64x48"),
     ),
+    "boxes as corners that lie on the image": (
+        (*SHARD, "--annotations", "corners_inside.json"),
+        2,
+        ("3 of 3 boxes reach far out", "fit as corners", "Subtract left from right"),
+    ),
+    "boxes by their centres": (
+        (*SHARD, "--annotations", "centres.json"),
+        2,
+        ("3 of 3 boxes reach far out", "fit as centre x", "half the width"),
+    ),
+    "boxes as shares of the image": (
+        (*SHARD, "--annotations", "shares.json"),
+        2,
+        ("all 3 boxes lie within one pixel", "Multiply them by its width"),
+    ),
+    "a folder without the images": (
+        ("shard", "elsewhere", "--images", "yolo", "--annotations", "boxes.json", *INLINE),
+        3,
+        ("missing", "/yolo where they lie?", "pseudolabel status "),
+    ),
+    "no argument": (("infer-colors",), 2, ("Missing argument", "For example:  pseudolabel infer-colors runs/mine")),
+    "no images": (("shard", "fresh"), 2, ("images is required: give --images",)),
+    "an architecture of torchvision without weights": (
+        ("infer-semantic", "new", "--model", "torchvision:lraspp_mobilenet_v3_large"),
+        2,
+        ("needs --weights FILE", "pseudolabel models"),
+    ),
     "another plan in an old run": (
         ("shard", "new", "--images", "images", "--annotations", "boxes.json", "--shards", "2"),
         2,
@@ -137,7 +168,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "a segmenter that is not there": (
         ("infer-semantic", "new", "--model", "deeplab.onnx"),
         2,
-        ("deeplab.onnx", "no such"),
+        ("deeplab.onnx: no such", "pseudolabel models"),
     ),
     "a segmenter without a card": (
         ("infer-semantic", "new", "--model", "bare.onnx"),
@@ -196,6 +227,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     ),
     "a student that is a run": (("predict", "done", "--images", "images", "--out", "found"), 2, ("done",)),
     "an export of nothing": (("export-model", "done/models/student.safetensors"), 2, ("--onnx FILE",)),
+    "masks of a file misspelt": (
+        ("add-candidates", "new", "--name", "sam", "--masks", "mask.json"),
+        2,
+        ("mask.json: no such file", "did you mean 'masks.json'"),
+    ),
     "masks of other objects": (
         ("add-candidates", "new", "--name", "sam", "--masks", "foreign_masks.json"),
         2,
@@ -216,3 +252,19 @@ def test_a_mistake_is_told_with_what_to_type(
     assert [word for word in words if word not in told] == [], told
     assert found == code, told
     assert "Traceback" not in told
+
+
+def test_what_to_type_next_is_quoted_where_a_path_has_spaces(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert _typed("shard", "my run", "--images", "images", "--annotations", "boxes.json", *INLINE) == 0
+    assert "next: pseudolabel infer-colors 'my run'," in capfd.readouterr().err
+    assert _typed("report", "my run") == 2
+    assert "pseudolabel fuse 'my run'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("trouble", ["boxes", "corners_inside", "centres"])
+def test_a_few_odd_boxes_among_many_are_no_other_convention(trouble: str) -> None:
+    box = {"boxes": [10, 8, 30, 24], "corners_inside": [30, 20, 60, 44], "centres": [44, 36, 40, 24]}[trouble]
+    convention = BoxConvention()
+    cells = [{"bbox_xywh": box}] * 3 + [{"bbox_xywh": [10, 8, 30, 24]}] * 40
+    convention.add({"objects": cells, "width": 64, "height": 48})
+    assert convention.trouble() is None

@@ -10,11 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 import pseudolabel.pipelines.doctor.machine as machine
+import pseudolabel.pipelines.doctor.patient as patient
 from pseudolabel.cli.main import main
 from pseudolabel.errors import MachineError
+from pseudolabel.pipelines.doctor.checks import Check
 from pseudolabel.pipelines.doctor.doctor import check_health, examine, format_checks
 from pseudolabel.pipelines.doctor.machine import machine_checks
-from pseudolabel.pipelines.doctor.patient import run_checks
+from pseudolabel.pipelines.doctor.patient import data_checks, run_checks
 from pseudolabel.pipelines.forecast import Size, stage_forecast
 from pseudolabel.pipelines.options.look import DoctorConfig
 from pseudolabel.pipelines.run.paths import RunPaths
@@ -132,3 +134,29 @@ def test_the_command_looks_at_the_machine_alone_or_at_a_run_too(made: MadeRun) -
     with_run = CliRunner().invoke(main, ["doctor", str(made.paths.root), "--json"])
     names = [{one["name"] for one in json.loads(result.output)} for result in (alone, with_run)]
     assert "manifest" in names[1] - names[0]
+
+
+def test_data_without_a_run_are_looked_at_and_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patient, "_SAMPLE", 1)
+    make_run(tmp_path, {"a.png": many(10), "b.png": many(10)})
+    checks = {one.name: one for one in data_checks(str(tmp_path / "images"), tmp_path / "boxes.json")}
+    assert checks["data"].found.startswith("2 images with 20 boxes, 1 shards, of coco:")
+    assert checks["data"].found.endswith("; 1 images were opened")
+    assert checks["to do: shard"].found == str(stage_forecast("shard", Size(2, 20, 1)))
+    assert "to do: train-teacher" in checks
+    assert not [one for one in checks.values() if one.state == "fail"]
+
+
+def test_data_that_shard_would_refuse_fail(tmp_path: Path) -> None:
+    (tmp_path / "boxes.json").write_text("{}")
+    (check,) = data_checks(str(tmp_path), tmp_path / "boxes.json")
+    assert (check.name, check.state) == ("data", "fail")
+    assert "images" in check.found
+
+
+def test_a_file_of_annotations_is_asked_for_its_images(tmp_path: Path) -> None:
+    file = tmp_path / "my boxes.json"
+    file.write_text("{}")
+    check = next(Check(**one) for one in examine(DoctorConfig(run=file)) if one["name"] == "run")
+    assert check.state == "fail"
+    assert f"pseudolabel doctor '{file}' --images DIR" in check.todo

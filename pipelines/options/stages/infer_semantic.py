@@ -1,9 +1,9 @@
 """Options of `infer-semantic`, and of the candidates that follow it where there are boxes."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pseudolabel.config import option
 from pseudolabel.pipelines.options.base import TABLE_NAME, StageConfig
@@ -74,6 +74,15 @@ class InferSemanticConfig(StageConfig):
     def _with_kind(cls, model: str) -> str:
         """An ONNX file needs no prefix."""
         return f"onnx:{model}" if model.endswith(".onnx") and ":" not in model else model
+
+    @model_validator(mode="after")
+    def _with_weights(self) -> Self:
+        if self.model.startswith("torchvision:") and self.weights is None:
+            raise ValueError(
+                f"{self.model} needs --weights FILE, a state dict (.safetensors or .pt); known ones are listed by  "
+                "pseudolabel models"
+            )
+        return self
 
     def extras(self) -> tuple[str, ...]:
         return ("train",) if self.model.startswith("smp:") else ()

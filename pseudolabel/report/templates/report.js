@@ -61,7 +61,10 @@
       for (let x = 0, start = -1; x <= width; x++) {
         if (inside(x, y) && start < 0) start = x;
         if (!inside(x, y) && start >= 0) {
-          if (fill) pen.fillRect(start * scale, y * scale, (x - start) * scale, scale);
+          if (fill) { /* rows end on whole pixels: halves of two would be covered twice */
+            const [top, bottom] = [Math.round(y * scale), Math.round((y + 1) * scale)];
+            pen.fillRect(start * scale, top, (x - start) * scale, bottom - top);
+          }
           start = -1;
         }
         if (x <= width && inside(x, y) !== inside(x - 1, y)) {
