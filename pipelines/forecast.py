@@ -49,7 +49,7 @@ class Cost:
 
 COSTS = {
     "shard": Cost(0.08, 0, 1200, 60, 190),
-    "infer-semantic": Cost(0.13, 0.058, 52_400, 1_700, 1_100),
+    "infer-semantic": Cost(0.13, 0.033, 52_400, 1_700, 1_100),
     "infer-colors": Cost(0.01, 0.016, 100, 370, 320),
     "infer-teacher": Cost(0.05, 0.18, 100, 6_000, 1_200),
     "fuse": Cost(0.02, 0.026, 500, 1_800, 1_200),

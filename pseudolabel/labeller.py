@@ -104,16 +104,18 @@ def _seen(segmenter: Segmenter, pixels: Pixels, boxes: Sequence[GivenBox], names
     if not segmenter.needs_pixels:
         raise ConfigError("this model knows pictures by their file names alone; a picture in memory has none")
     known, photo = KnownClasses(names), Photo("image", (pixels.shape[0], pixels.shape[1]), pixels)
-    maps = segmenter.predict([photo])[0]
-    if isinstance(maps, RejectError):
-        raise maps
-    looks = CloserLooks(segmenter, known).of([(boxes, photo)])[0] if isinstance(segmenter, NetworkSegmenter) else []
+    if isinstance(segmenter, NetworkSegmenter):
+        seen = CloserLooks(segmenter, known).of([(boxes, photo)])[0]
+    else:
+        seen = Seen(segmenter.predict([photo])[0])
+    if isinstance(seen.maps, RejectError):
+        raise seen.maps
     closer: dict[int | None, list[SoftMask]] = {}
-    for number, mask in looks:
+    for number, mask in seen.looks or ():
         if isinstance(mask, RejectError):
             raise mask
         closer.setdefault(number, []).append(mask)
-    return semantic_candidates(known.of(boxes, segmenter.classes), maps, pixels, closer=closer)
+    return semantic_candidates(known.of(boxes, segmenter.classes), seen.maps, pixels, closer=closer)
 
 
 def _pixels(rgb: Any) -> Pixels:

@@ -20,13 +20,13 @@ from pseudolabel.pipelines.stages.planned_images import planned_pixels
 from pseudolabel.pipelines.stages.semantic_candidates import label_map_table
 from pseudolabel.pipelines.work.tally import counted
 from pseudolabel.prompted.onnx_files import onnx_files
-from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult, open_segmenter, split_spec
+from pseudolabel.segmenters.base import Looks, Photo, Seen, Segmenter, SegmenterOptions, open_segmenter, split_spec
 from pseudolabel.segmenters.card import find_card
 from pseudolabel.segmenters.known_classes import KnownClasses
 from pseudolabel.segmenters.label_maps import encode_indices
 
 if TYPE_CHECKING:
-    from pseudolabel.segmenters.closer_looks import CloserLooks, Looks
+    from pseudolabel.segmenters.closer_looks import CloserLooks
 
 _DECODERS = 2
 _BATCHES_AHEAD = 2
@@ -36,7 +36,7 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
     """Decodes ahead in threads while the network works, one row per image of the manifest."""
 
     name = "infer-semantic"
-    version = 5
+    version = 6
     config_class = InferSemanticConfig
     resources = Resources(gpu=True)
     schema = records.SEMANTIC
@@ -92,22 +92,21 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
         with ThreadPoolExecutor(_DECODERS) as pool:
             batches = _read_ahead(pool, images, self._segmenter, shard)
             results = (result for batch in batches for result in self._predict(batch))
-            finished = [pool.submit(_row, result, self._segmenter.classes) for result in counted(results)]
+            finished = [pool.submit(_row, key, seen, self._segmenter.classes) for key, seen in counted(results)]
             rows = [future.result() for future in finished]
         return records.table_from_rows(sorted(rows, key=lambda row: row["image_key"]), self.schema)
 
-    def _predict(self, batch: list["_Read"]) -> Iterator["_Result"]:
-        sound = [read for read in batch if isinstance(read.photo, Photo)]
-        results = self._segmenter.predict([read.photo for read in sound if isinstance(read.photo, Photo)])
-        found = {read.image.key: result for read, result in zip(sound, results, strict=True)}
-        good = [read for read in sound if not isinstance(found[read.image.key], RejectError)]
-        asked = [(read.image.boxes, read.photo) for read in good if isinstance(read.photo, Photo)]
-        seen = self._closer.of(asked) if self._closer else [None] * len(good)
-        looks = {read.image.key: one for read, one in zip(good, seen, strict=True)}
+    def _predict(self, batch: list["_Read"]) -> Iterator[tuple[str, Seen]]:
+        sound = [(read.image, read.photo) for read in batch if isinstance(read.photo, Photo)]
+        found = {image.key: seen for (image, _), seen in zip(sound, self._seen(sound), strict=True)}
         for read in batch:
-            key = read.image.key
-            maps = read.photo if isinstance(read.photo, RejectError) else found[key]
-            yield _Result(key, maps, looks.get(key))
+            said = Seen(read.photo) if isinstance(read.photo, RejectError) else found[read.image.key]
+            yield read.image.key, said
+
+    def _seen(self, sound: list[tuple[ManifestImage, Photo]]) -> list[Seen]:
+        if self._closer:
+            return self._closer.of([(image.boxes, photo) for image, photo in sound])
+        return [Seen(maps) for maps in self._segmenter.predict([photo for _, photo in sound])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +115,6 @@ class _Read:
 
     image: ManifestImage
     photo: Photo | RejectError
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """What one image's row is made of."""
-
-    image_key: str
-    maps: SemanticResult | RejectError
-    looks: "Looks | None"
 
 
 def _read_ahead(
@@ -149,23 +139,23 @@ def _photo(image: ManifestImage, segmenter: Segmenter, shard: Shard) -> Photo | 
     return Photo(image.file_name, image.size_hw, rgb)
 
 
-def _row(result: _Result, classes: tuple[str, ...]) -> dict[str, Any]:
-    key = {"image_key": result.image_key}
-    seen = [mask for _, mask in result.looks or ()]
-    failed = [one for one in (result.maps, *seen) if isinstance(one, RejectError)]
-    if failed or isinstance(result.maps, RejectError):
+def _row(image_key: str, seen: Seen, classes: tuple[str, ...]) -> dict[str, Any]:
+    key = {"image_key": image_key}
+    said = (seen.maps, *(mask for _, mask in seen.looks or ()))
+    failed = [one for one in said if isinstance(one, RejectError)]
+    if failed or isinstance(seen.maps, RejectError):
         return key | records.rejected(InferSemanticStage.name, failed[0].reason, failed[0].detail)
     return {
         **key,
         "classes": list(classes),
-        "label_map": encode_indices(result.maps.label_map),
-        "confidence": encode_indices(result.maps.confidence),
-        "looks": _look_rows(result.looks),
+        "label_map": encode_indices(seen.maps.label_map),
+        "confidence": encode_indices(seen.maps.confidence),
+        "looks": _look_rows(seen.looks),
         **records.ok(InferSemanticStage.name),
     }
 
 
-def _look_rows(looks: "Looks | None") -> list[dict[str, Any]] | None:
+def _look_rows(looks: Looks | None) -> list[dict[str, Any]] | None:
     if looks is None:
         return None
     return [

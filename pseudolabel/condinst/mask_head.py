@@ -88,9 +88,29 @@ def _affine_layers(
 
 def _masks_of_image(extended: Float[Tensor, "m3 hw"], layers: tuple[Tensor, ...]) -> Float[Tensor, "n hw"]:
     count = layers[0].shape[0]
-    chunk = CPU_CHUNK if extended.device.type == "cpu" else max(count, 1)
-    parts = [_three_layers(extended, *(layer[i : i + chunk] for layer in layers)) for i in range(0, count, chunk)]
-    return torch.cat(parts) if parts else extended.new_zeros(0, extended.shape[1])
+    if count == 0:
+        return extended.new_zeros(0, extended.shape[1])
+    if _by_loops(extended):
+        return _looped(extended, *layers)
+    chunk = CPU_CHUNK if extended.device.type == "cpu" else count
+    return torch.cat(
+        [_three_layers(extended, *(layer[i : i + chunk] for layer in layers)) for i in range(0, count, chunk)]
+    )
+
+
+def _by_loops(x: Tensor) -> bool:
+    """Whether nobody wants gradients or a graph of what happens to a tensor on the CPU."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+    return plain and not torch.compiler.is_compiling()
+
+
+def _looped(
+    extended: Float[Tensor, "m3 hw"], affine: Tensor, second: Tensor, bias: Tensor, third: Tensor, last_bias: Tensor
+) -> Float[Tensor, "n hw"]:
+    from pseudolabel.condinst.mask_loops import head_masks  # numba, which training and export do without
+
+    arrays = [part.contiguous().numpy() for part in (affine, second, bias[:, :, 0], third[:, 0], last_bias[:, 0, 0])]
+    return torch.from_numpy(head_masks(extended.numpy(), *arrays))
 
 
 def _three_layers(
@@ -108,8 +128,7 @@ def aligned_upsample(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, 
     Equal to padding by one at the right and bottom, resizing to factor * side + 1 with aligned corners, and padding
     the left and top by factor // 2. Source: CondInst's released code.
     """
-    in_blocks = factor == 2 and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
-    return _doubled(x) if in_blocks and not torch.compiler.is_compiling() else _resized(x, factor)
+    return _doubled(x) if factor == 2 and _by_loops(x) else _resized(x, factor)
 
 
 def _resized(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c H W"]:

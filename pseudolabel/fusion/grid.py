@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 from pseudolabel.masks import Grid, SoftMask, resample
 
@@ -45,18 +45,18 @@ def on_grid(masks: Sequence[SoftMask], grid: Grid) -> Float32[np.ndarray, "k h w
         out = np.stack([mask.probability for mask in masks]).astype(np.float32)
     else:
         out = np.zeros((len(masks), grid.height, grid.width), dtype=np.float32)
-        for cells, mask in zip(out, masks, strict=True):
-            _read_cells(mask, grid, cells)
+        for own_grid in dict.fromkeys(mask.grid for mask in masks):
+            _read_cells(masks, own_grid, grid, out)
     out *= np.float32(1 / 255)
     return out
 
 
-def box_cells(grid: Grid, window: Grid) -> Bool[np.ndarray, "h w"]:
-    """Which cells of a grid have their centre in the window."""
+def box_cells(grid: Grid, window: Grid) -> tuple[slice, slice]:
+    """Rows and columns of the cells whose centre lies in the window; there may be none."""
     x = grid.x0 + (np.arange(grid.width) + 0.5) * grid.stride_x
     y = grid.y0 + (np.arange(grid.height) + 0.5) * grid.stride_y
     left, top, right, bottom = window.extent_xyxy
-    return np.outer((y >= top) & (y < bottom), (x >= left) & (x < right))
+    return slice(*y.searchsorted((top, bottom)).tolist()), slice(*x.searchsorted((left, right)).tolist())
 
 
 def cells_inside(grid: Grid, window: Grid) -> tuple[slice, slice]:
@@ -98,20 +98,25 @@ def _offset(grid: Grid, origin: Grid) -> tuple[int, int]:
     return round((grid.y0 - origin.y0) / origin.stride_y), round((grid.x0 - origin.x0) / origin.stride_x)
 
 
-def _read_cells(mask: SoftMask, grid: Grid, cells: Float32[np.ndarray, "h w"]) -> None:
-    if share_lattice(grid, mask.grid):
-        _copy_cells(mask, grid, cells)
-    else:
-        cells[...] = resample(mask.probability.astype(np.float32), mask.grid, grid)
+def _read_cells(masks: Sequence[SoftMask], own_grid: Grid, grid: Grid, out: Float32[np.ndarray, "k h w"]) -> None:
+    """Fill the cells of those masks that lie on `own_grid`."""
+    chosen = [place for place, mask in enumerate(masks) if mask.grid == own_grid]
+    if not share_lattice(grid, own_grid):
+        for place in chosen:
+            out[place] = resample(masks[place].probability.astype(np.float32), own_grid, grid)
+        return
+    row, column = _offset(own_grid, grid)
+    rows, own_rows = _shared_span(row, own_grid.height, grid.height)
+    columns, own_columns = _shared_span(column, own_grid.width, grid.width)
+    for place in chosen:
+        out[place, rows, columns] = masks[place].probability[own_rows, own_columns]
 
 
-def _copy_cells(mask: SoftMask, grid: Grid, cells: Float32[np.ndarray, "h w"]) -> None:
-    row, column = _offset(mask.grid, grid)
-    rows = slice(max(row, 0), max(min(row + mask.grid.height, grid.height), 0))
-    columns = slice(max(column, 0), max(min(column + mask.grid.width, grid.width), 0))
-    if rows.start < rows.stop and columns.start < columns.stop:
-        own_rows = slice(rows.start - row, rows.stop - row)
-        cells[rows, columns] = mask.probability[own_rows, columns.start - column : columns.stop - column]
+def _shared_span(start: int, own: int, whole: int) -> tuple[slice, slice]:
+    """Where `own` cells from `start` on lie among `whole` ones, and which of their own these are."""
+    first, last = min(max(start, 0), whole), max(min(start + own, whole), 0)
+    last = max(first, last)
+    return slice(first, last), slice(first - start, last - start)
 
 
 def _cut_lattice(grids: Sequence[Grid], window: Grid) -> Grid:

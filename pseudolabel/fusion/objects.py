@@ -136,7 +136,8 @@ def _stack(
     rule = _own_rule({c.source for c in candidates if c.box_score > settings.rule.tau_box}, settings)
     overlap = None
     if len(set(sources)) > 1:
-        overlap = pairwise_iou((probability > rule.tau_pixel) & box_cells(grid, window))
+        rows, columns = box_cells(grid, window)
+        overlap = pairwise_iou(probability[:, rows, columns] > rule.tau_pixel)
     if settings.box_scores == "support" and overlap is not None:
         score = score * support(overlap, sources)
     voice, knows = _voices(sources, settings), np.array([c.knows_class for c in candidates])

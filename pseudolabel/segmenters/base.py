@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
 
 from pseudolabel.errors import ConfigError, RejectError
+from pseudolabel.masks import SoftMask
 from pseudolabel.registry import Registry, did_you_mean
 
 IGNORE_INDEX = 255  # in every label map that leaves a segmenter
@@ -42,6 +43,17 @@ class SemanticResult:
 
     label_map: UInt8[np.ndarray, "h w"]
     confidence: UInt8[np.ndarray, "h w"]
+
+
+Looks: TypeAlias = list[tuple[int, SoftMask | RejectError]]  # annotation ids and what was seen at their boxes
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a segmenter says of an image and, where it looked closer, of its boxes."""
+
+    maps: SemanticResult | RejectError
+    looks: Looks | None = None
 
 
 class Segmenter(Protocol):

@@ -1,23 +1,20 @@
 """Closer looks at the boxes of some images, several at once."""
 
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
 
 from pseudolabel.candidates import GivenBox
 from pseudolabel.errors import RejectError
-from pseudolabel.masks import SoftMask
-from pseudolabel.segmenters.base import Photo
+from pseudolabel.segmenters.base import Looks, Photo, Seen
 from pseudolabel.segmenters.candidates import box_window
 from pseudolabel.segmenters.known_classes import KnownClasses
 from pseudolabel.segmenters.network import NetworkSegmenter
-from pseudolabel.segmenters.zoom import Look, crop_around
+from pseudolabel.segmenters.zoom import Crop, Look, crop_around, enlargement
 
 ROOMS = (0.5, 1.0)  # what each look shows around the box, in longer sides of it
-Looks: TypeAlias = list[tuple[int, SoftMask | RejectError]]  # annotation ids and what was seen
 
 
 class CloserLooks:
-    """Looks at every box whose class the segmenter knows.
+    """Whole images, and looks at every box whose class the segmenter knows.
 
     Args:
         rooms: what each look shows around the box, in longer sides of it.
@@ -26,23 +23,29 @@ class CloserLooks:
     def __init__(self, segmenter: NetworkSegmenter, known: KnownClasses, rooms: Sequence[float] = ROOMS) -> None:
         self._segmenter, self._known, self._rooms = segmenter, known, tuple(rooms)
 
-    def of(self, batch: Sequence[tuple[Sequence[GivenBox], Photo]]) -> list[Looks]:
-        """What was seen, image by image: annotation ids, each as often as it was looked at, in the order of the rooms.
+    def of(self, batch: Sequence[tuple[Sequence[GivenBox], Photo]]) -> list[Seen]:
+        """Image by image the label map and what was seen of the boxes: annotation ids, each as often as it was looked
+        at, in the order of the rooms; rooms that show the same are one look.
 
         Args:
             batch: the boxes of each image with the decoded image.
         """
-        wanted = [(place, *one) for place, (boxes, photo) in enumerate(batch) for one in self._wanted(boxes, photo)]
-        masks = self._segmenter.look([look for _, _, look in wanted])
-        found: list[Looks] = [[] for _ in batch]
+        photos = [photo for _, photo in batch]
+        logits = self._segmenter.logits(photos)
+        sound = [(place, one) for place, one in enumerate(logits) if not isinstance(one, RejectError)]
+        wanted = [(place, *one) for place, _ in sound for one in self._wanted(*batch[place])]
+        masks = self._segmenter.look([look for *_, look in wanted], [(photos[place], one) for place, one in sound])
+        looks: dict[int, Looks] = {place: [] for place, _ in sound}
         for (place, annotation, _), mask in zip(wanted, masks, strict=True):
-            found[place].append((annotation, mask))
-        return found
+            looks[place].append((annotation, mask))
+        return [Seen(self._segmenter.reduced(photos[i], one), looks.get(i)) for i, one in enumerate(logits)]
 
     def _wanted(self, boxes: Sequence[GivenBox], photo: Photo) -> Iterator[tuple[int, Look]]:
         for box in self._known.of(boxes, self._segmenter.classes):
             if box.class_index is not None and box.annotation_id is not None:
+                grid = box_window(box.box_xyxy, photo.size_hw).grid
+                rooms: dict[Crop, float] = {}
                 for room in self._rooms:
-                    crop = crop_around(box.box_xyxy, photo.size_hw, room)
-                    look = Look(photo, crop, box.class_index, box_window(box.box_xyxy, photo.size_hw).grid)
-                    yield box.annotation_id, look
+                    rooms.setdefault(crop_around(box.box_xyxy, photo.size_hw, room), room)
+                for crop, room in rooms.items():
+                    yield box.annotation_id, Look(photo, crop, box.class_index, grid, enlargement(room))

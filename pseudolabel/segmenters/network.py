@@ -1,7 +1,7 @@
 """The part that all neural segmenters share: prepare, run in batches of one fixed size, check, reduce."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from pseudolabel.segmenters.base import IGNORE_INDEX, Photo, SemanticResult
 from pseudolabel.segmenters.card import ModelCard
 from pseudolabel.segmenters.preprocess import prepare
 from pseudolabel.segmenters.reduce import reduce_logits
-from pseudolabel.segmenters.zoom import Look, seen
+from pseudolabel.segmenters.zoom import Look, seen, share_of, whole_of
 
 Batch = Float32[torch.Tensor, "n 3 h w"]
 Logits = Float32[torch.Tensor, "n c h2 w2"]
@@ -58,33 +58,59 @@ class NetworkSegmenter:
             raise InputError(f"{self._card.name}: non-finite logits on a probe batch of shape {tuple(ramp.shape)}")
 
     def predict(self, photos: Sequence[Photo]) -> list[SemanticResult | RejectError]:
-        sizes = [self._card.network_size(photo.size_hw, self._long_side) for photo in photos]
-        align = self._card.output.align_corners
-        found = {
-            place: logits
-            if isinstance(logits, RejectError)
-            else reduce_logits(logits, photos[place].size_hw, align_corners=align)
-            for place, logits in self._logits(photos, sizes)
-        }
-        return [found[place] for place in range(len(photos))]
+        return [self.reduced(photo, one) for photo, one in zip(photos, self.logits(photos), strict=True)]
 
-    def look(self, looks: Sequence[Look]) -> list[SoftMask | RejectError]:
-        """The probability of each look's class on its cells; a `RejectError` where one look alone failed."""
-        crops = [look.closer() for look in looks]
+    def logits(self, photos: Sequence[Photo]) -> list[OneLogits | RejectError]:
+        """What the network says of whole photos, on its own grid and device."""
+        return self._in_order(photos, [self._whole_size(photo) for photo in photos])
+
+    def reduced(self, photo: Photo, logits: OneLogits | RejectError) -> SemanticResult | RejectError:
+        """The label map and confidence of a photo out of its logits."""
+        if isinstance(logits, RejectError):
+            return logits
+        return reduce_logits(logits, photo.size_hw, align_corners=self._card.output.align_corners)
+
+    def look(
+        self, looks: Sequence[Look], whole: Sequence[tuple[Photo, OneLogits]] = ()
+    ) -> list[SoftMask | RejectError]:
+        """The probability of each look's class on its cells; a `RejectError` where one look alone failed.
+
+        Looks at the same pixels share one forward pass, and need none where the logits of the whole photo show them.
+
+        Args:
+            whole: photos with their logits.
+        """
         sizes = [self._closer_size(look) for look in looks]
-        align = self._card.output.align_corners
-        found = {
-            place: logits if isinstance(logits, RejectError) else seen(logits, looks[place], align_corners=align)
-            for place, logits in self._logits(crops, sizes)
+        shown = [(id(look.photo), look.crop_xyxy, size) for look, size in zip(looks, sizes, strict=True)]
+        found: dict[Any, OneLogits | RejectError] = {
+            (id(photo), whole_of(photo.size_hw), self._whole_size(photo)): logits for photo, logits in whole
         }
-        return [found[place] for place in range(len(looks))]
+        new = {key: look for key, look in zip(shown, looks, strict=True) if key not in found}
+        logits = self._in_order([look.closer() for look in new.values()], [size for _, _, size in new])
+        found |= dict(zip(new, logits, strict=True))
+        return [self._seen(look, found[key]) for look, key in zip(looks, shown, strict=True)]
+
+    def _seen(self, look: Look, logits: OneLogits | RejectError) -> SoftMask | RejectError:
+        if isinstance(logits, RejectError):
+            return logits
+        return seen(logits, look, align_corners=self._card.output.align_corners)
+
+    def _whole_size(self, photo: Photo) -> tuple[int, int]:
+        return self._card.network_size(photo.size_hw, self._long_side)
 
     def _closer_size(self, look: Look) -> tuple[int, int]:
-        """As large as the whole image enters: the card's fixed size, or the image's longer side for the crop's."""
-        if self._card.input.size is not None and self._long_side is None:
-            return self._card.input.size
-        whole = max(self._card.network_size(look.photo.size_hw, self._long_side))
-        return self._card.network_size(look.size_hw, whole)
+        """Where the card has a rule for other sizes, a share of that of a whole image, else that."""
+        whole, rule = self._whole_size(look.photo), self._card.input.size_rule
+        if look.is_whole or rule is None:
+            return whole
+        share = share_of(look, max(whole))
+        if self._card.input.size is None or self._long_side is not None:
+            return self._card.network_size(look.size_hw, round(share * max(whole)))
+        return whole if share == 1 else (rule.nearest(share * whole[0]), rule.nearest(share * whole[1]))
+
+    def _in_order(self, photos: Sequence[Photo], sizes: Sequence[tuple[int, int]]) -> list[OneLogits | RejectError]:
+        found = dict(self._logits(photos, sizes))
+        return [found[place] for place in range(len(photos))]
 
     def _logits(
         self, photos: Sequence[Photo], sizes: Sequence[tuple[int, int]]

@@ -129,7 +129,8 @@ def open_onnx(where: str, options: SegmenterOptions) -> NetworkSegmenter:
     card = find_card(path, options)
     network = OnnxNetwork(path, card, device=options.device, threads=options.threads)
     batch_size = _batch_size(network.input_shape, options.batch_size, path)
-    _check_size(network.input_shape, card, options.long_side, path)
+    if all(isinstance(side, int) for side in network.input_shape[2:]):
+        card = _of_one_size(network.input_shape, card, options.long_side, path)
     return NetworkSegmenter(network, card, batch_size=batch_size, long_side=options.long_side)
 
 
@@ -195,11 +196,13 @@ def _batch_size(shape: list[int | str], wanted: int, path: Path) -> int:
     return fixed
 
 
-def _check_size(shape: list[int | str], card: ModelCard, long_side: int | None, path: Path) -> None:
-    """A fixed input size must be the one at which the card (or `--long-side`) lets images in."""
+def _of_one_size(shape: list[int | str], card: ModelCard, long_side: int | None, path: Path) -> ModelCard:
+    """The card of a model with a fixed input size, without a rule for others.
+
+    That size must be the one at which the card (or `--long-side`) lets images in.
+    """
     fixed = shape[2:]
-    if not all(isinstance(side, int) for side in fixed):
-        return
     if long_side is not None or card.input.size is None or list(card.input.size) != fixed:
         said = card.input.size if long_side is None else f"--long-side {long_side}"
         raise ConfigError(f"{path} takes images of {fixed[0]}x{fixed[1]} alone, its card says {said}")
+    return card.model_copy(update={"input": card.input.model_copy(update={"size_rule": None})})

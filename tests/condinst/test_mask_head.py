@@ -51,6 +51,36 @@ def test_masks_and_gradients_equal_the_head_run_one_instance_at_a_time(shape):
         assert torch.allclose(one, other, atol=2e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [HeadShape(8, 8), HeadShape(16, 8), HeadShape(5, 11)], ids=str)
+@pytest.mark.parametrize("size_hw", [(10, 13), (25, 43)], ids=["less_than_a_tile", "more_than_two_tiles"])
+def test_masks_without_gradients_equal_the_head_run_one_instance_at_a_time(shape, size_hw):
+    """The widths go into passes of eight with and without a rest, the cells into tiles likewise."""
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(2, shape.inputs, *size_hw, generator=generator)
+    parameters = torch.randn(5, shape.parameters, generator=generator) * 0.3
+    image_index = torch.tensor([0, 0, 1, 1, 1])
+    centres, sizes = torch.rand(5, 2, generator=generator) * 100, torch.tensor([64.0, 128, 256, 512, 64])
+    plain = plain_masks(features, parameters, image_index, centres, sizes, shape)
+    with torch.inference_mode():
+        ours = dynamic_masks(features, parameters, image_index, centres, sizes, shape)
+    assert torch.allclose(ours.double(), plain, atol=2e-5)
+
+
+def test_parameters_that_are_not_finite_give_masks_that_are_not():
+    """What follows finds a network that broke by its output: no pass may turn NaN into background."""
+    shape = HeadShape(8, 8)
+    parameters = torch.zeros(1, shape.parameters)
+    parameters[0, 0] = torch.nan
+    parameters[0, sum(shape.weights[:2]) :] = 1
+    parameters[0, shape.weights[0] : sum(shape.weights[:2])] = 1
+    for learning in (False, True):
+        with torch.set_grad_enabled(learning):
+            masks = dynamic_masks(
+                torch.ones(1, 8, 3, 4), parameters, torch.tensor([0]), torch.zeros(1, 2), torch.ones(1), shape
+            )
+        assert masks.isnan().all()
+
+
 def test_no_instance_gives_no_mask():
     shape = HeadShape()
     none = torch.zeros(0, dtype=torch.int64)

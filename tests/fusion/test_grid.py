@@ -95,5 +95,9 @@ def test_masks_beside_the_box_give_an_empty_grid_not_an_error() -> None:
 
 
 def test_box_cells_are_those_whose_centres_lie_in_the_window() -> None:
-    cells = box_cells(Grid(0, 0, 4.0, 4.0, 3, 4), Grid(4.0, 3.0, 1.0, 1.0, 5, 8))
-    np.testing.assert_array_equal(cells, [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]])
+    """A centre on the window's left or upper edge lies in it, one on its right or lower edge does not."""
+    grid = Grid(0, 0, 4.0, 4.0, 3, 4)  # centres at 2, 6, 10 and 14
+    assert box_cells(grid, Grid(4.0, 3.0, 1.0, 1.0, 5, 8)) == (slice(1, 2), slice(1, 3))
+    assert box_cells(grid, Grid(2.0, 6.0, 1.0, 1.0, 4, 12)) == (slice(1, 2), slice(0, 3))
+    rows, columns = box_cells(grid, Grid(15.0, 0.0, 1.0, 1.0, 9, 5))
+    assert np.ones((3, 4))[rows, columns].size == 0

@@ -9,8 +9,11 @@ import yaml
 from safetensors.torch import save_file
 
 from pseudolabel.errors import ConfigError, InputError, MachineError, RejectError
+from pseudolabel.masks import Grid, SoftMask
 from pseudolabel.segmenters.base import Photo, Segmenter, SegmenterOptions, SemanticResult, open_segmenter
+from pseudolabel.segmenters.network import NetworkSegmenter
 from pseudolabel.segmenters.onnx import open_session
+from pseudolabel.segmenters.zoom import Look
 from pseudolabel.weights import load_weights, read_state_dict
 
 CLASSES = ("dark", "light")
@@ -117,6 +120,16 @@ def test_a_fixed_model_refuses_other_batches_and_sizes(fixed_onnx: Path) -> None
         open_segmenter(f"onnx:{fixed_onnx}", SegmenterOptions(batch_size=2))
     with pytest.raises(ConfigError, match="8x12 alone"):
         open_segmenter(f"onnx:{fixed_onnx}", SegmenterOptions(long_side=64))
+
+
+def test_a_fixed_model_looks_closer_at_its_own_size_whatever_rule_its_card_has(tmp_path: Path) -> None:
+    path = _onnx(tmp_path / "net.onnx", _Brightness(), dynamic=False)
+    _card(path.with_suffix(".yaml"), rule=True)
+    segmenter = open_segmenter(f"onnx:{path}", SegmenterOptions())
+    assert isinstance(segmenter, NetworkSegmenter)
+    photo = Photo("a.png", (40, 60), np.full((40, 60, 3), 200, dtype=np.uint8))
+    (seen,) = segmenter.look([Look(photo, (10, 10, 14, 14), 1, Grid(10, 10, 1, 1, 4, 4), enlarged=1.0)])
+    assert isinstance(seen, SoftMask)
 
 
 def test_the_probe_says_how_many_classes_it_expected(tmp_path: Path) -> None:

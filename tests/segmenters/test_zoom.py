@@ -11,7 +11,7 @@ from pseudolabel.masks import Grid, SoftMask
 from pseudolabel.segmenters.base import Photo
 from pseudolabel.segmenters.card import ModelCard
 from pseudolabel.segmenters.network import NetworkSegmenter
-from pseudolabel.segmenters.zoom import Look, crop_around, seen
+from pseudolabel.segmenters.zoom import Look, crop_around, enlargement, seen
 
 
 def _card(*, size: list[int] | None, multiple: int = 2) -> ModelCard:
@@ -41,6 +41,8 @@ def _look(photo: Photo, crop: tuple[int, int, int, int], grid: Grid) -> Look:
         pytest.param((0, 0, 40, 20), 1.0, (0, 0, 80, 70), id="cut_to_the_image"),
         pytest.param((100.4, 100.4, 102.4, 102.4), 0.5, (89, 89, 114, 114), id="a_tiny_box_still_shows_something"),
         pytest.param((198, 149, 200, 150), 0.25, (187, 137, 200, 150), id="at_the_far_corner"),
+        pytest.param((60, 40, 120, 100), 0.75, (15, 0, 165, 145), id="just_below_four_fifths_of_the_image"),
+        pytest.param((60, 40, 130, 100), 0.75, (0, 0, 200, 150), id="most_of_the_image_is_all_of_it"),
     ],
 )
 def test_a_crop_is_the_square_around_the_box(
@@ -76,17 +78,73 @@ def test_a_closer_look_sees_a_square_that_the_whole_image_hides() -> None:
     np.testing.assert_array_equal(mask.probability > 127, expected)
 
 
-def test_without_a_size_of_its_own_a_network_sees_the_crop_as_long_as_the_image() -> None:
-    sizes = []
+class _Recording:
+    """`_light`, and the sizes of the batches that it saw."""
 
-    def network(batch: torch.Tensor) -> torch.Tensor:
-        sizes.append(tuple(batch.shape[2:]))
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, ...]] = []
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(tuple(batch.shape[2:]))
         return _light(batch)
 
-    rgb = np.zeros((60, 100, 3), dtype=np.uint8)
+
+@pytest.mark.parametrize(
+    ("crop", "enlarged", "size_hw"),
+    [
+        pytest.param((10, 10, 30, 20), 2.5, (24, 48), id="enlarged_as_asked"),
+        pytest.param((10, 10, 31, 20), 2.5, (28, 64), id="or_to_the_next_eighth_of_the_whole"),
+        pytest.param((10, 10, 30, 20), 0.5, (20, 40), id="at_least_three_eighths"),
+        pytest.param((10, 10, 30, 20), 9.0, (48, 100), id="no_larger_than_the_image_enters"),
+        pytest.param((0, 0, 100, 60), 0.1, (60, 100), id="the_whole_image_as_ever"),
+    ],
+)
+def test_a_crop_enters_no_larger_than_asked(
+    crop: tuple[int, int, int, int], enlarged: float, size_hw: tuple[int, int]
+) -> None:
+    """Shares of 100 px with the crop's shape, to the nearest multiple of 4."""
+    network, rgb = _Recording(), np.zeros((60, 100, 3), dtype=np.uint8)
     segmenter = NetworkSegmenter(network, _card(size=None, multiple=4))
-    segmenter.look([_look(Photo("a.png", (60, 100), rgb), (10, 10, 30, 20), Grid(12, 12, 1, 1, 4, 4))])
-    assert sizes == [(48, 100)]  # the crop's 10 x 20 px five times as large, to the next multiple of 4
+    segmenter.look([Look(Photo("a.png", (60, 100), rgb), crop, 1, Grid(12, 12, 1, 1, 4, 4), enlarged)])
+    assert network.sizes == [size_hw]
+
+
+def test_a_look_is_enlarged_the_less_the_wider_it_is() -> None:
+    assert enlargement(0.5) == pytest.approx(3.96, abs=0.01)
+    assert enlargement(1.0) == 1.4
+
+
+def test_a_network_of_one_size_sees_every_crop_at_that_size() -> None:
+    network, photo = _Recording(), Photo("a.png", (60, 100), np.zeros((60, 100, 3), dtype=np.uint8))
+    look = Look(photo, (10, 10, 30, 20), 1, Grid(12, 12, 1, 1, 4, 4), 2.0)
+    NetworkSegmenter(network, _card(size=[64, 80], multiple=4)).look([look])
+    card = _card(size=[64, 80])
+    fixed = card.model_copy(update={"input": card.input.model_copy(update={"size_rule": None})})
+    NetworkSegmenter(network, fixed).look([look])
+    assert network.sizes == [(32, 40), (64, 80)]
+
+
+def test_looks_at_the_same_pixels_share_a_forward_pass_and_need_none_beside_that_of_the_photo() -> None:
+    network, rgb = _Recording(), np.random.default_rng(0).integers(0, 200, (60, 100, 3), dtype=np.uint8)
+    segmenter, photo = NetworkSegmenter(network, _card(size=[64, 80])), Photo("a.png", (60, 100), rgb)
+    other = Photo("b.png", (60, 100), rgb[::-1].copy())
+    grid, crop, whole = Grid(12, 12, 1, 1, 4, 4), (10, 10, 40, 40), (0, 0, 100, 60)
+    looks = [
+        _look(photo, crop, grid),
+        _look(other, crop, grid),
+        _look(photo, whole, grid),
+        _look(photo, crop, Grid(20, 20, 1, 1, 4, 4)),
+    ]
+    alone = [segmenter.look([look])[0] for look in looks]
+    (logits,) = segmenter.logits([photo])
+    assert not isinstance(logits, RejectError)
+    network.sizes.clear()
+    together = segmenter.look(looks, [(photo, logits)])
+    assert len(network.sizes) == 2
+    for one, other_one in zip(together, alone, strict=True):
+        assert isinstance(one, SoftMask)
+        assert isinstance(other_one, SoftMask)
+        np.testing.assert_array_equal(one.probability, other_one.probability)
 
 
 def test_a_look_with_nan_logits_is_rejected_and_the_others_are_not() -> None:
