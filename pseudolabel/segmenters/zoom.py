@@ -91,7 +91,7 @@ def enlargement(room: float) -> float:
 
     Four times for both rooms costs half as much again and gives no better masks.
     """
-    return 1.4 / room**1.5
+    return float(1.4 / room**1.5)
 
 
 def share_of(look: Look, whole_px: int) -> float:
