@@ -89,7 +89,7 @@ def crop_around(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int,
 def enlargement(room: float) -> float:
     """How many times a look of that room is enlarged: 4 times with half the box's side around it, 1.4 times with all.
 
-    Four times for both rooms costs half as much again and gives no better masks.
+    Four times for both rooms costs a third more and gives no better masks.
     """
     return float(1.4 / room**1.5)
 
