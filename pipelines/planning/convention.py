@@ -26,7 +26,7 @@ class BoxConvention:
         for cell in row.get("objects") or ():
             x, y, width, height = cell["bbox_xywh"]
             self.boxes += 1
-            self.below_one += max(x, y, width, height) <= 1
+            self.below_one += max(x, y, width, height) <= 1 and (width, height) != (1, 1)
             if row.get("width") and row.get("height"):
                 self._place((x, y, width, height), (row["width"], row["height"]))
 
