@@ -4,8 +4,8 @@ A network with a stride of 16 px and an input of 513 px sees a small object of a
 crop shows the same object at several times the size, and with `room` times its longer side around it there is still
 enough to recognise it by. The wider a look, the less it is enlarged, so that two looks differ in scale, too; where the
 network takes other sizes than its own, such a crop enters at a smaller one. A crop that is nearly the whole image is
-the whole image, which the network has seen. What is kept of a
-look is the probability of the box's own class, on the cells that `pseudolabel.segmenters.candidates` works with.
+the whole image, which the network has seen. What is kept of a look is the probability of the box's own class, on the
+cells that `pseudolabel.segmenters.candidates` works with.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,7 @@ from pseudolabel.segmenters.base import Photo
 
 LEAST_SIDE_PX = 24  # of a crop: fewer pixels show nothing, however large they are made
 WHOLE = 0.8  # a crop of this share of the image is all of it
-ENLARGED = 3.0  # times, as far as a whole image's size allows it: more makes pixels larger, not clearer
-SHARES = (
-    3 / 8,
-    1 / 2,
-    5 / 8,
-    3 / 4,
-    1.0,
-)  # of a whole image's size at which crops enter; few, as batches have one size
+SHARES = (3 / 8, 1 / 2, 5 / 8, 3 / 4, 1.0)  # of a whole image's size at which crops enter; few, as batches have one
 Crop: TypeAlias = tuple[int, int, int, int]  # left, top, right and bottom in whole pixels, ends exclusive
 
 
