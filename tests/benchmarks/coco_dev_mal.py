@@ -7,7 +7,7 @@ weights of the shared folder; a mask is the mean of its candidates above one hal
 
     python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
     python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 2   # from boxes alone, a segmenter's encoder
-    python tests/benchmarks/coco_dev_mal.py --guided --rounds 2 --last-crop-px 256  # and its masks between rounds
+    python tests/benchmarks/coco_dev_mal.py --guided --rounds 3  # and its masks between rounds
 """
 
 import argparse
@@ -143,14 +143,14 @@ def _rows(run: RunPaths) -> list[dict[str, Any]]:
 
 
 def _ious(bbox: list[float], true_mask: np.ndarray, looks: list[Any]) -> dict[str, float]:
-    """IoU with the truth of the box and of the mean of the first candidates."""
+    """IoU with the truth of the mean of the first candidates."""
     x, y, width, height = bbox
     window = pixel_window((x, y, x + width, y + height), (true_mask.shape[0], true_mask.shape[1]))
     rows = slice(int(window.y0), int(window.y0) + window.height)
     columns = slice(int(window.x0), int(window.x0) + window.width)
     inside, area = true_mask[rows, columns], int(true_mask.sum())
     planes = [resample(one.probability.astype(np.float32) / 255, one.grid, window) for one in looks]
-    result = {"box": float(inside.sum() / (inside.size + area - inside.sum()))}
+    result = {}
     for count in VIEWS:
         mask = np.mean(planes[:count], axis=0) > 0.5
         overlap = int((mask & inside).sum())

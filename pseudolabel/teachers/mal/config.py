@@ -41,7 +41,7 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
         128, "side of the crops; a mask has a quarter of it", ge=_CROP_STEP_PX, multiple_of=_CROP_STEP_PX
     )
     last_crop_px: int = option(
-        256,
+        192,
         "side of the crops in the last of several rounds, to which they grow from round to round",
         needs={"rounds": _SEVERAL},
         ge=_CROP_STEP_PX,
