@@ -146,8 +146,8 @@ def test_guides_that_never_speak_are_refused() -> None:
     ("options", "sides"),
     [
         ({}, [128]),
-        ({"rounds": 2}, [128, 256]),
-        ({"rounds": 4}, [128, 160, 192, 256]),  # a third of an octave each, to the next multiple of 32
+        ({"rounds": 2}, [128, 192]),
+        ({"rounds": 4}, [128, 160, 160, 192]),  # a third of an octave each, to the next multiple of 32
         ({"rounds": 3, "crop_px": 288}, [288, 288, 288]),
         ({"rounds": 3, "crop_px": 64, "last_crop_px": 64}, [64, 64, 64]),
     ],
