@@ -147,7 +147,7 @@ def test_guides_that_never_speak_are_refused() -> None:
     [
         ({}, [128]),
         ({"rounds": 2}, [128, 192]),
-        ({"rounds": 4}, [128, 160, 160, 192]),  # a third of an octave each, to the next multiple of 32
+        ({"rounds": 4}, [128, 160, 160, 192]),  # by a factor of 1.5 ** (1 / 3) each, to the nearest multiple of 32
         ({"rounds": 3, "crop_px": 288}, [288, 288, 288]),
         ({"rounds": 3, "crop_px": 64, "last_crop_px": 64}, [64, 64, 64]),
     ],
