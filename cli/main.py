@@ -121,9 +121,11 @@ def exit_codes() -> Iterator[None]:
 
 def _show_example(error: click.ClickException) -> None:
     """A call that works, after one that lacks something."""
-    command = find_command(error.ctx.info_name or "") if isinstance(error, click.UsageError) and error.ctx else None
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    name = context.info_name or "" if context else ""
+    command = find_command(name)
     if command is not None and command.example:
-        click.echo(f"For example:  pseudolabel {error.ctx.info_name} {command.example}", err=True)  # type: ignore[attr-defined]
+        click.echo(f"For example:  pseudolabel {name} {command.example}", err=True)
 
 
 def _no_use(exit_code: int) -> str:

@@ -34,9 +34,8 @@ def _checks(config: DoctorConfig) -> Iterator[Check]:
         again = f"if it holds annotations:  pseudolabel doctor {shlex.quote(str(config.run))} --images DIR"
         yield fail("run", f"{config.run} is a file", again)
     elif not config.run.is_dir():
-        yield fail(
-            "run", f"{config.run} is no folder", f"pseudolabel shard {config.run} --images DIR --annotations FILE"
-        )
+        make = f"pseudolabel shard {shlex.quote(str(config.run))} --images DIR --annotations FILE"
+        yield fail("run", f"{config.run} is no folder", make)
     else:
         from pseudolabel.pipelines.doctor.patient import run_checks
 

@@ -22,20 +22,20 @@ class BoxConvention:
     centres: int = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """The boxes of an image's row."""
-        for cell in row.get("objects") or ():
-            x, y, width, height = cell["bbox_xywh"]
-            self.boxes += 1
-            self.below_one += max(x, y, width, height) <= 1 and (width, height) != (1, 1)
-            if row.get("width") and row.get("height"):
-                self._place((x, y, width, height), (row["width"], row["height"]))
-
-    def _place(self, box: tuple[float, float, float, float], size_wh: tuple[int, int]) -> None:
-        (x, y, width, height), (across, down) = box, size_wh
-        self.sized += 1
-        self.beyond += x + width > (1 + _BEYOND) * across or y + height > (1 + _BEYOND) * down
-        self.corners += x < width <= across + 1 and y < height <= down + 1
-        self.centres += _within(x, width, across) and _within(y, height, down)
+        """The boxes of an image's row; every box of a run passes here, so that calls and tests are few."""
+        boxes = [cell["bbox_xywh"] for cell in row.get("objects") or ()]
+        across, down = row.get("width"), row.get("height")
+        self.boxes += len(boxes)
+        self.below_one += sum(max(box) <= 1 and tuple(box[2:]) != (1, 1) for box in boxes)
+        if not across or not down:
+            return
+        self.sized += len(boxes)
+        far_across, far_down = (1 + _BEYOND) * across, (1 + _BEYOND) * down
+        for x, y, width, height in boxes:
+            self.beyond += x + width > far_across or y + height > far_down
+            self.corners += x < width <= across + 1 and y < height <= down + 1
+            aside, above = width / 2, height / 2
+            self.centres += x - aside >= -1 and x + aside <= across + 1 and y - above >= -1 and y + above <= down + 1
 
     def trouble(self) -> str | None:
         """What the boxes seem to be instead, in words; None where they may be what they should."""
@@ -54,7 +54,3 @@ class BoxConvention:
         if self.centres >= _ALL * self.sized:
             return f"{found}, and all fit as centre x, centre y, width, height. Subtract half the width and height"
         return None
-
-
-def _within(centre: float, side: float, whole: int) -> bool:
-    return centre - side / 2 >= -1 and centre + side / 2 <= whole + 1

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ INLINE = ("--engine", "inline")
 _CATEGORIES = [{"id": 1, "name": "traffic light"}, {"id": 2, "name": "cup"}]
 
 
-def _boxes() -> dict[str, object]:
+def _boxes() -> dict[str, Any]:
     images = [{"id": number, "file_name": f"{number}.png", "width": 64, "height": 48} for number in (1, 2, 3)]
     annotations = [
         {"id": number, "image_id": number, "category_id": 1 + number % 2, "bbox": [10, 8, 30, 24], "iscrowd": 0}
@@ -27,10 +28,10 @@ def _boxes() -> dict[str, object]:
     return {"images": images, "annotations": annotations, "categories": _CATEGORIES}
 
 
-def _masks() -> dict[str, object]:
+def _masks() -> dict[str, Any]:
     content = _boxes()
     square = [[10, 8, 40, 8, 40, 32, 10, 32]]
-    annotations = [row | {"segmentation": square, "area": 720} for row in content["annotations"]]  # type: ignore[attr-defined]
+    annotations = [row | {"segmentation": square, "area": 720} for row in content["annotations"]]
     return content | {"annotations": annotations}
 
 
@@ -70,10 +71,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _write_files(folder: Path) -> None:
     boxes, masks = _boxes(), _masks()
-    other = [row | {"id": row["id"] + 100} for row in masks["annotations"]]  # type: ignore[attr-defined]
-    corners = [row | {"bbox": [70, 50, 100, 90]} for row in boxes["annotations"]]  # type: ignore[attr-defined]
+    other = [row | {"id": row["id"] + 100} for row in masks["annotations"]]
+    corners = [row | {"bbox": [70, 50, 100, 90]} for row in boxes["annotations"]]
     others = {"corners_inside": [30, 20, 60, 44], "centres": [44, 36, 40, 24], "shares": [0.1, 0.2, 0.5, 0.5]}
-    files = {
+    files: dict[str, Any] = {
         "boxes.json": boxes,
         "masks.json": masks,
         "other_ids.json": masks | {"annotations": other},
@@ -82,7 +83,7 @@ def _write_files(folder: Path) -> None:
         "foreign_masks.json": [{"annotation_id": 77, "image_id": 99, "category_id": 1, "segmentation": []}],
     }
     for name, box in others.items():
-        files[f"{name}.json"] = boxes | {"annotations": [row | {"bbox": box} for row in boxes["annotations"]]}  # type: ignore[attr-defined]
+        files[f"{name}.json"] = boxes | {"annotations": [row | {"bbox": box} for row in boxes["annotations"]]}
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     (folder / "run.yaml").write_text("run: new\nfusee: {}\n", encoding="utf-8")
