@@ -13,7 +13,6 @@ from pseudolabel.fusion.refine import Refinement
 from pseudolabel.fusion.score_model import ScoreModel, default_score_model
 
 LIMITS = {"expected": (0.8, 0.65), "consensus": (0.85, 0.6)}  # keep and review
-WHERE_OTHERS_ARE_SILENT = 1e-3  # a weight that counts for nothing beside another, and for all alone
 OTHER_LIMITS = (0.5, 0.3)  # of the papers'
 
 
@@ -61,10 +60,10 @@ def label_settings(
 def share(source: str, rounds: int) -> float:
     """What a source says in a teacher's masks need not be said again beside them: 1/(n + 1) after n rounds.
 
-    Colours every teacher of boxes learns from by its own losses, too: beside one that had them as a guide as well they
-    decide where it is silent, and nothing else.
+    Colours count 1/(n^2 + 1): a teacher of boxes learns from them in every round by its own losses, too.
     """
-    return WHERE_OTHERS_ARE_SILENT if source == COLORS else 1 / (max(rounds, 1) + 1)
+    n = max(rounds, 1)
+    return 1 / (n**2 + 1) if source == COLORS else 1 / (n + 1)
 
 
 def _scores(options: FuseOptions, *, has_boxes: bool) -> tuple[Score, ScoreOfMask | None]:

@@ -59,9 +59,10 @@ def _half(source: str, *, left: bool) -> Candidate:
     return replace(proposal(BOX, BOX.box_xyxy, 1.0, 1.0, mask), source=source)
 
 
-def test_colours_that_a_teacher_has_learned_from_decide_alone_and_move_no_mask_beside_it() -> None:
-    settings = label_settings(FuseOptions(refine="none"), learned_from={"colors": 1, "semantic": 1})
-    assert settings.fusion.source_weights[0] == ("colors", 0.001)
+@pytest.mark.parametrize(("rounds", "weight"), [(1, 1 / 2), (2, 1 / 5), (3, 1 / 10)])
+def test_colours_that_a_teacher_has_learned_from_count_less_from_round_to_round(rounds: int, weight: float) -> None:
+    settings = label_settings(FuseOptions(refine="none"), learned_from={"colors": rounds})
+    assert settings.fusion.source_weights == (("colors", pytest.approx(weight)),)
     teacher, colours = _half("teacher", left=True), _half("colors", left=False)
     (beside,) = settled_labels([BOX], [teacher, colours], (8, 8), settings, BLACK)
     (alone,) = settled_labels([BOX], [colours], (8, 8), settings, BLACK)
