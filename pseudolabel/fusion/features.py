@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 Row = Mapping[str, Any]
+_LEAST_SPREAD = 0.01  # below it one spread is as good as another
 
 
 def _log_odds(share: float) -> float:
@@ -22,10 +23,16 @@ def _sign(row: Row, name: str) -> float:
     return math.nan if value is None else float(value)
 
 
+def _log_spread(row: Row) -> float:
+    spread = _sign(row, "spread")
+    return spread if math.isnan(spread) else math.log(spread + _LEAST_SPREAD)
+
+
 _FEATURES: dict[str, Callable[[Row], float]] = {
     "sources": lambda row: _log_odds(_sign(row, "sources")),
     "agreement": lambda row: 0.0 if row["agreement"] is None else _log_odds(row["agreement"]),
     "one_source": lambda row: float(row["agreement"] is None),
+    "spread": _log_spread,
     "contrast": lambda row: _sign(row, "contrast"),
     "edges": lambda row: _sign(row, "edges"),
     "covered": lambda row: _sign(row, "covered"),

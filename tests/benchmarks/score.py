@@ -74,9 +74,10 @@ def main() -> None:
 
 
 def _shipped(cases: Sequence[Case]) -> ScoreModel:
+    worst = hardest(cases)
     told = {
         "cases": [{"set": case.data, "sources": case.sources, "objects": len(case.iou)} for case in cases],
-        "chances": hardest(cases),
+        "chances": f"{worst.data}, {worst.sources}",
         "strength": STRENGTH,
         "script": "tests/benchmarks/score.py",
     }
@@ -103,32 +104,28 @@ def _weight(case: Case, cases: Sequence[Case]) -> float:
     return OBJECTS / len(case.iou) / beside
 
 
-def hardest(cases: Sequence[Case]) -> str:
-    """The data set with the lowest mean IoU."""
-    return min(
-        dict.fromkeys(case.data for case in cases),
-        key=lambda name: np.mean([case.iou.mean() for case in cases if case.data == name]),
-    )
+def hardest(cases: Sequence[Case]) -> Case:
+    """The case with the lowest mean IoU."""
+    return min(cases, key=lambda case: float(case.iou.mean()))
 
 
 def chances(cases: Sequence[Case]) -> Chances:
-    """How likely a mask of a score is to be good, on the hardest set, so that elsewhere the target is rather exceeded.
+    """How likely a mask of a score is to be good in the hardest case, so that elsewhere the target is rather exceeded.
 
-    Each half of that set's images is scored by a model of the other half and of all other sets.
+    Each half of that case's images is scored by a model of its set's other half and of all other sets.
     """
-    name = hardest(cases)
-    scores, ious, counts = [], [], []
+    worst = hardest(cases)
+    scores, ious = [], []
     for half in (0, 1):
-        learned = fitted([case if case.data != name else _half(case, 1 - half) for case in cases])
-        for case in (_half(case, half) for case in cases if case.data == name):
-            scores.append(np.array(learned.expected_iou(case.rows)))
-            ious.append(case.iou)
-            counts.append(np.full(len(case.iou), 1 / len(case.iou)))
-    score, iou, count = (np.concatenate(parts) for parts in (scores, ious, counts))
+        learned = fitted([case if case.data != worst.data else _half(case, 1 - half) for case in cases])
+        mine = _half(worst, half)
+        scores.append(np.array(learned.expected_iou(mine.rows)))
+        ious.append(mine.iou)
+    score, iou = np.concatenate(scores), np.concatenate(ious)
     order = np.argsort(score)
-    ranks = np.cumsum(count[order]) / count.sum()
+    ranks = np.arange(1, len(score) + 1) / len(score)
     knots = np.interp((np.arange(KNOTS) + 0.5) / KNOTS, ranks, score[order])
-    rising = [isotonic_regression(iou[order] >= least, weights=count[order]).x for least in IOUS]
+    rising = [isotonic_regression(iou[order] >= least).x for least in IOUS]
     shares = [np.interp(knots, score[order], share) for share in rising]
     return Chances(knots.tolist(), IOUS, np.minimum.accumulate(shares, axis=0).tolist())
 
@@ -206,9 +203,9 @@ def _case(name: str, run: RunPaths, truth_file: Path, sources: list[str]) -> Cas
 
 
 def _rows(run: RunPaths, sources: list[str], shard: int) -> list[Row]:
-    """One shard fused, without a mask that is replaced by its box."""
+    """One shard fused, without a mask that is replaced by its box, and without the score that is to be learned."""
     plan = read_plan(run)
-    stage = FuseStage(FuseConfig(sources=sources, review_score=0.0, keep_score=0.0), run)
+    stage = FuseStage(FuseConfig(sources=sources, score="consensus", review_score=0.0, keep_score=0.0), run)
     stage.setup("cpu")
     inputs = {table: read_part(run.part(table, shard, plan.num_shards)) for table in stage.reads()}
     place = Shard(shard, plan.num_shards, plan.images_root, *_pixel_rule(plan))

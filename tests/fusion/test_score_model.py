@@ -9,7 +9,7 @@ from pseudolabel.fusion.decisions import GOOD_IOU, TARGET_PRECISION, default_lim
 from pseudolabel.fusion.features import FEATURES, feature_matrix
 from pseudolabel.fusion.score_model import Chances, default_score_model, fit_weights, sigmoid
 
-EVIDENCE = {"sources": 0.9, "contrast": 0.5, "edges": 0.8, "covered": 0.1, "fill": 0.7, "solidity": 0.9}
+EVIDENCE = {"sources": 0.9, "spread": 0.05, "contrast": 0.5, "edges": 0.8, "covered": 0.1, "fill": 0.7, "solidity": 0.9}
 ROW = {"agreement": 0.8, "evidence": EVIDENCE}
 CHANCES = Chances([0.2, 0.4, 0.6, 0.8], [0.5, 0.75], [[0.5, 0.8, 1.0, 1.0], [0.0, 0.3, 0.7, 0.9]])
 
@@ -37,7 +37,15 @@ def test_a_strong_pull_leaves_the_weights_where_they_were() -> None:
 
 @pytest.mark.parametrize(
     ("sign", "rises"),
-    [("sources", True), ("contrast", True), ("edges", True), ("fill", True), ("solidity", True), ("covered", False)],
+    [
+        ("sources", True),
+        ("contrast", True),
+        ("edges", True),
+        ("fill", True),
+        ("solidity", True),
+        ("covered", False),
+        ("spread", False),
+    ],
 )
 def test_the_shipped_score_goes_the_way_that_each_sign_means(sign: str, rises: bool) -> None:
     values = default_score_model().expected_iou([ROW | {"evidence": EVIDENCE | {sign: v}} for v in (0.2, 0.5, 0.9)])
@@ -55,6 +63,13 @@ def test_what_is_not_known_says_nothing() -> None:
     signs = [FEATURES.index(name) for name in EVIDENCE]
     assert default_score_model().standard([bare])[0, signs].tolist() == [0.0] * len(signs)
     assert feature_matrix([bare, ROW]).shape == (2, len(FEATURES))
+
+
+def test_a_spread_counts_by_its_logarithm_and_only_where_a_source_has_several_views() -> None:
+    rows = [ROW | {"evidence": EVIDENCE | {"spread": value}} for value in (0.04, 0.09, None)]
+    column = feature_matrix(rows)[:, FEATURES.index("spread")]
+    assert column[:2].tolist() == pytest.approx([np.log(0.05), np.log(0.1)])
+    assert np.isnan(column[2])
 
 
 def test_a_limit_is_the_lowest_score_above_which_the_target_share_is_good() -> None:

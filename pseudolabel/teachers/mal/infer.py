@@ -31,7 +31,7 @@ from pseudolabel.teachers.mal.network import STRIDE, MalNetwork, build_network
 from pseudolabel.weights import load_weights_file
 
 ROOM_STEPS = (0.0, 1.0, -1.0, 0.5, -0.5)  # shares of the jitter that training knew; each as it is and mirrored
-FIRST_VIEWS = 2  # of the masks that other objects are told of
+FIRST_VIEWS = 2  # at most, of the masks that other objects are told of
 MOST_VIEWS = 2 * len(ROOM_STEPS)
 OBJECTS_PER_BATCH = 16
 MOST_PER_BATCH = 256  # on a GPU, which 16 would leave idle
@@ -86,7 +86,7 @@ class MalTeacher:
         for first in range(0, len(crowded), size):
             places = crowded[torch.arange(first, first + size).clamp(max=len(crowded) - 1)]
             some = take(batch, places, self.device)
-            looks = torch.stack([self._view(some, number) for number in range(FIRST_VIEWS)])
+            looks = torch.stack([self._view(some, number) for number in range(min(FIRST_VIEWS, self.views))])
             masks[places.to(self.device)] = looks.mean(dim=0)
         by_image = zip(torch.split(batch.boxes, list(counts)), torch.split(masks, list(counts)), strict=True)
         return replace(batch, claims=torch.cat([claimed(boxes, boxes, own) for boxes, own in by_image]))
