@@ -118,7 +118,8 @@ def crowd_row(target: GivenBox, segmentation: Rle | None, size_hw: tuple[int, in
 
 def provenance_id(settings: LabelSettings, sources: Sequence[str], calibration: ScoreModel | None) -> str:
     """One name for all masks that the same rules made from the same sources; `provenance.json` spells it out."""
-    models = [default_score_model().digest, calibration.digest if calibration else None]
+    shipped = default_score_model() if settings.score_of_mask == "evidence" else None
+    models = [model.digest if model else None for model in (shipped, calibration)]
     rules = [repr(settings), sorted(sources), *models]
     return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:16]
 
