@@ -74,8 +74,10 @@ def data_checks(images: str, annotations: Path | None, segmenter: InferSemanticC
         yield ok("data", f"{size}, of {plan.source}; {plan.n_images} images were opened")
         manifest = next(table for table in run_status(run) if table.table == "manifest")
         parts = [run.part("manifest", shard, plan.num_shards) for shard in range(plan.num_shards)]
-        yield from _inputs(plan, manifest, _Boxes(parts))
-    yield from _classes(BoxesOf(counts.categories, counts.boxes_of), segmenter)
+        seen = _Boxes(parts)
+        yield from _inputs(plan, manifest, seen)
+    boxes = counts.boxes_of if plan.sample else seen.per_class  # of all images, by what is known best
+    yield from _classes(BoxesOf(counts.categories, boxes), segmenter)
     yield from _outlook(Path.cwd(), size, set())
 
 
@@ -92,7 +94,7 @@ def _classes(found: BoxesOf, segmenter: InferSemanticConfig | None, run: RunPath
     if found.boxes:
         yield class_sizes(found)
     if segmenter is not None:
-        yield from asked_segmenter(segmenter, found, run.typed if run else "RUN")
+        yield from asked_segmenter(segmenter, found, run)
     elif run is not None and found.boxes:
         yield from recorded_segmenters(run, found)
 
@@ -178,7 +180,7 @@ class _Boxes:
 
     def checks(self, notes: dict[str, int]) -> Iterator[Check]:
         """What of the boxes deserves a look."""
-        n = self.per_class.total()
+        n, crowds = self.per_class.total(), notes.get("crowd", 0)
         yield _share("boxes given twice", notes.get("doubled", 0), n, 0, "remove one of each pair")
         yield _share(
             "boxes cut", notes.get("clipped", 0), n, 0.02, "they reach out of their images: are they of these?"
@@ -187,9 +189,8 @@ class _Boxes:
             "tiny boxes", self.tiny, n, 0.2, f"a side below {_TINY_PX} px: their masks are hardly better than boxes"
         )
         yield _share("whole images", self.whole, n, 0.05, "a box as large as its image says nothing of the object")
-        yield _share(
-            "crowd regions", notes.get("crowd", 0), n, 0.2, "nothing labels them; --crowds objects, if they are none"
-        )
+        todo = "nothing labels them; --crowds objects, if they are none"
+        yield _share("crowd regions", crowds, n + crowds, 0.2, todo)
         yield _share("without boxes", self.without, len(self.files), 0.5, "images without a box make no masks")
         yield _share("turned by EXIF", self.turned, len(self.files), 1.0, "")
 

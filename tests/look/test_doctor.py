@@ -238,7 +238,7 @@ def boxes_of(**counts: int) -> BoxesOf:
 def test_classes_and_boxes_that_a_segmenter_knows_are_counted(tmp_path: Path) -> None:
     """Person and Potted-Plant are VOC's, cup and fork are not; no box is a kite, so that it is not named."""
     known = boxes_of(person=7, cup=3, potted_Plant=2, fork=4, kite=0)
-    opened, check = asked_segmenter(voc(tmp_path), known, "runs/mine")
+    opened, check = asked_segmenter(voc(tmp_path), known, RunPaths(tmp_path / "mine"))
     assert (opened.name, opened.state) == ("segmenter", "ok")
     assert opened.found.endswith(": 21 classes, works on the CPU")
     assert check.state == "warn"
@@ -246,7 +246,7 @@ def test_classes_and_boxes_that_a_segmenter_knows_are_counted(tmp_path: Path) ->
         "2 of 5 categories and 9 of 16 boxes have a class of the segmenter, by identical names; none for fork 4, cup 3"
     )
     assert "from box and colours alone" in check.todo
-    assert check.todo.endswith("  pseudolabel train-teacher runs/mine")
+    assert check.todo.endswith(f"  pseudolabel train-teacher {tmp_path / 'mine'}")
 
 
 def test_of_many_unknown_classes_the_most_frequent_are_named(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_of_many_unknown_classes_the_most_frequent_are_named(tmp_path: Path) -> 
     ("options", "counts", "state", "said"),
     [
         pytest.param({}, {"person": 3, "kite": 0}, "ok", "", id="all boxes known"),
-        pytest.param({}, {"nucleus": 3}, "warn", "infer-colors needs no model", id="none known"),
+        pytest.param({}, {"nucleus": 3}, "warn", "pseudolabel infer-colors RUN; ", id="none known"),
         pytest.param(
             {"unknown_classes": "none"}, {"person": 1, "cup": 3}, "warn", "--unknown-classes colors", id="no candidates"
         ),
@@ -270,7 +270,7 @@ def test_of_many_unknown_classes_the_most_frequent_are_named(tmp_path: Path) -> 
 def test_what_becomes_of_unknown_classes_is_said(
     options: dict[str, Any], counts: dict[str, int], state: str, said: str, tmp_path: Path
 ) -> None:
-    _, check = asked_segmenter(voc(tmp_path, **options), boxes_of(**counts), "RUN")
+    _, check = asked_segmenter(voc(tmp_path, **options), boxes_of(**counts))
     assert (check.state, said in check.todo) == (state, True)
 
 
@@ -284,6 +284,7 @@ def test_a_run_s_segmenter_is_matched_as_its_stage_matched_it(tmp_path: Path, ca
     """The line of the stage's log and doctor's agree; the folder of label maps may be gone by then."""
     images = {"a.png": [Made((5, 5, 20, 20), "Person"), Made((30, 9, 20, 20), "cup"), Made((9, 30, 20, 20), "cup")]}
     made = make_run(tmp_path, images, shards=1)
+    shutil.rmtree(made.paths.table("candidates/colors"))
     config = voc(tmp_path)
     Image.fromarray(np.zeros((60, 80), np.uint8)).save(tmp_path / "labels" / "a.png")
     caplog.set_level(logging.INFO, "pseudolabel")
@@ -295,6 +296,11 @@ def test_a_run_s_segmenter_is_matched_as_its_stage_matched_it(tmp_path: Path, ca
         "1 of 2 categories and 1 of 3 boxes have a class of the segmenter, by identical names"
     )
     assert check.found.endswith("; none for cup 2")
+    assert check.state == "warn"
+    (made.paths.table("candidates/teacher") / "part-00000-of-00001.parquet").parent.mkdir()
+    (made.paths.table("candidates/teacher") / "part-00000-of-00001.parquet").touch()
+    check = found(made.paths)["class map"]
+    assert (check.state, check.found.endswith("; none for cup 2: left to teacher")) == ("ok", True)
     assert "segmenter" not in found(made.paths)
 
 
@@ -344,10 +350,48 @@ def test_data_without_a_run_are_looked_at_and_foreseen(tmp_path: Path, monkeypat
     assert checks["data"].found.startswith("2 images with 20 boxes, 1 shards, of coco:")
     assert checks["data"].found.endswith("; 1 images were opened")
     assert checks["to do: shard"].found == str(stage_forecast("shard", Size(2, 20, 1)))
-    assert sum(one.class_name == "disc" for one in [*many(10), *many(10)]) == 6
-    assert "disc 6" in checks["classes"].found, "of all images, not of those that were opened"
     assert "to do: train-teacher" in checks
     assert not [one for one in checks.values() if one.state == "fail"]
+
+
+def test_classes_are_counted_over_all_data_though_a_sample_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patient, "_SAMPLE", 1)
+    cup, fork = Made((5, 5, 20, 20), "cup"), Made((30, 30, 20, 20), "fork")
+    make_run(tmp_path, {"a.png": [cup] * 7, "b.png": [cup] * 5 + [fork] * 11})
+    checks = {one.name: one for one in data_checks(str(tmp_path / "images"), tmp_path / "boxes.json", voc(tmp_path))}
+    assert checks["classes"].found == "2 with boxes, 0 without: cup 12, fork 11"
+    assert "0 of 2 categories and 0 of 23 boxes have a class" in checks["class map"].found
+
+
+def test_crowds_and_pictures_turned_by_exif_are_counted(tmp_path: Path) -> None:
+    """Two images, one of them stored on its side; three objects and two crowds, one of whose classes is a crowd's."""
+    for name, orientation in (("a.jpg", 1), ("b.jpg", 6)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (80, 60), "gray").save(tmp_path / name, exif=exif)
+    given = [(1, 1, 0), (1, 1, 0), (1, 2, 0), (1, 1, 1), (2, 3, 1)]  # image, category, crowd
+    annotations = [
+        {"id": number, "image_id": image, "category_id": category, "bbox": [5 * number, 9, 20, 20], "iscrowd": crowd}
+        for number, (image, category, crowd) in enumerate(given, 1)
+    ]
+    content = {
+        "images": [
+            {"id": 1, "file_name": "a.jpg", "width": 80, "height": 60},
+            {"id": 2, "file_name": "b.jpg", "width": 60, "height": 80},
+        ],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(("person", "cup", "fork"), 1)],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    checks = {one.name: one for one in data_checks(str(tmp_path), tmp_path / "boxes.json", voc(tmp_path))}
+    assert checks["turned by EXIF"].found == "1 of 2"
+    assert checks["crowd regions"].found == "2 of 5"
+    assert checks["classes"].found.startswith("2 with boxes, 1 without: person 2, cup 1; ")
+    assert checks["class map"].found == (
+        "1 of 3 categories and 2 of 3 boxes have a class of the segmenter, by identical names; none for cup 1"
+    )
 
 
 def test_data_that_shard_would_refuse_fail(tmp_path: Path) -> None:
