@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from pseudolabel.candidates import ManifestImage, usable_images
+from pseudolabel.config import parse_config
 from pseudolabel.errors import ConfigError, IncompleteError, InputError, RejectError
 from pseudolabel.images import load_image
 from pseudolabel.pipelines.doctor.checks import Check, fail, ok, warn
 from pseudolabel.pipelines.doctor.classes import BoxesOf, asked_segmenter, class_sizes, recorded_segmenters
 from pseudolabel.pipelines.doctor.system import room
-from pseudolabel.pipelines.forecast import COSTS, Forecast, Size, size_of, stage_forecast
+from pseudolabel.pipelines.forecast import COSTS, Forecast, Size, forecast, size_of, stage_forecast
 from pseudolabel.pipelines.graph import ORDER, TRAINERS
 from pseudolabel.pipelines.options.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.options.stages.shard import PlanConfig, ShardConfig
@@ -28,7 +29,6 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.status import TableStatus, run_status
-from pseudolabel.pipelines.steps import parse_step
 from pseudolabel.report.overlay import even_places
 from pseudolabel.training.config import PresetConfig
 
@@ -117,9 +117,11 @@ def _foreseen(name: str, size: Size) -> tuple[Forecast | None, Forecast | None]:
     """What a command takes by default, and with the preset for a CPU where it has one."""
     if name in COSTS:
         return stage_forecast(name, size), None
-    usual = parse_step(name, {})
-    small = parse_step(name, {"preset": "small"}) if isinstance(usual.config, PresetConfig) else None
-    return usual.forecast(size), small.forecast(size) if small else None
+    config_class = TRAINERS[name].config_class({})
+    usual = forecast(name, config_class(), size)
+    if not issubclass(config_class, PresetConfig):
+        return usual, None
+    return usual, forecast(name, parse_config(config_class, {"preset": "small"}, where=name), size)
 
 
 def _table(run: RunPaths, table: TableStatus) -> Check:

@@ -41,6 +41,6 @@ class DoctorConfig(SegmenterConfig):
         None, "folder of images that no run has yet, as `shard` takes it: a sample of them is opened", group="main"
     )
     model: str | None = option(
-        None, "segmenter to try, as `infer-semantic` takes it: does it work, and which boxes does it know? Default: "
-        "the run's own", group="main",
+        None, "which model: a segmenter to try, as `infer-semantic` takes it; does it work, and which boxes does it "
+        "know? Default: the run's own, unopened where its label maps are there", group="main",
     )  # fmt: skip
