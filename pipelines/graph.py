@@ -273,7 +273,7 @@ COMMANDS: dict[str, Command] = {
         config="pseudolabel.teachers.mal.config:MalConfig",
         function=f"{_TRAINERS}.teacher:train_teacher",
         model="teacher",
-        version=11,
+        version=12,
         variants=f"{_TRAINERS}.teacher:config_class",
         next="pseudolabel infer-teacher {asked}",
     ),

@@ -32,7 +32,7 @@ class InferTeacherStage(Stage[InferTeacherConfig]):
     """One row per candidate mask, an `empty` row for an image without one."""
 
     name = "infer-teacher"
-    version = 3
+    version = 4
     config_class = InferTeacherConfig
     resources = Resources(gpu=True)
     schema = records.CANDIDATES

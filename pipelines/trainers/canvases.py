@@ -56,7 +56,8 @@ class Canvases:
         if self.targets is None:
             return batch
         masks, scores = self.targets.masks[list(places)], self.targets.scores[list(places)]
-        return replace(batch, masks=torch.from_numpy(masks), scores=torch.from_numpy(scores))
+        claims = torch.from_numpy(self.targets.claims[list(places)])
+        return replace(batch, masks=torch.from_numpy(masks), scores=torch.from_numpy(scores), claims=claims)
 
     def close(self) -> None:
         """Remove the file; the training is done, in every process."""

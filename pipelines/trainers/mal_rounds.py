@@ -6,9 +6,11 @@ its expected IoU goes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32, UInt8
 
 from pseudolabel.candidates import Candidate, GivenBox, candidates_by_image
 from pseudolabel.files import atomic_path
@@ -22,9 +24,8 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.trainers.images import BoxedImage, load_pixels
 from pseudolabel.progress import Progress
 from pseudolabel.teachers.base import Teacher, TeacherInput
-from pseudolabel.teachers.mal.crops import canvas_extent
+from pseudolabel.teachers.mal.crops import CANVAS_CELLS, canvas_extent, claimed
 
-TARGET_CELLS = 96  # side of a target over its canvas
 VIEWS = 6
 DOUBTED, TRUSTED = 0.45, 0.8  # expected IoU of masks that teach nothing, and of those that teach fully
 _IMAGES_AT_ONCE = 16  # their objects fill the batches
@@ -32,10 +33,11 @@ _IMAGES_AT_ONCE = 16  # their objects fill the batches
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Soft masks over the canvases of all objects, and how much each is believed."""
+    """Soft masks over the canvases of all objects, how much each is believed, and what others cover of the canvases."""
 
-    masks: np.ndarray  # uint8 (n, TARGET_CELLS, TARGET_CELLS), 255 = certain
+    masks: np.ndarray  # uint8 (n, CANVAS_CELLS, CANVAS_CELLS), 255 = certain
     scores: np.ndarray  # float32 (n,), 0 where no source had a mask
+    claims: np.ndarray  # uint8 (n, CANVAS_CELLS, CANVAS_CELLS), what the other objects' masks cover
 
 
 def fused_targets(
@@ -51,20 +53,34 @@ def fused_targets(
     Args:
         teacher: the last round's, None before there is one.
         guides: candidate tables beside the teacher, such as `semantic`.
-        path: an .npy file; the scores lie beside it.
+        path: an .npy file; scores and claims lie beside it.
     """
-    scores = path.with_suffix(".scores.npy")
-    if not (path.exists() and scores.exists()):
+    scores, claims = path.with_suffix(".scores.npy"), path.with_suffix(".claims.npy")
+    if not all(file.exists() for file in (path, claims, scores)):
         count = sum(len(image.objects) for image in images)
-        with atomic_path(path) as temporary:
-            file = np.lib.format.open_memmap(temporary, "w+", np.uint8, (count, TARGET_CELLS, TARGET_CELLS))
-            found = np.zeros(count, dtype=np.float32)
-            for place, (mask, score) in enumerate(_labels(run, plan, images, teacher, guides)):
-                file[place], found[place] = mask, score
-            file.flush()
+        found, place = np.zeros(count, dtype=np.float32), 0
+        with atomic_path(path) as own, atomic_path(claims) as others:
+            masks, covered = _planes(own, count), _planes(others, count)
+            for image, labels in zip(images, _labels(run, plan, images, teacher, guides), strict=True):
+                some = slice(place, place := place + len(image.objects))
+                masks[some], found[some] = labels
+                covered[some] = _claims(image, masks[some])
+            masks.flush()
+            covered.flush()
         with atomic_path(scores) as temporary, temporary.open("wb") as stream:
             np.save(stream, found)
-    return Targets(np.load(path, mmap_mode="r"), np.load(scores))
+    return Targets(np.load(path, mmap_mode="r"), np.load(scores), np.load(claims, mmap_mode="r"))
+
+
+def _planes(path: Path, count: int) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """A new file of as many planes, one over every object's canvas."""
+    return np.lib.format.open_memmap(path, "w+", np.uint8, (count, CANVAS_CELLS, CANVAS_CELLS))
+
+
+def _claims(image: BoxedImage, masks: UInt8[np.ndarray, "n T T"]) -> UInt8[np.ndarray, "n T T"]:
+    """What the masks of an image's other objects cover of each canvas."""
+    boxes = torch.tensor(image.boxes_xyxy)
+    return claimed(boxes, canvas_extent(boxes), torch.from_numpy(masks).float() / 255).numpy()
 
 
 def _labels(
@@ -73,7 +89,8 @@ def _labels(
     images: Sequence[BoxedImage],
     teacher: Teacher | None,
     guides: Sequence[str],
-) -> Iterator[tuple[np.ndarray, float]]:
+) -> Iterator[tuple[UInt8[np.ndarray, "n T T"], Float32[np.ndarray, " n"]]]:
+    """Masks and scores of every image's objects."""
     others = _Guides(run, plan, guides)
     settings = _settings()
     with Progress("train-teacher: labels of the next round", len(images), unit="image") as progress:
@@ -82,23 +99,25 @@ def _labels(
             asked = [TeacherInput(load_pixels(plan, image.file_name), image.objects) for image in some]
             found = [[] for _ in some] if teacher is None else teacher.predict(asked)
             for image, one, own in zip(some, asked, found, strict=True):
-                yield from _image_labels(image, one.pixels, own + others.of(image), settings)
+                yield _image_labels(image, one.pixels, own + others.of(image), settings)
             progress.advance(len(some))
 
 
 def _image_labels(
     image: BoxedImage, pixels: np.ndarray, candidates: Sequence[Candidate], settings: LabelSettings
-) -> Iterator[tuple[np.ndarray, float]]:
-    """One soft mask over its canvas, as `fuse` makes it, and how far it is believed, for every object of an image."""
+) -> tuple[UInt8[np.ndarray, "n T T"], Float32[np.ndarray, " n"]]:
+    """A soft mask over its canvas, as `fuse` makes it, and how far it is believed, for every object of an image."""
     size_hw = (pixels.shape[0], pixels.shape[1])
     labels = settled_labels(image.objects, candidates, size_hw, settings, pixels)
     rows = judged(labels, size_hw, settings)
-    for label, row, target in zip(labels, rows, image.objects, strict=True):
+    masks = np.zeros((len(labels), CANVAS_CELLS, CANVAS_CELLS), dtype=np.uint8)
+    scores = np.zeros(len(labels), dtype=np.float32)
+    for place, (label, row, target) in enumerate(zip(labels, rows, image.objects, strict=True)):
         if label.fused is None or label.verdict is not None:
-            yield np.zeros((TARGET_CELLS, TARGET_CELLS), dtype=np.uint8), 0.0
             continue
         soft = resample(label.fused.probability, label.window, _canvas_grid(target))
-        yield np.rint(soft * 255).astype(np.uint8), belief(row["score"])
+        masks[place], scores[place] = np.rint(soft * 255).astype(np.uint8), belief(row["score"])
+    return masks, scores
 
 
 def belief(score: float) -> float:
@@ -117,7 +136,7 @@ def _settings() -> LabelSettings:
 
 def _canvas_grid(target: GivenBox) -> Grid:
     left, top, right, bottom = canvas_extent(torch.tensor([target.box_xyxy]))[0].tolist()
-    return Grid(left, top, (right - left) / TARGET_CELLS, (bottom - top) / TARGET_CELLS, TARGET_CELLS, TARGET_CELLS)
+    return Grid(left, top, (right - left) / CANVAS_CELLS, (bottom - top) / CANVAS_CELLS, CANVAS_CELLS, CANVAS_CELLS)
 
 
 class _Guides:

@@ -7,7 +7,7 @@ weights of the shared folder; a mask is the mean of its candidates above one hal
 
     python tests/benchmarks/coco_dev_mal.py                          # from boxes alone, an ImageNet encoder
     python tests/benchmarks/coco_dev_mal.py --segmenter --rounds 2   # from boxes alone, a segmenter's encoder
-    python tests/benchmarks/coco_dev_mal.py --guided --rounds 3  # and its masks between rounds
+    python tests/benchmarks/coco_dev_mal.py --guided --rounds 2  # and its masks between rounds
 """
 
 import argparse

@@ -47,7 +47,7 @@ SCORES = ("evidence", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"
 SEED = 0
 ENCODER, SEGMENTER = "mobilenetv2_imagenet_fp16.safetensors", "deeplabv3_mobilenetv2_voc21.onnx"
 TEACHER = {"precision": "bf16", "threads": 1}
-GUIDED = {"rounds": 3, "guides": ["semantic"]}
+GUIDED = {"rounds": 2, "guides": ["semantic"]}
 Row = dict[str, Any]
 
 

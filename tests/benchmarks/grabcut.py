@@ -3,7 +3,7 @@
 OpenCV's implementation, begun from the box as its rectangle, with five rounds: what lies outside the box is background,
 and the rest is told by two mixtures of Gaussians and a graph cut. It sees the box widened by half a side, which keeps
 the time per object small and the background near. Where nothing of a box is left, the box is the mask, and counted.
-OpenCV is no dependency of this project: `pip install opencv-python-headless`.
+OpenCV comes with `[dev]`.
 
     python tests/benchmarks/grabcut.py --out docs/results/grabcut.json
 """

@@ -119,7 +119,7 @@ def _stage(folder: Path, *, images: int, shards: int, workers: int) -> Callable[
 AXES = {
     "boxes_coloured": Axis("boxes of an image, infer-colors", (10, 100, 1000, 3000), boxes_coloured),
     "boxes_fused": Axis("boxes of an image, fuse", (10, 100, 1000, 3000), boxes_fused),
-    "candidates_fused": Axis("candidates of each of 400 objects, fuse", (1, 4, 16, 64), candidates_fused),
+    "candidates_fused": Axis("candidates of each of 400 objects, fuse", (4, 16, 64, 256), candidates_fused),
     "megapixels": Axis("megapixels, decoding and 10 boxes by colour", (0.3, 1.2, 4.8, 12, 48), megapixels),
     "annotations": Axis("annotations of a COCO file", (1000, 10_000, 100_000), annotations),
     "shards": Axis("shards of two images, driver and one worker", (10, 100, 1000), shards),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from pseudolabel import records
@@ -21,9 +22,10 @@ from pseudolabel.pipelines.stages.shard import ShardStage
 from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.trainers.images import boxed_images
 from pseudolabel.pipelines.trainers.mal import is_learned
-from pseudolabel.pipelines.trainers.mal_rounds import TARGET_CELLS, belief, fused_targets
+from pseudolabel.pipelines.trainers.mal_rounds import belief, fused_targets
 from pseudolabel.teachers.base import TeacherInput, proposal
 from pseudolabel.teachers.mal.config import MalConfig
+from pseudolabel.teachers.mal.crops import CANVAS_CELLS, neighbour_boxes
 from tests.quick import TEACHER as QUICK
 
 TWO_ROUNDS = {"rounds": 2, "last_crop_px": 32}
@@ -66,10 +68,10 @@ def test_targets_show_the_last_rounds_masks_over_the_canvases(run: RunPaths, tmp
     plan = read_plan(run)
     images = boxed_images(run, plan, is_learned)
     targets = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")
-    assert targets.masks.shape == (sum(len(one.objects) for one in images), TARGET_CELLS, TARGET_CELLS)
+    assert targets.masks.shape == (sum(len(one.objects) for one in images), CANVAS_CELLS, CANVAS_CELLS)
     large = [max(side := one.bbox_xywh[2:]) > 30 and min(side) > 30 for image in images for one in image.objects]
     assert any(large)
-    half, corners = slice(7 * TARGET_CELLS // 16, 9 * TARGET_CELLS // 16), slice(0, 7 * TARGET_CELLS // 32)
+    half, corners = slice(7 * CANVAS_CELLS // 16, 9 * CANVAS_CELLS // 16), slice(0, 7 * CANVAS_CELLS // 32)
     middle = targets.masks[large][:, half, half] > 127  # the box is the middle half of its canvas
     corner = targets.masks[large][:, corners, corners]
     assert middle.mean() > 0.9
@@ -89,6 +91,19 @@ def test_targets_of_a_stopped_call_are_read_again(run: RunPaths, tmp_path: Path)
     again = fused_targets(run, plan, images, _Silent(), [], tmp_path / "targets.npy")
     np.testing.assert_array_equal(first.masks, again.masks)
     np.testing.assert_array_equal(first.scores, again.scores)
+    np.testing.assert_array_equal(first.claims, again.claims)
+
+
+def test_objects_are_told_the_masks_of_those_whose_boxes_overlap(run: RunPaths, tmp_path: Path) -> None:
+    plan = read_plan(run)
+    images = boxed_images(run, plan, is_learned)
+    targets = fused_targets(run, plan, images, _Ellipses(), [], tmp_path / "targets.npy")
+    near = [neighbour_boxes(torch.tensor(one.boxes_xyxy), torch.tensor(one.category_ids))[0] for one in images]
+    crowded = np.concatenate([(boxes[..., 2] > 0).any(dim=1).numpy() for boxes in near])
+    assert crowded.any()
+    assert not crowded.all()
+    assert not targets.claims[~crowded].any()
+    assert (targets.claims[crowded].max(axis=(1, 2)) > 127).mean() > 0.5
 
 
 def test_a_guides_masks_are_fused_with_the_networks(run: RunPaths, tmp_path: Path) -> None:

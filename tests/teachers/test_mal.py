@@ -18,6 +18,7 @@ from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.teachers.mal.crops import (
     CropBatch,
     canvas_extent,
+    claimed,
     cut_canvases,
     neighbour_boxes,
     sample_views,
@@ -107,7 +108,41 @@ def test_cues_tell_smaller_from_larger_neighbours_and_rivals_of_the_same_class()
         0,
         0,
         8 * 16,  # columns 24 to 56 of the crop, all rows
+        0,  # no masks of theirs are known
     ]
+
+
+def test_claims_are_the_masks_of_boxes_that_overlap_where_they_lie_on_a_canvas() -> None:
+    boxes = torch.tensor([[40.0, 20.0, 72.0, 60.0], [56.0, 20.0, 88.0, 60.0], [0.0, 70.0, 30.0, 90.0]])
+    masks = torch.stack([torch.full((8, 8), value) for value in (1.0, 0.5, 1.0)])
+    claims = claimed(boxes, boxes, masks)
+    first, second, alone = claims.long()
+    assert not alone.any()
+    # the first shows columns 24 to 88 and rows 0 to 80 on 96 cells: the second box from cell 48 on, rows 24 to 72
+    assert int(first[48, 70]) == 128
+    assert not first[:, :44].any()  # a mask fades out over half of its own cell, which has six of the canvas
+    assert not first[:20].any()
+    assert not first[76:].any()
+    assert int(second[48, 30]) == 255
+
+
+class _Claimed(torch.nn.Module):
+    """The whole box, but for what the others claim."""
+
+    def forward(self, images: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
+        return 20 * cues[:, 0] - 10 - 20 * cues[:, -1]
+
+
+def test_a_second_look_knows_the_masks_of_the_first() -> None:
+    boxes = torch.tensor([[40.0, 20.0, 72.0, 60.0], [56.0, 20.0, 88.0, 60.0], [4.0, 70.0, 30.0, 90.0]])
+    asked = TeacherInput(_ramp(100, 120), given_boxes(boxes))
+    teacher = MalTeacher(_Claimed(), _config(), device="cpu", views=1)
+    left, right, alone = (one.mask.probability > 127 for one in teacher.predict([asked])[0])
+    assert left.mean() == pytest.approx(0.5, abs=0.08)  # half of its box is in the other one's
+    assert left[:, 0].all()
+    assert not left[:, -1].any()
+    assert right[:, -1].all()
+    assert alone.mean() > 0.9
 
 
 def test_boxes_of_one_category_are_rivals() -> None:

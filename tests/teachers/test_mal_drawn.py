@@ -109,6 +109,28 @@ def test_what_lies_in_front_is_no_part_of_the_mask_and_leaves_half_of_it_and_the
     assert hidden > 20
 
 
+def test_a_told_mask_of_another_thing_runs_over_the_object_only_where_it_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for share in ("OTHERS", "TOLD", "MASK_TOLD"):
+        monkeypatch.setattr(drawn, share, 1.0)
+    monkeypatch.setattr(drawn, "ROUGH", 0.0)
+    over = {}
+    for wrong in (0.0, 1.0):
+        monkeypatch.setattr(drawn, "WRONG", wrong)
+        over[wrong] = torch.cat([_told_over_the_object(_drawn(seed)) for seed in range(10)])
+    assert float(over[0.0].amax()) < 0.2  # blurred into the outline, no more
+    assert float((over[1.0] > 0.3).float().mean()) > 0.15
+    monkeypatch.setattr(drawn, "MASK_TOLD", 0.0)
+    assert not _drawn(0).cues[:, -1].any()
+
+
+def _told_over_the_object(crops: DrawnCrops) -> torch.Tensor:
+    """Which share of each object's inner cells is told to be another thing's."""
+    inner = -torch.nn.functional.max_pool2d(-crops.masks, 3, 1, 1) > 0.99
+    return (crops.cues[:, -1] * inner).sum(dim=(1, 2)) / inner.sum(dim=(1, 2)).clamp(min=1)
+
+
 def _whole(seed: int) -> torch.Tensor:
     """The masks of the same drawing with everything else behind the objects."""
     torch.manual_seed(seed)

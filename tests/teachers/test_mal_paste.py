@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.teachers.mal.crops import Views
 from pseudolabel.teachers.mal.method import _Target
+from pseudolabel.teachers.mal.network import CUES
 from pseudolabel.teachers.mal.paste import _laid, with_pastes
 
 SIDE, CELLS = 128, 32
@@ -24,7 +25,7 @@ def _views(*sides_wh: tuple[float, float]) -> Views:
     rect = torch.tensor([[0.0, 0, 2 * width, 2 * height] for width, height in sides_wh])
     return Views(
         COLORS[:count, :, None, None].expand(count, 3, SIDE, SIDE),
-        torch.zeros(count, 9, CELLS, CELLS),
+        torch.zeros(count, CUES, CELLS, CELLS),
         torch.ones(count, CELLS, CELLS, dtype=torch.bool),
         torch.tensor([[32.0, 32, 96, 96]]).expand(count, 4),
         rect,
@@ -51,6 +52,17 @@ def test_what_is_hidden_shows_the_other_object_and_is_no_longer_in_the_mask(seed
     for index in range(4):
         shown = pasted.rgb[index][:, hidden[index].repeat_interleave(4, 0).repeat_interleave(4, 1)]
         assert (shown - COLORS[index - 1][:, None]).abs().max() < 1e-3 if shown.numel() else True
+
+
+def test_half_of_the_tutors_are_told_as_what_others_cover() -> None:
+    told = there = 0
+    for seed in range(50):
+        pasted = _pasted(_views((50, 50), (50, 50), (50, 50), (50, 50)), seed)
+        assert pasted.covered is not None
+        for claims, covered in zip(pasted.cues[:, -1], pasted.covered, strict=True):
+            assert torch.equal(claims, covered) or not claims.any()
+            there, told = there + bool(covered.any()), told + bool(claims.any())
+    assert told / there == pytest.approx(0.5, abs=0.15)
 
 
 @given(st.integers(0, 10_000))

@@ -19,6 +19,7 @@ from pseudolabel.teachers.mal.network import STRIDE
 ROOM = 0.5
 MIN_ROOM_PX = 6.0
 BEYOND = 127.5  # gray level where there is no image
+CANVAS_CELLS = 96  # side of a mask over a canvas
 NEIGHBOURS = 24  # other boxes of the image that an object knows of, those that overlap it most
 
 
@@ -34,6 +35,7 @@ class CropBatch:
     images: tuple[str, ...]
     masks: UInt8[Tensor, "b T T"] | None = None  # what an earlier round found, over the canvases; 255 = certain
     scores: Float[Tensor, "b"] | None = None  # how much each of them is believed
+    claims: UInt8[Tensor, "b T T"] | None = None  # what masks of the image's other objects cover, over the canvases
 
     def to(self, device: str | torch.device) -> "CropBatch":
         return take(self, torch.arange(len(self.boxes)), device)
@@ -59,6 +61,7 @@ def take(batch: CropBatch, index: Int[Tensor, "n"], device: str | torch.device =
         images=tuple(batch.images[place] for place in index.tolist()),
         masks=None if batch.masks is None else batch.masks[index].to(device),
         scores=None if batch.scores is None else batch.scores[index].to(device),
+        claims=None if batch.claims is None else batch.claims[index].to(device),
     )
 
 
@@ -109,15 +112,54 @@ def neighbour_boxes(
     boxes: Float[Tensor, "n 4"], classes: Int[Tensor, "n"]
 ) -> tuple[Float[Tensor, "n k 4"], Bool[Tensor, "n k"]]:
     """For each box of an image the other boxes that overlap it, most first, zeros behind them; which have its class."""
+    which, there = neighbours(boxes)
+    same = (classes[which] == classes[:, None]) & there
+    missing = NEIGHBOURS - which.shape[1]
+    return F.pad(boxes[which] * there[..., None], (0, 0, 0, missing)), F.pad(same, (0, missing))
+
+
+def neighbours(boxes: Float[Tensor, "n 4"]) -> tuple[Int[Tensor, "n k"], Bool[Tensor, "n k"]]:
+    """For each box of an image the numbers of those that overlap it most, and which of these really overlap it."""
     low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     shared = (high - low).clamp(min=0).prod(dim=2)
     shared.fill_diagonal_(0)
-    count = min(NEIGHBOURS, len(boxes))
-    overlap, which = shared.topk(count, dim=1)
-    chosen = boxes[which] * (overlap > 0)[..., None]
-    same = (classes[which] == classes[:, None]) & (overlap > 0)
-    return F.pad(chosen, (0, 0, 0, NEIGHBOURS - count)), F.pad(same, (0, NEIGHBOURS - count))
+    overlap, which = shared.topk(min(NEIGHBOURS, len(boxes)), dim=1)
+    return which, overlap > 0
+
+
+def claimed(
+    boxes: Float[Tensor, "n 4"], frames: Float[Tensor, "n 4"], masks: Float[Tensor, "n h w"]
+) -> UInt8[Tensor, "n T T"]:
+    """What others cover of every canvas of an image: the largest probability of the masks whose boxes overlap its box.
+
+    Args:
+        boxes: of the image, in its pixels, on the CPU.
+        frames: the rectangles that the masks cover, in image pixels.
+        masks: on any device.
+
+    Returns:
+        On `CANVAS_CELLS` cells a side, 255 = certain, on the masks' device.
+    """
+    result = torch.zeros(len(boxes), CANVAS_CELLS, CANVAS_CELLS, dtype=torch.uint8, device=masks.device)
+    extents = canvas_extent(boxes)
+    for place, (which, overlaps) in enumerate(zip(*neighbours(boxes), strict=True)):
+        others = which[overlaps]
+        if len(others):
+            over = _over_canvas(extents[place], frames[others], masks[others.to(masks.device)])
+            result[place] = (over.amax(dim=0) * 255).round().to(torch.uint8)
+    return result
+
+
+def _over_canvas(
+    canvas: Float[Tensor, "4"], frames: Float[Tensor, "k 4"], masks: Float[Tensor, "k h w"]
+) -> Float[Tensor, "k T T"]:
+    """Masks where they lie on a canvas, zero elsewhere."""
+    side = frames[:, 2:] - frames[:, :2]
+    shift = (canvas[2:] + canvas[:2] - frames[:, 2:] - frames[:, :2]) / side
+    theta = torch.cat([torch.diag_embed((canvas[2:] - canvas[:2]) / side), shift[:, :, None]], dim=2).to(masks.device)
+    grid = F.affine_grid(theta, [len(masks), 1, CANVAS_CELLS, CANVAS_CELLS], align_corners=False)
+    return F.grid_sample(masks[:, None], grid, align_corners=False)[:, 0]
 
 
 def sample_views(batch: CropBatch, rect: Float[Tensor, "b 4"], flip: Bool[Tensor, "b"], size: int) -> Views:
@@ -133,8 +175,10 @@ def sample_views(batch: CropBatch, rect: Float[Tensor, "b 4"], flip: Bool[Tensor
     grid = F.affine_grid(theta, [len(rect), 3, size, size], align_corners=False)
     rgb = F.grid_sample(batch.canvas.float(), grid, align_corners=False)
     x, y = cell_centres(rect, flip, size // STRIDE)
-    cues = cue_planes(batch, x, y)
-    masks = None if batch.masks is None else _masks(batch.masks, theta, size // STRIDE)
+    masks, claims = (
+        None if planes is None else _masks(planes, theta, size // STRIDE) for planes in (batch.masks, batch.claims)
+    )
+    cues = cue_planes(batch, x, y, claims)
     return Views(rgb, cues, _on_image(x, y, batch.sizes_wh), _box_in_crop(batch.boxes, rect, flip, size), rect, masks)
 
 
@@ -153,9 +197,12 @@ def cell_centres(
     return torch.where(flip[:, None], x.flip(1), x), y
 
 
-def cue_planes(batch: CropBatch, x: Float[Tensor, "b w"], y: Float[Tensor, "b h"]) -> Float[Tensor, "b 9 h w"]:
+def cue_planes(
+    batch: CropBatch, x: Float[Tensor, "b w"], y: Float[Tensor, "b h"], claims: Float[Tensor, "b h w"] | None
+) -> Float[Tensor, "b 10 h w"]:
     """What the network is told of boxes: in the box; distances to its four sides in box sides, cut at 1; in a smaller
-    and in a larger box of another class; in a smaller and in a larger one of its own class.
+    and in a larger box of another class; in a smaller and in a larger one of its own class; what other objects' masks
+    cover, as far as they are known.
     """
     boxes = batch.boxes
     side = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
@@ -165,7 +212,10 @@ def cue_planes(batch: CropBatch, x: Float[Tensor, "b w"], y: Float[Tensor, "b h"
     shape = inside.shape
     distances = [value[:, None, :].expand(shape) for value in (left, right)]
     distances += [value[:, :, None].expand(shape) for value in (top, bottom)]
-    return torch.stack([inside.float(), *(d.clamp(-1, 1) for d in distances), *_other_planes(batch, x, y)], dim=1)
+    known = torch.zeros(shape, device=x.device) if claims is None else claims
+    return torch.stack(
+        [inside.float(), *(d.clamp(-1, 1) for d in distances), *_other_planes(batch, x, y), known], dim=1
+    )
 
 
 def _other_planes(batch: CropBatch, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -25,6 +25,9 @@ from pseudolabel.teachers.mal.silhouettes import silhouettes
 OTHERS = 0.6  # share of the objects with another thing behind or in front of them
 HIDERS = 0.6  # share of these things that lie in front, where that leaves the box tight
 TOLD = 0.5  # share of these things whose boxes the network is told
+MASK_TOLD = 0.7  # share of these whose masks it is told, too
+WRONG = 0.5  # share of these masks that run over the object as well
+ROUGH = 0.06  # how far the sides of such a mask lie from the truth, in sides
 COARSE = 0.5  # share of the crops that show a small object enlarged
 LEAST_LEFT = 0.5  # of an object with something in front of it
 _COARSEST_PX = 24
@@ -58,7 +61,8 @@ def drawn_crops(batch: CropBatch, count: int, size: int, framing: Framing) -> Dr
     device = batch.boxes.device
     own_box = _boxes(count, size, framing).to(device)
     other_box = _boxes_over(own_box)
-    own, other = (_laid(silhouettes(count).to(device), box, size) for box in (own_box, other_box))
+    shapes, other_shapes = (silhouettes(count).to(device) for _ in range(2))
+    own, other = _laid(shapes, own_box, size), _laid(other_shapes, other_box, size)
     there = _drawn_by_lot(count, OTHERS, device)
     own, other = _softened(own, other * _planes(there))
     hides = _leaves_box_tight(own, other) & _drawn_by_lot(count, HIDERS, device)
@@ -66,8 +70,27 @@ def drawn_crops(batch: CropBatch, count: int, size: int, framing: Framing) -> Dr
     rgb = _piece(batch, _any_of(batch, count), size, (0.35, 0.95), turn=0.0)
     rgb = torch.lerp(rgb, _filling(batch, count, size), other)
     rgb = _coarsened(torch.lerp(rgb, _filling(batch, count, size), seen))
-    told = other_box * (there & _drawn_by_lot(count, TOLD, device))[:, None]
-    return DrawnCrops(rgb, _cues(own_box, told, size), F.avg_pool2d(seen, STRIDE)[:, 0], own_box)
+    told = there & _drawn_by_lot(count, TOLD, device)
+    claims = _claims(_laid(other_shapes, _roughly(other_box), size), seen, told)
+    cues = _cues(own_box, other_box * told[:, None], claims)
+    return DrawnCrops(rgb, cues, F.avg_pool2d(seen, STRIDE)[:, 0], own_box)
+
+
+def _claims(
+    other: Float[Tensor, "b 1 H W"], seen: Float[Tensor, "b 1 H W"], told: Bool[Tensor, "b"]
+) -> Float[Tensor, "b h w"]:
+    """What a network would think of the other things' masks: blurred, and some of them over the object as well."""
+    known = told & _drawn_by_lot(len(told), MASK_TOLD, told.device)
+    wrong = _drawn_by_lot(len(told), WRONG, told.device)
+    mask = other * (1 - seen * _planes(~wrong)) * _planes(known)
+    cells = F.avg_pool2d(mask, STRIDE)
+    return F.avg_pool2d(cells, 3, 1, 1, count_include_pad=False)[:, 0]
+
+
+def _roughly(box: Float[Tensor, "b 4"]) -> Float[Tensor, "b 4"]:
+    """Boxes whose sides lie up to `ROUGH` of a side from the given ones."""
+    span = (box[:, 2:] - box[:, :2]).repeat(1, 2)
+    return box + ROUGH * span * (2 * torch.rand(len(box), 4, device=box.device) - 1)
 
 
 def _boxes(count: int, size: int, framing: Framing) -> Float[Tensor, "b 4"]:
@@ -164,14 +187,16 @@ def _coarse(rgb: Float[Tensor, "1 3 H W"], size: int) -> Float[Tensor, "1 3 H W"
     return F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def _cues(box: Float[Tensor, "b 4"], other: Float[Tensor, "b 4"], size: int) -> Float[Tensor, "b c h w"]:
+def _cues(
+    box: Float[Tensor, "b 4"], other: Float[Tensor, "b 4"], claims: Float[Tensor, "b h w"]
+) -> Float[Tensor, "b c h w"]:
     """The boxes as the network is told of them; half of the others as if they were of the object's class."""
-    count, device = len(box), box.device
+    count, device, size = len(box), box.device, STRIDE * claims.shape[-1]
     rect = torch.tensor([0.0, 0.0, size, size], device=device).expand(count, 4)
     x, y = cell_centres(rect, torch.zeros(count, dtype=torch.bool, device=device), size // STRIDE)
     same = _drawn_by_lot(count, 0.5, device)[:, None]
     nothing = torch.zeros(count, 3, 1, 1, dtype=torch.uint8, device=device)
-    return cue_planes(CropBatch(nothing, box, other[:, None], same, rect[:, 2:], ()), x, y)
+    return cue_planes(CropBatch(nothing, box, other[:, None], same, rect[:, 2:], ()), x, y, claims)
 
 
 def _drawn_by_lot(count: int, share: float, device: torch.device) -> Bool[Tensor, "b"]:

@@ -1,7 +1,7 @@
 """Candidates of the box-conditioned teacher: each box is looked at several times, and every look is a candidate."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,21 @@ from pseudolabel.config import parse_config
 from pseudolabel.masks import Grid, SoftMask
 from pseudolabel.teachers.base import TeacherInput, proposal
 from pseudolabel.teachers.mal.config import MalConfig
-from pseudolabel.teachers.mal.crops import CropBatch, cut_canvases, neighbour_boxes, sample_views, take, widened
+from pseudolabel.teachers.mal.crops import (
+    CropBatch,
+    claimed,
+    cut_canvases,
+    neighbour_boxes,
+    sample_views,
+    take,
+    widened,
+)
 from pseudolabel.teachers.mal.method import LEAST_ROOM_PX, mask_quality
-from pseudolabel.teachers.mal.network import MalNetwork, build_network
+from pseudolabel.teachers.mal.network import STRIDE, MalNetwork, build_network
 from pseudolabel.weights import load_weights_file
 
 ROOM_STEPS = (0.0, 1.0, -1.0, 0.5, -0.5)  # shares of the jitter that training knew; each as it is and mirrored
+FIRST_VIEWS = 2  # of the masks that other objects are told of
 MOST_VIEWS = 2 * len(ROOM_STEPS)
 OBJECTS_PER_BATCH = 16
 MOST_PER_BATCH = 256  # on a GPU, which 16 would leave idle
@@ -49,7 +58,8 @@ class MalTeacher:
         """`views` candidates for every given box, box by box; a mask's own tight box is the candidate's box."""
         if not any(one.boxes for one in inputs):
             return [[] for _ in inputs]
-        batch = object_batch(inputs, self.config.canvas_px)
+        counts = [len(one.boxes) for one in inputs]
+        batch = self._with_claims(object_batch(inputs, self.config.canvas_px), counts)
         image_of = [(image, place) for image, one in enumerate(inputs) for place in range(len(one.boxes))]
         result: list[list[Candidate]] = [[] for _ in inputs]
         size = objects_per_batch(len(image_of), self.device)
@@ -59,6 +69,27 @@ class MalTeacher:
             for index, (image, place) in enumerate(image_of[first : first + size]):
                 result[image] += _candidates(looks, index, inputs[image].boxes[place], batch.boxes[first + index])
         return result
+
+    @torch.inference_mode()
+    def _with_claims(self, batch: CropBatch, counts: Sequence[int]) -> CropBatch:
+        """The objects told what other masks of their image cover, by a first look at those whose boxes overlap.
+
+        Args:
+            counts: of the objects of each image.
+        """
+        crowded = (batch.others[..., 2] > batch.others[..., 0]).any(dim=1).nonzero()[:, 0]
+        if not len(crowded):
+            return batch
+        cells = self.config.crop_px // STRIDE
+        masks = torch.zeros(len(batch.boxes), cells, cells, device=self.device)
+        size = objects_per_batch(len(crowded), self.device)
+        for first in range(0, len(crowded), size):
+            places = crowded[torch.arange(first, first + size).clamp(max=len(crowded) - 1)]
+            some = take(batch, places, self.device)
+            looks = torch.stack([self._view(some, number) for number in range(FIRST_VIEWS)])
+            masks[places.to(self.device)] = looks.mean(dim=0)
+        by_image = zip(torch.split(batch.boxes, list(counts)), torch.split(masks, list(counts)), strict=True)
+        return replace(batch, claims=torch.cat([claimed(boxes, boxes, own) for boxes, own in by_image]))
 
     @torch.inference_mode()
     def look(self, batch: CropBatch) -> Looks:

@@ -10,6 +10,7 @@ The idea is Mask Auto-Labeler's (Lan et al., CVPR 2023), with the losses of this
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ from pseudolabel.training.ema import average_of, momentum_at, update_average
 from pseudolabel.training.method import Method
 
 LEAST_ROOM_PX = 2.0
+KNOWN_CLAIMS = 0.7  # share of the crops that are told of other objects' masks, where there are some
 START_SHARE = 2 / 3  # sides of the ellipse that a training starts from, in sides of the box
 
 
@@ -89,7 +91,7 @@ class Mal(Method):
         side = batch.boxes[:, 2:] - batch.boxes[:, :2]
         shift = config.jitter * _uniform(count, 2, device=device) * side
         flip = torch.rand(count, device=device) < 0.5
-        views = sample_views(batch, rect + torch.cat([shift, shift], dim=1), flip, config.crop_px)
+        views = sample_views(_some_claims(batch), rect + torch.cat([shift, shift], dim=1), flip, config.crop_px)
         return with_pastes(views, batch.scores, probability=config.paste_probability)
 
     def _drawn(self, batch: CropBatch) -> Float[Tensor, ""]:
@@ -173,6 +175,14 @@ class _Target:
     def pairwise(self, logits: Tensor) -> Float[Tensor, ""]:
         """The mean over the crops of each one's mean pair loss, so that a plain crop counts as much as a busy one."""
         return weighted_pair_loss(logits, self.windows, self._edges)
+
+
+def _some_claims(batch: CropBatch) -> CropBatch:
+    """The batch, of which some objects are not told of the others' masks: at a first look there are none."""
+    if batch.claims is None:
+        return batch
+    known = torch.rand(len(batch.boxes), device=batch.boxes.device) < KNOWN_CLAIMS
+    return replace(batch, claims=batch.claims * known[:, None, None])
 
 
 def outside_loss(

@@ -12,7 +12,7 @@ from pseudolabel.encoders import encoder as encoders
 from pseudolabel.encoders.build import build_encoder
 from pseudolabel.encoders.encoder import Encoder
 
-CUES = 9  # see mal_crops.cue_planes
+CUES = 10  # see crops.cue_planes
 STRIDE = 4
 
 

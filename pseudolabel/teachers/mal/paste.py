@@ -22,6 +22,7 @@ SHARES = (0.1, 0.6)  # area of a tutor's box, in areas of the learner's
 MOST_STRETCH = 4.0  # of a tutor whose box has other sides than the learner's
 LEAST_SCORE = 0.6  # of a tutor's mask
 LEAST_LEFT = 0.5  # of the learner's mask
+TOLD = 0.5  # share of the tutors whose masks the network is told
 OVERLAP = 0.1  # of the tutor's sides, least
 
 
@@ -45,7 +46,14 @@ def with_pastes(views: Views, scores: Float[Tensor, "b"] | None, *, probability:
     cells = cells * use[:, None, None]
     pixels = _laid(place, views, tutor, views.rgb)
     rgb = torch.where(covered & use[:, None, None, None], pixels, views.rgb)
-    return replace(views, rgb=rgb, masks=views.masks * (1 - cells), covered=cells)
+    cues = torch.cat([views.cues[:, :-1], _claims(views.cues[:, -1:], cells)], dim=1)
+    return replace(views, rgb=rgb, cues=cues, masks=views.masks * (1 - cells), covered=cells)
+
+
+def _claims(known: Float[Tensor, "b 1 h w"], tutors: Float[Tensor, "b h w"]) -> Float[Tensor, "b 1 h w"]:
+    """What other objects' masks cover, of some crops with the tutors' masks."""
+    told = torch.rand(len(tutors), device=tutors.device) < TOLD
+    return torch.maximum(known, (tutors * told[:, None, None])[:, None])
 
 
 def _places(views: Views, tutor: Tensor) -> Float[Tensor, "b 4"]:
