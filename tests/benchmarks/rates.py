@@ -1,7 +1,7 @@
 """Time of a run by its number of images, out of the measured costs in `pipelines/forecast.py`; and costs of trainings.
 
     python tests/benchmarks/rates.py              # the table of quickstart.md
-    python tests/benchmarks/rates.py --trainings  # what a training costs, measured: an hour of one core
+    python tests/benchmarks/rates.py --trainings  # what a training costs, measured: half an hour of one core
 
 The table has minutes or hours of one core for 150, 10,000 and a million images with as many boxes each as the COCO
 photographs have. Where the costs come from stands beside them.
