@@ -1,19 +1,19 @@
-"""What a run will take, for `run --dry-run`: images and boxes, core minutes, disk and memory, before anything is done.
+"""What a run will take, for `run --dry-run` and `doctor`: core minutes, disk and memory, before anything is done.
 
-The costs were measured on one core of an Intel Xeon server, with runs over coco-dev (142 images, 1316 boxes) and
-nuclei-dev (110 images, 5188 boxes) and default options. They say the order of magnitude; a pilot says the rest.
+The costs of stages were measured on one core of an Intel Xeon server, with runs over coco-dev (142 images, 1316 boxes)
+and nuclei-dev (110 images, 5188 boxes) and default options. They say the order of magnitude; a pilot says the rest.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pseudolabel.datasets import ReadOptions, detect_format, open_dataset
+from pseudolabel.config import Config
 from pseudolabel.pipelines.options.stages.shard import PlanConfig
 from pseudolabel.pipelines.planning.counted import default_shards, sample_size
+from pseudolabel.pipelines.planning.input_counts import InputCounts, count_input
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.sources.place import absolute
-from pseudolabel.training.config import TrainConfig
+from pseudolabel.training.config import TrainConfig, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,33 @@ class Cost:
         return self.image_bytes * size.images + self.box_bytes * size.boxes
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingCost:
+    """CPU seconds, megabytes of memory and bytes on disk of a training, by the parts of its `Work`."""
+
+    start_s: float  # and what comes after the last step
+    megapixel_s: float
+    own_mb: float  # without pictures
+    megapixel_mb: float  # of one step
+    disk_mb: float  # weights, checkpoints and logs
+    object_s: float = 0.0
+    encoded_s: float = 0.0
+    kept_mb: float = 0.0
+
+    def seconds(self, work: Work) -> float:
+        """CPU seconds of the training."""
+        parts = self.megapixel_s * work.megapixels + self.object_s * work.objects + self.encoded_s * work.encoded
+        return self.start_s + parts
+
+    def disk_bytes(self, work: Work) -> int:
+        """Bytes that it writes."""
+        return round(self.disk_mb * 1e6) + work.scratch_bytes
+
+    def process_mb(self, work: Work) -> int:
+        """Memory of one of its processes."""
+        return round(self.own_mb + self.megapixel_mb * work.step_megapixels + self.kept_mb * work.kept)
+
+
 COSTS = {
     "shard": Cost(0.08, 0, 1200, 60, 190),
     "infer-semantic": Cost(0.13, 0.033, 52_400, 1_700, 1_100),
@@ -54,14 +81,21 @@ COSTS = {
     "infer-teacher": Cost(0.05, 0.18, 100, 6_000, 1_200),
     "fuse": Cost(0.02, 0.026, 500, 1_800, 1_200),
 }
-# CPU seconds of a million pixels through network, losses and back, by command, kind of network and encoder: of
-# docs/results/coco_dev_mal.json (8 epochs of 1302 crops of 128 px) and student_retention_nuclei.json (300 steps of four
-# pictures of 256 px)
-TRAININGS = {
-    ("train-teacher", "mal", "mobilenet_v2"): 1.7,
-    ("train-student", "condinst", "mobilenet_v2"): 3.1,
+# by command and what `TrainConfig.network` says: the rows named `fit` of docs/results/training_rates.json, measured on
+# one core of an AMD EPYC server; without a validation, and SISeg's features as those of photographs
+TRAININGS: dict[tuple[str | int, ...], TrainingCost] = {
+    ("train-siseg", "mobilenet_v2", 256): TrainingCost(8.2, 1.7, 1360, 950, 30, encoded_s=0.19, kept_mb=9.9),
+    ("train-siseg", "resnet50", 256): TrainingCost(8.5, 2.1, 1540, 1100, 211, encoded_s=0.78, kept_mb=24),
+    ("train-teacher", "mal", "mobilenet_v2", 64): TrainingCost(6.6, 1.2, 1340, 900, 51),
+    ("train-teacher", "boxinst", "mobilenet_v2", 256, 4): TrainingCost(8.2, 7.0, 1470, 3620, 197),
+    ("train-teacher", "boxteacher", "mobilenet_v2", 256, 4): TrainingCost(7.6, 9.5, 1510, 3590, 247),
+    ("train-teacher", "boxseg", "mobilenet_v2", 256, 4): TrainingCost(8.7, 9.7, 1580, 3240, 247),
+    ("train-student", "condinst", "mobilenet_v2", 64, 2): TrainingCost(10, 1.24, 1390, 2310, 60, object_s=0.0008),
+    ("train-student", "condinst", "mobilenet_v2", 256, 4): TrainingCost(12, 5.4, 1630, 2580, 251, object_s=0.001),
+    ("train-student", "condinst", "resnet50", 256, 4): TrainingCost(17, 9.0, 2250, 2930, 688, object_s=0.005),
+    ("train-student", "mask_rcnn", "mobilenet_v2", 64, 2): TrainingCost(12, 2.3, 1260, 3660, 74, object_s=0.0024),
+    ("train-student", "query", "mobilenet_v2", 64, 2): TrainingCost(12, 2.0, 1270, 3380, 57, object_s=0.0029),
 }
-TRAINING_MB, TRAINING_BYTES = 2_000, 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +119,19 @@ def planned_size(run: RunPaths, config: PlanConfig | None) -> Size | None:
     if run.plan.exists():
         plan = read_plan(run)
         return Size(plan.n_images, plan.n_objects, plan.num_shards)
-    return None if config is None else _counted(config)
+    return None if config is None else size_of(count_input(config), config)
+
+
+def size_of(counts: InputCounts, config: PlanConfig) -> Size:
+    """The size of the run that `shard` would plan of this input."""
+    wanted = counts.images if config.sample is None else sample_size(config.sample, counts.images)
+    boxes = round(counts.boxes * wanted / max(counts.images, 1))
+    return Size(wanted, boxes, config.shards or default_shards(wanted))
+
+
+def forecast(name: str, config: Config, size: Size) -> Forecast | None:
+    """What a command takes on the CPU; None for one, or a network of one, that nobody measured."""
+    return training_forecast(name, config, size) if isinstance(config, TrainConfig) else stage_forecast(name, size)
 
 
 def stage_forecast(name: str, size: Size) -> Forecast | None:
@@ -95,12 +141,12 @@ def stage_forecast(name: str, size: Size) -> Forecast | None:
 
 
 def training_forecast(name: str, config: TrainConfig, size: Size) -> Forecast | None:
-    """What a training takes on the CPU; None for a kind of network or an encoder that nobody measured."""
-    kind = getattr(config, "method", getattr(config, "model", ""))
-    rate = TRAININGS.get((name, kind, config.backbone))
-    if rate is None:
+    """What a training takes on the CPU; None for a network that nobody measured."""
+    cost = TRAININGS.get((name, *config.network))
+    if cost is None:
         return None
-    return Forecast(rate * config.megapixels(size.images, size.boxes), TRAINING_BYTES, TRAINING_MB)
+    work = config.work(size.images, size.boxes)
+    return Forecast(cost.seconds(work), cost.disk_bytes(work), cost.process_mb(work))
 
 
 def total(forecasts: Sequence[Forecast | None]) -> str:
@@ -121,13 +167,3 @@ def minutes(seconds: float) -> str:
 def megabytes(size_bytes: float) -> str:
     """A size on disk."""
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.1f} GB"
-
-
-def _counted(config: PlanConfig) -> Size:
-    options = ReadOptions(config.exif, config.strip_prefix, config.images_json, config.box_format, config.crowds)
-    kind = config.source or detect_format(config.annotations, has_images_json=config.images_json is not None)
-    dataset = open_dataset(kind, images=absolute(config.images), annotations=config.annotations, options=options)
-    rows = [len(row.get("objects") or ()) for row in dataset.rows() if row["status"] != "rejected"]
-    wanted = len(rows) if config.sample is None else sample_size(config.sample, len(rows))
-    boxes = round(sum(rows) * wanted / max(len(rows), 1))
-    return Size(wanted, boxes, config.shards or default_shards(wanted))

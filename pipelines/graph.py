@@ -377,7 +377,8 @@ COMMANDS: dict[str, Command] = {
         section="Start",
         help="Whether this machine, and a run's data, will do; and what to do where not.",
         about="RUN may be left out, or be a file of annotations, with --images DIR: then these are looked at, and what "
-        "their run would take. Ends with 4 where something would fail.",
+        "their run would take. With --model, or where a run has a segmenter, it says which boxes that knows. Ends "
+        "with 4 where something would fail.",
         example="boxes.json --images images/",
         argument="",
         config=f"{_OPTIONS}.look:DoctorConfig",

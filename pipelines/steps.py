@@ -17,7 +17,7 @@ from pseudolabel.config import Config, narrowed, parse_config
 from pseudolabel.errors import PseudolabelError
 from pseudolabel.pipelines.doctor.before import need_extras, tell_troubles
 from pseudolabel.pipelines.engines.warm import let_go, warm_workers
-from pseudolabel.pipelines.forecast import Forecast, Size, stage_forecast, training_forecast
+from pseudolabel.pipelines.forecast import Forecast, Size, forecast
 from pseudolabel.pipelines.graph import (
     Configured,
     Planner,
@@ -75,7 +75,7 @@ class Step(ABC):
 
     def forecast(self, size: Size) -> Forecast | None:
         """What it will take; None where nobody measured it."""
-        return stage_forecast(self.name, size)
+        return forecast(self.name, self.config, size)
 
     def told_here(self) -> bool:
         """Whether this process prints the summary; of several that train one model, the first does."""
@@ -158,10 +158,6 @@ class TrainingStep(Step):
         assert isinstance(command, Trainer)
         weights = run.model(command.model)
         return f"{self.name}: {weights} ({'is there' if weights.exists() else 'to be trained'})"
-
-    def forecast(self, size: Size) -> Forecast | None:
-        assert isinstance(self.config, TrainConfig), f"the config of {self.name} is no TrainConfig"
-        return training_forecast(self.name, self.config, size)
 
     def told_here(self) -> bool:
         from pseudolabel.training.processes import is_first_process  # imports torch, which a training has done by now

@@ -12,7 +12,7 @@ from pseudolabel.errors import InputError
 from pseudolabel.optional import need_extra
 from pseudolabel.pipelines.doctor.checks import Check, warn
 from pseudolabel.pipelines.doctor.system import NVIDIA_DRIVER, memory_gb, open_files, room, shared_memory
-from pseudolabel.pipelines.forecast import COSTS, Size
+from pseudolabel.pipelines.forecast import Forecast, Size, forecast
 from pseudolabel.pipelines.graph import find_command
 from pseudolabel.pipelines.options.base import StageConfig
 from pseudolabel.pipelines.planning.plan import read_plan
@@ -48,23 +48,22 @@ def tell_troubles(run: RunPaths, name: str, config: Config) -> None:
 
 def troubles(run: RunPaths, name: str, config: Config) -> list[Check]:
     """Disk, GPU, processors, memory, open files: the checks that found something."""
-    checks = [_disk(run, name), _gpu(config), _threads(config), _memory(name, config), open_files()]
+    taken = forecast(name, config, _size(run))
+    checks = [_disk(run, taken), _gpu(config), _threads(config), _memory(taken, config), open_files()]
     checks += [shared_memory()] if getattr(config, "loader_workers", 0) else []
     return [check for check in checks if check is not None and check.state != "ok"]
 
 
-def _size(run: RunPaths) -> Size | None:
+def _size(run: RunPaths) -> Size:
     try:
         plan = read_plan(run)
     except InputError:  # whoever needs the plan says so
-        return None
+        return Size(0, 0, 1)
     return Size(plan.n_images, plan.n_objects, plan.num_shards)
 
 
-def _disk(run: RunPaths, name: str) -> Check:
-    cost, size = COSTS.get(name), _size(run)
-    needed_gb = cost.disk_bytes(size) / 1e9 if cost and size else 0.0
-    return room(run.root, "disk", max(_LEAST_FREE_GB, needed_gb))
+def _disk(run: RunPaths, taken: Forecast | None) -> Check:
+    return room(run.root, "disk", max(_LEAST_FREE_GB, taken.disk_bytes / 1e9 if taken else 0.0))
 
 
 def _gpu(config: Config) -> Check | None:
@@ -88,12 +87,18 @@ def _threads(config: Config) -> Check | None:
     return warn("processors", found, "lower --workers or --threads: they would wait for each other")
 
 
-def _memory(name: str, config: Config) -> Check | None:
-    cost, free_and_all, workers = COSTS.get(name), memory_gb(), _workers(config)
-    if cost is None or free_and_all is None or workers * cost.worker_mb <= free_and_all[0] * 1e3:
+def _memory(taken: Forecast | None, config: Config) -> Check | None:
+    free_and_all, workers = memory_gb(), _workers(config)
+    training = isinstance(config, TrainConfig)
+    if taken is None or free_and_all is None or (training and _may_use_gpu(config)):
         return None
-    fit = max(1, int(free_and_all[0] * 1e3 // cost.worker_mb))
-    found = f"{free_and_all[0]:.1f} GB free, {workers} workers may take {workers * cost.worker_mb / 1e3:.1f}"
+    free_gb, wanted_gb = free_and_all[0], workers * taken.worker_mb / 1e3
+    if wanted_gb <= free_gb:
+        return None
+    found = f"{free_gb:.1f} GB free, {workers} {'processes' if training else 'workers'} may take {wanted_gb:.1f}"
+    if training:
+        return warn("memory", found, "lower --batch-size or the size of its pictures, or end other programs")
+    fit = max(1, int(free_gb * 1e3 // taken.worker_mb))
     return warn("memory", found, f"--workers {fit}" if fit < workers else "end other programs")
 
 

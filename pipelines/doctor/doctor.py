@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pseudolabel.config import narrowed
 from pseudolabel.errors import MachineError
 from pseudolabel.pipelines.doctor.checks import Check, fail
 from pseudolabel.pipelines.doctor.system import disk
 from pseudolabel.pipelines.options.look import DoctorConfig
+from pseudolabel.pipelines.options.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 
 _LEAST_FREE_GB = 5
@@ -22,25 +24,31 @@ def examine(config: DoctorConfig) -> list[dict[str, Any]]:
 def _checks(config: DoctorConfig) -> Iterator[Check]:
     from pseudolabel.pipelines.doctor.machine import machine_checks
 
-    yield from machine_checks()
+    run = RunPaths(config.run) if config.run is not None and config.run.is_dir() and config.images is None else None
+    yield from machine_checks(run)
+    segmenter = None if config.model is None else narrowed(config, InferSemanticConfig)
     if config.images is not None:
         from pseudolabel.pipelines.doctor.patient import data_checks
 
         yield disk(Path.cwd(), "disk", _LEAST_FREE_GB)
-        yield from data_checks(config.images, config.run)
+        yield from data_checks(config.images, config.run, segmenter)
+    elif run is not None:
+        from pseudolabel.pipelines.doctor.patient import run_checks
+
+        yield disk(run.root, "disk", _LEAST_FREE_GB)
+        yield from run_checks(run, segmenter)
     elif config.run is None:
         yield disk(Path.cwd(), "disk", _LEAST_FREE_GB)
+        if segmenter is not None:
+            from pseudolabel.pipelines.doctor.classes import asked_segmenter
+
+            yield from asked_segmenter(segmenter)
     elif config.run.is_file():
         again = f"if it holds annotations:  pseudolabel doctor {shlex.quote(str(config.run))} --images DIR"
         yield fail("run", f"{config.run} is a file", again)
-    elif not config.run.is_dir():
+    else:
         make = f"pseudolabel shard {shlex.quote(str(config.run))} --images DIR --annotations FILE"
         yield fail("run", f"{config.run} is no folder", make)
-    else:
-        from pseudolabel.pipelines.doctor.patient import run_checks
-
-        yield disk(config.run, "disk", _LEAST_FREE_GB)
-        yield from run_checks(RunPaths(config.run))
 
 
 def format_checks(checks: Sequence[Mapping[str, Any]]) -> str:

@@ -10,17 +10,31 @@ from pathlib import Path
 from pseudolabel import __version__
 from pseudolabel.errors import MachineError, PseudolabelError
 from pseudolabel.optional import EXTRAS, absence_named, absent_module, install_text
-from pseudolabel.pipelines.doctor.checks import Check, ok, warn
-from pseudolabel.pipelines.doctor.system import NVIDIA_DRIVER, disk, load, memory_gb, open_files, shared_memory
+from pseudolabel.pipelines.doctor.checks import Check, fail, ok, warn
+from pseudolabel.pipelines.doctor.system import (
+    NVIDIA_DRIVER,
+    cuda_driver,
+    disk,
+    load,
+    memory_gb,
+    open_files,
+    shared_memory,
+)
+from pseudolabel.pipelines.engines.slurm import SLURM_COMMANDS
+from pseudolabel.pipelines.graph import TRAINERS
+from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.work.device import available_cores
 
 _LEAST_FREE_GB, _LEAST_MEMORY_GB = 1, 4
 _FATAL, _WARNING = 4, 2  # of onnxruntime's log; the second is its default
-_BACKBONES = {"train-teacher": "mobilenet_v2", "train-student": "resnet50"}  # their defaults
 
 
-def machine_checks() -> Iterator[Check]:
-    """Python, torch, GPUs, onnxruntime, memory, disk for temporary files, extras, schedulers, weights."""
+def machine_checks(run: RunPaths | None = None) -> Iterator[Check]:
+    """Python, torch, GPUs, onnxruntime, memory, disk for temporary files, extras, schedulers, weights.
+
+    Args:
+        run: whose segmenter may lend its encoder to trainings.
+    """
     yield ok("pseudolabel", f"{__version__} on Python {platform.python_version()}, {platform.platform(terse=True)}")
     yield from _torch()
     yield _torchvision()
@@ -31,15 +45,19 @@ def machine_checks() -> Iterator[Check]:
     yield _temporary_files()
     yield _numba_cache()
     yield from (_extra(extra) for extra in EXTRAS)
-    yield ok("slurm", shutil.which("sbatch") or "no sbatch here; --engine slurm needs it on the machine that submits")
+    yield _slurm()
     if absent_module("train") is None:
-        yield from (_hub_weights(command, backbone) for command, backbone in _BACKBONES.items())
+        yield _hub_cache()
+        yield from (_encoder(command, run) for command in TRAINERS)
 
 
 def _torch() -> Iterator[Check]:
     import torch
 
     yield ok("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}")
+    driver = cuda_driver()
+    if driver is not None:
+        yield ok("CUDA driver", driver)
     if torch.cuda.is_available():
         yield from (_gpu(number) for number in range(torch.cuda.device_count()))
     elif NVIDIA_DRIVER.exists():
@@ -129,14 +147,22 @@ def _temporary_files() -> Check:
 
 
 def _numba_cache() -> Check:
-    from pseudolabel import bilinear
+    """Where numba keeps what it has compiled; without a place for that, what needs it cannot even be imported."""
+    try:
+        from pseudolabel import bilinear
+    except RuntimeError as error:
+        return fail("numba's cache", str(error), "export NUMBA_CACHE_DIR=FOLDER, one that can be written")
+    return ok("numba's cache", f"{bilinear.read.stats.cache_path}: can be written")
 
-    asked = os.environ.get("NUMBA_CACHE_DIR")
-    folder = Path(asked) if asked else Path(bilinear.__file__).parent
-    if os.access(folder, os.W_OK):
-        return ok("numba's cache", f"{folder}: can be written")
-    found = f"{folder}: cannot be written, so that every process compiles anew"
-    return warn("numba's cache", found, "export NUMBA_CACHE_DIR=FOLDER")
+
+def _slurm() -> Check:
+    absent = [command for command in SLURM_COMMANDS if shutil.which(command) is None]
+    if not absent:
+        return ok("slurm", ", ".join(SLURM_COMMANDS))
+    found = f"no {', '.join(absent)} here; --engine slurm needs {'them' if len(absent) > 1 else 'it'}"
+    if len(absent) == len(SLURM_COMMANDS):
+        return ok("slurm", f"{found} on the machine that submits")
+    return warn("slurm", found, "add the folder of Slurm's commands to PATH")
 
 
 def _extra(extra: str) -> Check:
@@ -147,12 +173,27 @@ def _extra(extra: str) -> Check:
     return ok(f"extra {extra}", f"{', '.join(modules)}, for {purpose}")
 
 
-def _hub_weights(command: str, backbone: str) -> Check:
-    """Whether a training at its defaults finds its backbone's weights without the network."""
-    from pseudolabel.encoders.resolve import find_on_hub
+def _hub_cache() -> Check:
+    """Where the hub's weights are kept, and whether its client may fetch any."""
+    from huggingface_hub import constants
 
+    folder = Path(constants.HF_HUB_CACHE)
+    offline = "; HF_HUB_OFFLINE: nothing can be fetched" if constants.HF_HUB_OFFLINE else ""
+    there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    if os.access(there, os.W_OK):
+        return ok("hub's cache", f"{folder}: can be written{offline}")
+    return warn("hub's cache", f"{folder}: cannot be written{offline}", "to fetch weights, export HF_HOME=FOLDER")
+
+
+def _encoder(command: str, run: RunPaths | None) -> Check:
+    """Whether a training at its defaults finds its encoder's weights without the network."""
+    from pseudolabel.encoders.resolve import find_on_hub
+    from pseudolabel.pipelines.trainers.segmenter_encoder import lent_weights
+
+    backbone = str(TRAINERS[command].config_class({}).model_fields["backbone"].default)
     try:
-        return ok(f"{command}", f"weights of {backbone}: {find_on_hub(backbone, fetch=False)}")
+        lent = lent_weights(run, backbone)[0] if run else None
+        return ok(command, f"weights of {backbone}: {lent or find_on_hub(backbone, fetch=False)}")
     except PseudolabelError:
-        found = f"the weights of {backbone} are not on this machine"
+        found = f"the weights of {backbone} are not on this machine, and nothing is fetched unasked"
         return warn(command, found, "--backbone-weights FILE, hub-download, or none to start from chance")

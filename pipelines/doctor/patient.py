@@ -1,7 +1,7 @@
 """`doctor RUN` and `doctor FILE --images DIR`: whether files, images and boxes are as they should be."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,12 +10,17 @@ import numpy as np
 import pyarrow as pa
 
 from pseudolabel.candidates import ManifestImage, usable_images
+from pseudolabel.config import parse_config
 from pseudolabel.errors import ConfigError, IncompleteError, InputError, RejectError
 from pseudolabel.images import load_image
 from pseudolabel.pipelines.doctor.checks import Check, fail, ok, warn
+from pseudolabel.pipelines.doctor.classes import BoxesOf, asked_segmenter, class_sizes, recorded_segmenters
 from pseudolabel.pipelines.doctor.system import room
-from pseudolabel.pipelines.forecast import COSTS, Size, planned_size, stage_forecast, training_forecast
+from pseudolabel.pipelines.forecast import COSTS, Forecast, Size, forecast, size_of, stage_forecast
+from pseudolabel.pipelines.graph import ORDER, TRAINERS
+from pseudolabel.pipelines.options.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.options.stages.shard import PlanConfig, ShardConfig
+from pseudolabel.pipelines.planning.input_counts import count_input
 from pseudolabel.pipelines.planning.make_plan import make_plan
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import read_part
@@ -25,17 +30,16 @@ from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.status import TableStatus, run_status
 from pseudolabel.report.overlay import even_places
-from pseudolabel.teachers.mal.config import MalConfig
+from pseudolabel.training.config import PresetConfig
 
 _OPENED = 12  # images, at even steps
-_FEW_OBJECTS = 10  # of a class
 _TINY_PX = 12  # a shorter side of a box; its mask has hardly a shape
 _MUCH_REFUSED = 0.05
 _SAMPLE = 200  # images that are opened of data that no run has yet
 
 
-def run_checks(run: RunPaths) -> Iterator[Check]:
-    """The plan, the tables, the images, the boxes, and what the stages were told."""
+def run_checks(run: RunPaths, segmenter: InferSemanticConfig | None = None) -> Iterator[Check]:
+    """The plan, the tables, the images, the boxes, the run's segmenters or another, and what the stages were told."""
     try:
         plan, tables = read_plan(run), run_status(run)
     except InputError as error:
@@ -46,48 +50,78 @@ def run_checks(run: RunPaths) -> Iterator[Check]:
     parts = [run.part("manifest", shard, plan.num_shards) for shard in range(plan.num_shards)]
     there = [part for part in parts if part.exists()]
     if there:
-        yield from _inputs(plan, next(table for table in tables if table.table == "manifest"), there)
+        seen = _Boxes(there)
+        yield from _inputs(plan, next(table for table in tables if table.table == "manifest"), seen)
+        yield from _classes(BoxesOf(plan.class_names, seen.per_class), segmenter, run)
     yield from _named_files(run)
     done = {one.stage for one in tables if not one.missing}
+    done |= {name for name, trainer in TRAINERS.items() if run.model(trainer.model).exists()}
     yield from _outlook(run.root, Size(plan.n_images, plan.n_objects, plan.num_shards), done)
 
 
-def data_checks(images: str, annotations: Path | None) -> Iterator[Check]:
-    """The same of data that no run has yet: a sample of it is planned and opened, in a folder that goes again."""
+def data_checks(images: str, annotations: Path | None, segmenter: InferSemanticConfig | None = None) -> Iterator[Check]:
+    """The same of data that no run has yet: all is counted, and a sample is opened in a folder that goes again."""
+    config = PlanConfig(images=images, annotations=annotations)
     with TemporaryDirectory() as folder:
         run = RunPaths(Path(folder) / "run")
         try:
-            size, plan = _sampled(run, images, annotations)
+            counts = count_input(config)
+            plan = _sampled(run, config, counts.images)
         except (InputError, IncompleteError, ConfigError) as error:
             yield fail("data", str(error), "pseudolabel shard RUN  ends in the same way: mend that first")
             return
+        size = size_of(counts, config)
         yield ok("data", f"{size}, of {plan.source}; {plan.n_images} images were opened")
         manifest = next(table for table in run_status(run) if table.table == "manifest")
         parts = [run.part("manifest", shard, plan.num_shards) for shard in range(plan.num_shards)]
-        yield from _inputs(plan, manifest, parts, share=plan.n_images / size.images)
+        seen = _Boxes(parts)
+        yield from _inputs(plan, manifest, seen)
+    boxes = counts.boxes_of if plan.sample else seen.per_class  # of all images, by what is known best
+    yield from _classes(BoxesOf(counts.categories, boxes), segmenter)
     yield from _outlook(Path.cwd(), size, set())
 
 
-def _sampled(run: RunPaths, images: str, annotations: Path | None) -> tuple[Size, Plan]:
-    """How much data there is, and the plan of a run of a sample of it, whose images have been opened."""
-    values: dict[str, Any] = {"images": images, "annotations": annotations}
-    size = planned_size(run, PlanConfig(**values))
-    assert size is not None, "there is a config"
-    plan = make_plan(run, PlanConfig(**values, sample=_SAMPLE if size.images > _SAMPLE else None))
+def _sampled(run: RunPaths, config: PlanConfig, images: int) -> Plan:
+    """The plan of a run of a sample of the data, whose images have been opened."""
+    sample = _SAMPLE if images > _SAMPLE else None
+    plan = make_plan(run, config.model_copy(update={"sample": sample}))
     run_stage(run, "shard", ShardConfig(max_reject_rate=1), RunOptions("inline"))
-    return size, plan
+    return plan
+
+
+def _classes(found: BoxesOf, segmenter: InferSemanticConfig | None, run: RunPaths | None = None) -> Iterator[Check]:
+    """Classes of the boxes, and what the segmenter that was asked about, else those of the run, know of them."""
+    if found.boxes:
+        yield class_sizes(found)
+    if segmenter is not None:
+        yield from asked_segmenter(segmenter, found, run)
+    elif run is not None and found.boxes:
+        yield from recorded_segmenters(run, found)
 
 
 def _outlook(folder: Path, size: Size, done: Collection[str]) -> Iterator[Check]:
-    """What the stages that are not done, or that nobody has begun, would take on a CPU."""
-    left = {name: stage_forecast(name, size) for name in COSTS if name not in done}
-    if "train-teacher" not in done and size.boxes:
-        left["train-teacher"] = training_forecast("train-teacher", MalConfig(), size)
-    for name, taken in left.items():
-        yield ok(f"to do: {name}", str(taken))
-    needed_gb = sum(one.disk_bytes for one in left.values() if one) / 1e9
+    """What the stages and trainings that are not done, or that nobody has begun, would take on a CPU."""
+    left = [name for name in ORDER if name in {*COSTS, *TRAINERS} and name not in done]
+    needed_bytes = 0
+    for name in left:
+        if name == "train-teacher" and not size.boxes:
+            continue
+        taken, small = _foreseen(name, size)
+        needed_bytes += taken.disk_bytes if taken else 0
+        yield ok(f"to do: {name}", f"{taken or 'not measured'}" + (f"; with --preset small {small}" if small else ""))
     if left:
-        yield room(folder, "room for these", needed_gb)
+        yield room(folder, "room for these", needed_bytes / 1e9)
+
+
+def _foreseen(name: str, size: Size) -> tuple[Forecast | None, Forecast | None]:
+    """What a command takes by default, and with the preset for a CPU where it has one."""
+    if name in COSTS:
+        return stage_forecast(name, size), None
+    config_class = TRAINERS[name].config_class({})
+    usual = forecast(name, config_class(), size)
+    if not issubclass(config_class, PresetConfig):
+        return usual, None
+    return usual, forecast(name, parse_config(config_class, {"preset": "small"}, where=name), size)
 
 
 def _table(run: RunPaths, table: TableStatus) -> Check:
@@ -106,8 +140,8 @@ def _table(run: RunPaths, table: TableStatus) -> Check:
     return ok(name, found)
 
 
-def _inputs(plan: Plan, manifest: TableStatus, parts: list[Path], *, share: float = 1.0) -> Iterator[Check]:
-    """Of images and boxes; `share` of all images are in the parts."""
+def _inputs(plan: Plan, manifest: TableStatus, seen: "_Boxes") -> Iterator[Check]:
+    """Of images and boxes."""
     counts = Counts.from_dict(manifest.counts)
     refused = counts.images.n_rejected + counts.objects.n_rejected
     everything = counts.images.n_in + counts.objects.n_in
@@ -116,23 +150,22 @@ def _inputs(plan: Plan, manifest: TableStatus, parts: list[Path], *, share: floa
         yield warn("refused", f"{refused} of {everything}: {reasons}", "pseudolabel status RUN --rejected names them")
     else:
         yield ok("refused", f"{refused} of {everything} images and boxes" + (f": {reasons}" if reasons else ""))
-    seen = _Boxes()
-    for part in parts:
-        seen.add(read_part(part))
     yield _pictures(plan, seen.files)
     if plan.n_objects:
-        yield from seen.checks(plan, counts.notes, few=_FEW_OBJECTS * share)
+        yield from seen.checks(counts.notes)
 
 
 class _Boxes:
     """What the boxes of a run are like; holds a few numbers of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Iterable[Path]) -> None:
         self.files: list[str] = []
         self.per_class: Counter[int] = Counter()
         self.without = self.tiny = self.whole = self.turned = 0
+        for part in parts:
+            self._add(read_part(part))
 
-    def add(self, manifest: pa.Table) -> None:
+    def _add(self, manifest: pa.Table) -> None:
         orientations = manifest["exif_orientation"].drop_null().to_numpy()
         self.turned += int((orientations > 1).sum())
         for image in usable_images(manifest):
@@ -147,19 +180,9 @@ class _Boxes:
             self.tiny += min(box.bbox_xywh[2:]) < _TINY_PX
             self.whole += box.area_px > 0.98 * height * width
 
-    def checks(self, plan: Plan, notes: dict[str, int], few: float) -> Iterator[Check]:
-        """What of the boxes deserves a look; a class of fewer than `few` boxes here is a rare one."""
-        n = self.per_class.total()
-        names = plan.class_names
-        rare = [str(names.get(one, one)) for one, count in self.per_class.items() if count < few]
-        unseen = len(set(names) - set(self.per_class))
-        found = f"{len(self.per_class)} with boxes, {unseen} without"
-        if rare:
-            such_as = ", ".join(sorted(rare)[:5]) + (" ..." if len(rare) > 5 else "")
-            todo = f"too few to learn from, so give more of them or leave them out: {such_as}"
-            yield warn("classes", f"{found}, {len(rare)} with fewer than {_FEW_OBJECTS}", todo)
-        else:
-            yield ok("classes", found)
+    def checks(self, notes: dict[str, int]) -> Iterator[Check]:
+        """What of the boxes deserves a look."""
+        n, crowds = self.per_class.total(), notes.get("crowd", 0)
         yield _share("boxes given twice", notes.get("doubled", 0), n, 0, "remove one of each pair")
         yield _share(
             "boxes cut", notes.get("clipped", 0), n, 0.02, "they reach out of their images: are they of these?"
@@ -168,9 +191,8 @@ class _Boxes:
             "tiny boxes", self.tiny, n, 0.2, f"a side below {_TINY_PX} px: their masks are hardly better than boxes"
         )
         yield _share("whole images", self.whole, n, 0.05, "a box as large as its image says nothing of the object")
-        yield _share(
-            "crowd regions", notes.get("crowd", 0), n, 0.2, "nothing labels them; --crowds objects, if they are none"
-        )
+        todo = "nothing labels them; --crowds objects, if they are none"
+        yield _share("crowd regions", crowds, n + crowds, 0.2, todo)
         yield _share("without boxes", self.without, len(self.files), 0.5, "images without a box make no masks")
         yield _share("turned by EXIF", self.turned, len(self.files), 1.0, "")
 

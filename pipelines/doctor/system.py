@@ -1,6 +1,8 @@
 """What the operating system says of this machine, in microseconds; imports nothing heavy."""
 
+import ctypes
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -8,9 +10,24 @@ from pathlib import Path
 from pseudolabel.pipelines.doctor.checks import Check, fail, ok, warn
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+_VERSION = re.compile(r"\b\d{3,}\.\d+(\.\d+)?\b")  # of the driver, such as 570.86.15
 _MEMORY = Path("/proc/meminfo")
 _SHARED_MEMORY = Path("/dev/shm")
 _LEAST_SHARED_MB, _LEAST_FILES = 512, 1024
+
+
+def cuda_driver() -> str | None:
+    """The version of NVIDIA's driver and the newest CUDA that it serves; None where there is none."""
+    if not NVIDIA_DRIVER.exists():
+        return None
+    found = _VERSION.search(NVIDIA_DRIVER.read_text(encoding="utf-8", errors="replace"))
+    number = ctypes.c_int(0)
+    try:
+        answer = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
+    except OSError:
+        return f"{found[0] if found else 'of unknown version'}, without its library libcuda.so.1"
+    serves = f"CUDA {number.value // 1000}.{number.value % 1000 // 10}" if answer == 0 else "no CUDA that it tells"
+    return f"{found[0] if found else 'of unknown version'}, serves {serves}"
 
 
 def memory_gb() -> tuple[float, float] | None:

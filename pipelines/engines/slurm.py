@@ -25,6 +25,7 @@ from pseudolabel.pipelines.engines.base import EngineOptions, HandedOver
 from pseudolabel.pipelines.engines.stop import StopSignals
 from pseudolabel.pipelines.work.job import Job
 
+SLURM_COMMANDS = ("sbatch", "squeue", "scontrol")
 PATIENCE_S = 1800.0  # with a scheduler that does not answer
 _FIRST_POLL_S, _LAST_POLL_S = 0.5, 15.0
 _COMMAND_S = 60.0

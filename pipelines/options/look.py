@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pseudolabel.config import Config, option
+from pseudolabel.pipelines.options.stages.infer_semantic import SegmenterConfig
 
 
 class ReportConfig(Config):
@@ -32,10 +33,14 @@ class DiffConfig(Config):
     )  # fmt: skip
 
 
-class DoctorConfig(Config):
+class DoctorConfig(SegmenterConfig):
     """What is looked at."""
 
     run: Path | None = option(None, "run folder to look at, too; with --images, annotations", group="main")
     images: str | None = option(
         None, "folder of images that no run has yet, as `shard` takes it: a sample of them is opened", group="main"
     )
+    model: str | None = option(
+        None, "which model: a segmenter to try, as `infer-semantic` takes it; does it work, and which boxes does it "
+        "know? Default: the run's own, unopened where its label maps are there", group="main",
+    )  # fmt: skip

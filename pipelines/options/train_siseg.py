@@ -32,6 +32,3 @@ class TrainSisegConfig(SisegRecipe):
 
     def tables(self) -> tuple[str, ...]:
         return ("manifest", "semantic") if self.label_source == "semantic" else ("manifest",)
-
-    def megapixels(self, images: int, objects: int) -> float:
-        return self._megapixels(images, self.crop)

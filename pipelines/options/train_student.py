@@ -42,6 +42,10 @@ class TrainStudentConfig(PresetConfig, RecipeConfig, AugmentConfig, LabelConfig,
         """Longer side of an image in validation and prediction."""
         return self.predict_px or self.image_px
 
+    @property
+    def network(self) -> tuple[str | int, ...]:
+        return (self.model, self.backbone, self.width, self.convs)
+
     def tables(self) -> tuple[str, ...]:
         return ("manifest",) if self.learn_from else ("manifest", "pseudo")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pseudolabel.datasets import ReadOptions, detect_format, open_dataset
+from pseudolabel.datasets import Dataset, ReadOptions, detect_format, open_dataset
 from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.options.stages.shard import PlanConfig
 from pseudolabel.pipelines.planning.plan import Plan, PlanRequest, write_plan
@@ -26,9 +26,7 @@ def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
         )
     if not is_url(root):
         _refuse_run_inside_images(run, Path(config.images))
-    kind = config.source or detect_format(config.annotations, has_images_json=config.images_json is not None)
-    options = ReadOptions(config.exif, config.strip_prefix, config.images_json, config.box_format, config.crowds)
-    dataset = open_dataset(kind, images=root, annotations=config.annotations, options=options)
+    kind, dataset = open_input(config)
     request = PlanRequest(
         images_root=root,
         source=f"{kind}:{config.annotations or config.images}",
@@ -45,6 +43,18 @@ def make_plan(run: RunPaths, config: PlanConfig) -> Plan:
         sample=config.sample,
     )
     return write_plan(run, request, dataset.rows())
+
+
+def open_input(config: PlanConfig) -> tuple[str, Dataset]:
+    """The format of what the user has, and its reader.
+
+    Raises:
+        InputError: the folder or the annotations are missing or damaged.
+    """
+    kind = config.source or detect_format(config.annotations, has_images_json=config.images_json is not None)
+    options = ReadOptions(config.exif, config.strip_prefix, config.images_json, config.box_format, config.crowds)
+    images = absolute(config.images)
+    return kind, open_dataset(kind, images=images, annotations=config.annotations, options=options)
 
 
 def _refuse_run_inside_images(run: RunPaths, images: Path) -> None:

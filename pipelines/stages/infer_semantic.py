@@ -68,7 +68,7 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
             folder = resolve_folder(where)
             files |= {"model": weights_file(folder), "architecture": folder / CONFIG_NAME}
         if "model" in files and files["model"].is_file():
-            find_card(files["model"], _segmenter_options(self.config, "cpu"))
+            find_card(files["model"], segmenter_options(self.config, "cpu"))
             card = card_path(files["model"], self.config.card)
             files |= {"card": card} if card else {}
         return files
@@ -80,7 +80,7 @@ class InferSemanticStage(Stage[InferSemanticConfig]):
         from pseudolabel.segmenters.network import NetworkSegmenter
 
         torch.set_num_threads(self.config.threads)
-        segmenter = open_segmenter(self.config.model, _segmenter_options(self.config, device))
+        segmenter = open_segmenter(self.config.model, segmenter_options(self.config, device))
         segmenter.probe()
         self._segmenter = segmenter
         if self.config.zoom and isinstance(segmenter, NetworkSegmenter):  # files have no more to say
@@ -165,7 +165,12 @@ def _look_rows(looks: Looks | None) -> list[dict[str, Any]] | None:
     ]
 
 
-def _segmenter_options(config: InferSemanticConfig, device: str) -> SegmenterOptions:
+def segmenter_options(config: InferSemanticConfig, device: str) -> SegmenterOptions:
+    """What a segmenter is opened with.
+
+    Raises:
+        ConfigError: numbers or a size that cannot be read.
+    """
     return SegmenterOptions(
         weights=config.weights,
         card=config.card,

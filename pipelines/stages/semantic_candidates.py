@@ -60,11 +60,11 @@ class SemanticCandidatesStage(Stage[SemanticCandidatesConfig]):
     def finish(self, paths: list[Path]) -> None:
         """Says once, in the driver, how class names met; candidates are not exported."""
         categories = read_plan(self.run_paths).class_names
-        for classes in _class_lists(self.run_paths.table(self._maps) / path.name for path in paths):
+        for classes in class_lists(self.run_paths.table(self._maps) / path.name for path in paths):
             match = match_classes(classes, categories)
             _LOG.info("%d of %d categories matched by %s", len(match.index_of), len(categories), match.used)
             if match.unmapped:
-                instead = "box and colours alone" if self.config.unknown_classes == "colors" else "no candidates"
+                instead = "box and colours alone" if self.config.colors_unknown else "no candidates"
                 _LOG.warning("no class of the segmenter for %s: %s", _shortened(match.unmapped), instead)
 
     def _found(self, image: ManifestImage, semantic: dict[str, Any], shard: Shard) -> list[Candidate] | RejectError:
@@ -94,8 +94,7 @@ class SemanticCandidatesStage(Stage[SemanticCandidatesConfig]):
         )
 
     def _wants(self, box: GivenBox) -> bool:
-        colors = self.config.unknown_classes == "colors" and self.config.masks == "refined"
-        return not box.is_crowd and (box.class_index is not None or colors)
+        return not box.is_crowd and (box.class_index is not None or self.config.colors_unknown)
 
 
 def label_map_table(name: str) -> str:
@@ -111,8 +110,8 @@ def _closer(semantic: dict[str, Any]) -> dict[int | None, list[SoftMask]]:
     return masks
 
 
-def _class_lists(paths: Iterable[Path]) -> set[tuple[str, ...]]:
-    """The lists of class names in the first part that has one; a run has one segmenter."""
+def class_lists(paths: Iterable[Path]) -> set[tuple[str, ...]]:
+    """The lists of class names in the first of these parts of label maps that has one; a table has one segmenter."""
     for path in paths:
         found = {tuple(classes) for classes in read_part(path, ["classes"])["classes"].to_pylist() if classes}
         if found:

@@ -25,14 +25,24 @@ def with_settled_weights(run: RunPaths, name: str, config: TrainConfig) -> Train
     if config.backbone_weights != AUTO or config.backbone.startswith(SEGMENTER):
         return config
     resolve_backbone_weights(config.backbone, NONE)
-    weights = _weights_of_segmenter(run)
-    problem = _misfit(config.backbone, weights) if weights else None
-    if weights is None or problem:
+    weights, problem = lent_weights(run, config.backbone)
+    if weights is None:
         if problem:
             _LOG.info("%s: the run's segmenter cannot lend its encoder (%s)", name, problem)
         return config.model_copy(update={"backbone_weights": HUB})
     _LOG.info("%s: %s begins as the encoder of %s; --backbone-weights says otherwise", name, config.backbone, weights)
     return config.model_copy(update={"backbone_weights": weights})
+
+
+def lent_weights(run: RunPaths, backbone: str) -> tuple[str | None, str]:
+    """What `--backbone-weights` would say to begin as the run's segmenter, or None and why its encoder does not fit.
+
+    Raises:
+        DamagedPartError: the config of `infer-semantic` is damaged.
+    """
+    weights = _weights_of_segmenter(run)
+    problem = _misfit(backbone, weights) if weights else None
+    return (None, problem) if problem else (weights, "")
 
 
 def _weights_of_segmenter(run: RunPaths) -> str | None:

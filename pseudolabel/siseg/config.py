@@ -1,9 +1,14 @@
 """Options of SISeg: network and recipe; imports no torch. Lengths are pixels of the resized image, a cell has four."""
 
+from dataclasses import replace
+
 from pseudolabel.config import option
 from pseudolabel.encoders.config import EncoderConfig
 from pseudolabel.encoders.resolve import BACKBONE_HELP
-from pseudolabel.training.config import ScaleConfig, TrainConfig
+from pseudolabel.training.config import ScaleConfig, TrainConfig, Work
+
+# of the features of a photograph of 640x480, as `train.Samples` keeps them; of other encoders as of the largest
+VIEW_BYTES = {"mobilenet_v2": 5_100_000, "resnet50": 24_600_000}
 
 
 class SisegCard(EncoderConfig):
@@ -40,3 +45,16 @@ class SisegRecipe(ScaleConfig, TrainConfig, SisegCard):
     cache_gib: float = option(
         4.0, "memory for features of a frozen backbone", changes_result=False, group="machine", ge=0
     )
+
+    @property
+    def network(self) -> tuple[str | int, ...]:
+        return (self.backbone, self.head_width)
+
+    def work(self, images: int, objects: int) -> Work:
+        """Features are made once for both views of an image where they fit `cache_gib`, else for each crop anew."""
+        del objects
+        crops, views = self.steps * self.batch_size, 2 * images
+        kept = min(views, self.cache_gib * 2**30 / VIEW_BYTES.get(self.backbone, max(VIEW_BYTES.values())))
+        anew = crops + images  # each image once more, for the mean displacement
+        encoded = anew if kept < views else min(views, anew)
+        return replace(self._work(images, self.crop), encoded=encoded, kept=kept)

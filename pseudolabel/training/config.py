@@ -1,6 +1,7 @@
 """Options of a training, declared once for the loop, the methods and the command line; imports no torch."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
@@ -10,6 +11,18 @@ from pseudolabel.config import Config, option
 from pseudolabel.encoders.config import PretrainedConfig
 
 _SCALED = ("weak", "strong", "strong_blur")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a training does, for a forecast: all of it, but `step_megapixels` and `kept`, which memory hangs on."""
+
+    megapixels: float  # through the network, forward and back
+    step_megapixels: float  # of one process
+    objects: float = 0.0  # on the pictures of all steps
+    encoded: float = 0.0  # pictures through the encoder alone
+    kept: float = 0.0  # pictures whose features stay in memory
+    scratch_bytes: int = 0  # on disk until it ends
 
 
 class LoopConfig(Config):
@@ -64,14 +77,19 @@ class TrainConfig(LoopConfig, PretrainedConfig):
         del samples
         return self.steps
 
-    def megapixels(self, images: int, objects: int) -> float:
-        """What a training on so many images and objects puts through its network."""
-        del objects
-        return self._megapixels(images, getattr(self, "image_px", 0))
+    @property
+    def network(self) -> tuple[str | int, ...]:
+        """What decides the cost of a pixel: kind, encoder and widths."""
+        return (self.backbone,)
 
-    def _megapixels(self, samples: int, side_px: float) -> float:
-        processes = self.devices * self.nodes
-        return self.steps_for(samples) * self.batch_size * processes * side_px**2 / 1e6
+    def work(self, images: int, objects: int) -> Work:
+        """What a training on so many images and objects does."""
+        return self._work(images, getattr(self, "image_px", 0), objects / max(images, 1))
+
+    def _work(self, samples: int, side_px: float, objects_each: float = 0.0) -> Work:
+        seen = self.steps_for(samples) * self.batch_size * self.devices * self.nodes
+        megapixels = side_px**2 / 1e6
+        return Work(seen * megapixels, self.batch_size * megapixels, seen * objects_each)
 
 
 class FinetuneConfig(TrainConfig, FitConfig):

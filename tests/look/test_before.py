@@ -14,6 +14,7 @@ from pseudolabel.pipelines.options.stages.infer_semantic import InferSemanticCon
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.steps import make_step
+from pseudolabel.teachers.mal.config import MalConfig
 from tests.look.made_runs import Made, MadeRun, make_run
 
 SEGMENTER: dict[str, Any] = {"model": "a.onnx"}
@@ -66,6 +67,14 @@ def test_workers_that_do_not_fit_the_memory_are_named_with_how_many_do(
     monkeypatch.setattr(before, "memory_gb", lambda: (2.5 * COSTS["infer-semantic"].worker_mb / 1e3, 64.0))
     check = found(made.paths, InferSemanticConfig(**SEGMENTER))["memory"]
     assert check.todo == "--workers 2"
+
+
+@pytest.mark.usefixtures("large_machine")
+def test_a_training_that_does_not_fit_the_memory_is_named(made: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(before, "memory_gb", lambda: (0.2, 64.0))
+    check = found(made.paths, MalConfig(), "train-teacher")["memory"]
+    assert check.found.startswith("0.2 GB free, 1 processes may take ")
+    assert "--batch-size" in check.todo
 
 
 @pytest.mark.usefixtures("large_machine")

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pseudolabel.pipelines.doctor.machine as machine
 import pseudolabel.pipelines.doctor.patient as patient
 from pseudolabel.cli.main import main
 from pseudolabel.errors import MachineError
+from pseudolabel.pipelines.chain import parse_chain, plan_lines
+from pseudolabel.pipelines.doctor import system
 from pseudolabel.pipelines.doctor.checks import Check
 from pseudolabel.pipelines.doctor.doctor import check_health, examine, format_checks
 from pseudolabel.pipelines.doctor.machine import machine_checks
@@ -54,10 +58,64 @@ def test_a_folder_that_cannot_be_written_fails(tmp_path: Path) -> None:
     assert machine.disk(tmp_path, "disk", 0).state == "ok"
 
 
-def test_an_unwritable_cache_of_numba_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "none"))
-    check = next(one for one in machine_checks() if one.name == "numba's cache")
-    assert (check.state, check.todo) == ("warn", "export NUMBA_CACHE_DIR=FOLDER")
+@pytest.mark.parametrize(
+    ("before", "state", "said"),
+    [
+        pytest.param("", "ok", "/made/", id="a folder that can be made"),
+        pytest.param("import numba.core.caching as c; c.CacheImpl._locator_classes = []", "fail", "", id="nowhere"),
+    ],
+)
+def test_the_place_of_numba_s_cache_is_told_or_that_there_is_none(
+    before: str, state: str, said: str, tmp_path: Path
+) -> None:
+    """In a process of its own: numba settles it when a module is imported."""
+    asked = "from pseudolabel.pipelines.doctor.machine import _numba_cache as check; import json"
+    code = f"{before}\n{asked}\nprint(json.dumps(check().as_dict()))"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "made")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    check = json.loads(done.stdout)
+    assert (check["state"], said in check["found"]) == (state, True)
+    assert "NUMBA_CACHE_DIR" in check["todo"] or state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("there", "state", "found"),
+    [
+        pytest.param((), "ok", "no sbatch, squeue, scontrol here", id="none"),
+        pytest.param(("sbatch", "scontrol"), "warn", "no squeue here", id="one is missing"),
+        pytest.param(("sbatch", "squeue", "scontrol"), "ok", "sbatch, squeue, scontrol", id="all"),
+    ],
+)
+def test_slurm_s_commands_are_looked_for_one_by_one(
+    there: tuple[str, ...], state: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in there:
+        (tmp_path / command).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = machine._slurm()
+    assert (check.state, check.found.partition(";")[0]) == (state, found)
+
+
+def test_the_version_of_the_driver_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "version"
+    file.write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (buildd)\n"
+        "GCC version:  gcc version 11.4.0 (Ubuntu 11.4.0-1ubuntu1~22.04)\n"
+    )
+    monkeypatch.setattr(system, "NVIDIA_DRIVER", file)
+    assert (system.cuda_driver() or "").startswith("570.86.15, ")
+    monkeypatch.setattr(system, "NVIDIA_DRIVER", tmp_path / "none")
+    assert system.cuda_driver() is None
+
+
+def test_the_hub_s_cache_is_told_and_that_its_client_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    check = machine._hub_cache()
+    assert check.found == f"{tmp_path / 'hub'}: can be written; HF_HUB_OFFLINE: nothing can be fetched"
 
 
 def test_a_sound_run_has_nothing_that_failed(made: MadeRun) -> None:
@@ -74,13 +132,6 @@ def test_troubles_of_the_boxes_are_counted(made: MadeRun) -> None:
     assert checks["without boxes"].found == "1 of 2"
     tiny = sum(min(one.box_xywh[2:]) < 12 for one in many(30)) + 2
     assert checks["tiny boxes"].found == f"{tiny} of 33"
-
-
-def test_rare_classes_are_named(tmp_path: Path) -> None:
-    images = {"a.png": [Made((5, 5, 20, 20), "common")] * 12 + [Made((9, 9, 20, 20), "rare")]}
-    check = found(make_run(tmp_path, images, shards=1).paths)["classes"]
-    assert check.state == "warn"
-    assert check.todo.endswith(": rare")
 
 
 def test_a_damaged_part_fails_and_says_which_command_mends_it(tmp_path: Path) -> None:
@@ -117,6 +168,42 @@ def test_what_is_not_done_is_foreseen(made: MadeRun) -> None:
     expected = stage_forecast("infer-semantic", Size(2, 33, 2))
     assert checks["to do: infer-semantic"].found == str(expected)
     assert checks["room for these"].state == "ok"
+
+
+def test_what_is_foreseen_of_trainings_is_what_a_dry_run_says(made: MadeRun) -> None:
+    """Word for word, for every step that doctor foresees, with defaults and with the preset for a CPU."""
+    checks = found(made.paths)
+    asked: dict[str, dict[str, Any]] = {
+        "train-siseg": {},
+        "train-teacher": {},
+        "train-student": {},
+        "infer-teacher": {},
+    }
+    usual = parse_chain({"run": str(made.paths.root), **asked}, where="test")
+    small = parse_chain(
+        {"run": str(made.paths.root), "train-teacher": {"preset": "small"}, "train-student": {"preset": "small"}},
+        where="test",
+    )
+    said = _taken(plan_lines(usual))
+    said_small = _taken(plan_lines(small))
+    assert set(said) == set(asked)
+    for name, text in said.items():
+        with_preset = f"; with --preset small {said_small[name]}" if name in said_small else ""
+        assert checks[f"to do: {name}"].found == text + with_preset
+
+
+def _taken(lines: list[str]) -> dict[str, str]:
+    """What a dry run says of each step."""
+    return {line.partition(":")[0]: line.rpartition("; ")[2] for line in lines if "; about " in line}
+
+
+def test_a_training_that_is_done_is_not_foreseen(tmp_path: Path) -> None:
+    run = made_in(tmp_path).paths
+    run.model("teacher").parent.mkdir()
+    run.model("teacher").touch()
+    checks = found(run)
+    assert "to do: train-teacher" not in checks
+    assert "to do: train-student" in checks
 
 
 def test_what_failed_ends_the_command_with_4(tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ from PIL import Image
 
 from pseudolabel.errors import InputError
 from pseudolabel.pipelines.chain import parse_chain, plan_lines
-from pseudolabel.pipelines.forecast import COSTS, TRAININGS, Cost, Size, megabytes, minutes, training_forecast
+from pseudolabel.pipelines.forecast import COSTS, Cost, Size, TrainingCost, forecast, megabytes, minutes
+from pseudolabel.pipelines.options.train_siseg import TrainSisegConfig
+from pseudolabel.pipelines.options.train_student import TrainStudentConfig
+from pseudolabel.siseg.config import VIEW_BYTES
 from pseudolabel.teachers.mal.config import MalConfig
+from pseudolabel.training.config import TrainConfig, Work
 
 
 def _input(folder: Path) -> dict[str, object]:
@@ -68,18 +72,54 @@ def test_stages_that_every_way_has_are_measured() -> None:
 def test_a_training_takes_what_its_pixels_take() -> None:
     """8 epochs over 1000 objects in batches of 8 are 1000 steps of 8 crops of 128 px, and of as many drawn ones."""
     config = MalConfig()
-    assert config.megapixels(images=100, objects=1000) == pytest.approx(1000 * 16 * 128**2 / 1e6)
-    assert MalConfig(drawn=0).megapixels(100, 1000) == pytest.approx(1000 * 8 * 128**2 / 1e6)
-    assert config.megapixels(100, 10**9) == config.megapixels(100, config.max_objects)
-    found = training_forecast("train-teacher", config, Size(100, 1000, 1))
-    assert found is not None
-    rate = TRAININGS["train-teacher", "mal", "mobilenet_v2"]
-    assert found.seconds == pytest.approx(rate * 1000 * 16 * 128**2 / 1e6)
+    work = config.work(images=100, objects=1000)
+    assert work.megapixels == pytest.approx(1000 * 16 * 128**2 / 1e6)
+    assert work.step_megapixels == pytest.approx(16 * 128**2 / 1e6)
+    assert work.scratch_bytes == 1000 * 3 * 192**2, "every object has a canvas of half as many pixels again a side"
+    assert MalConfig(drawn=0).work(100, 1000).megapixels == pytest.approx(1000 * 8 * 128**2 / 1e6)
+    assert config.work(100, 10**9).megapixels == config.work(100, config.max_objects).megapixels
 
 
 def test_several_rounds_take_the_sum_of_their_crops() -> None:
-    config = MalConfig(rounds=2, last_crop_px=256, drawn=0)
-    assert config.megapixels(10, 1000) == pytest.approx(1000 * 8 * (128**2 + 256**2) / 1e6)
+    work = MalConfig(rounds=2, last_crop_px=256, drawn=0).work(10, 1000)
+    assert work.megapixels == pytest.approx(1000 * 8 * (128**2 + 256**2) / 1e6)
+    assert work.step_megapixels == pytest.approx(8 * 256**2 / 1e6)
+
+
+def test_a_student_sees_every_image_and_its_objects_once_an_epoch() -> None:
+    """12 epochs of 100 images in batches of 4 are 300 steps of 4 pictures of 256 px, with 10 objects each."""
+    work = TrainStudentConfig(preset="small").work(images=100, objects=1000)
+    assert work.megapixels == pytest.approx(300 * 4 * 256**2 / 1e6)
+    assert work.step_megapixels == pytest.approx(4 * 256**2 / 1e6)
+    assert work.objects == pytest.approx(300 * 4 * 10)
+
+
+def test_siseg_encodes_views_once_where_they_fit_and_every_crop_anew_where_not() -> None:
+    """Two views of 30 images; of 10,000 images 2400 crops, and each image for the mean displacement."""
+    config = TrainSisegConfig()
+    few, many = config.work(30, 0), config.work(10_000, 0)
+    assert (few.encoded, few.kept) == (60, 60)
+    assert many.encoded == 600 * 4 + 10_000
+    assert many.kept * VIEW_BYTES["mobilenet_v2"] == pytest.approx(4 * 2**30)
+    assert few.megapixels == many.megapixels == pytest.approx(600 * 4 * 512**2 / 1e6)
+
+
+def test_what_a_training_takes_is_the_sum_of_its_parts() -> None:
+    cost = TrainingCost(5, 2, own_mb=700, megapixel_mb=1000, disk_mb=50, object_s=0.1, encoded_s=3, kept_mb=20)
+    work = Work(megapixels=100, step_megapixels=0.25, objects=40, encoded=10, kept=6, scratch_bytes=7_000_000)
+    assert cost.seconds(work) == pytest.approx(5 + 200 + 4 + 30)
+    assert cost.process_mb(work) == 700 + 250 + 120
+    assert cost.disk_bytes(work) == 57_000_000
+
+
+def test_networks_of_every_default_and_preset_are_measured() -> None:
+    configs: dict[str, list[TrainConfig]] = {
+        "train-teacher": [MalConfig(), MalConfig(preset="small")],
+        "train-student": [TrainStudentConfig(), TrainStudentConfig(preset="small")],
+        "train-siseg": [TrainSisegConfig()],
+    }
+    assert all(forecast(name, one, Size(10, 90, 1)) for name, found in configs.items() for one in found)
+    assert forecast("train-student", TrainStudentConfig(width=128), Size(10, 90, 1)) is None, "another network"
 
 
 def test_a_dry_run_foresees_a_training_and_says_what_nobody_measured(tmp_path: Path) -> None:

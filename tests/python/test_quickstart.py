@@ -2,7 +2,7 @@
 
 Some things are added or left out, and why: trainings get a tiny network and two steps, so that they end in seconds.
 `infer-prompted` needs transformers and a model of SAM's kind; `card` is typed by test_card_template.py; `review` waits
-for a browser.
+for a browser; what is fetched first by a line of curl needs a network.
 """
 
 import json
@@ -31,6 +31,7 @@ _STAGES = ("shard", "infer-semantic", "infer-colors", "infer-teacher", "infer-si
 
 def _commands(page: Path) -> list[list[str]]:
     blocks = re.findall(r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    blocks = [block for block in blocks if not block.startswith("curl ")]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     typed = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("pseudolabel ")]
     return [words for words in typed if words[0] not in _LEFT_OUT]

@@ -124,6 +124,10 @@ class BoxInstConfig(FinetuneConfig, CondInstConfig, MethodConfig):
         le=1,
     )
 
+    @property
+    def network(self) -> tuple[str | int, ...]:
+        return (self.method, self.backbone, self.channels, self.convs)
+
     def detector_classes(self, categories: int) -> int:
         """How many classes the detector tells apart on boxes of so many categories."""
         return 1 if self.class_agnostic else categories

@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from pseudolabel.config import Values, option
 from pseudolabel.teachers.config import MethodConfig, method_option
-from pseudolabel.training.config import FinetuneConfig, PresetConfig
+from pseudolabel.training.config import FinetuneConfig, PresetConfig, Work
 
 _CROP_STEP_PX = 32
 _LEAST_CANVAS_PX = 64
@@ -116,9 +116,19 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
         sides = [_CROP_STEP_PX * round(self.crop_px * growth**number / _CROP_STEP_PX) for number in range(self.rounds)]
         return [self.model_copy(update={"crop_px": side}) for side in sides]
 
-    def megapixels(self, images: int, objects: int) -> float:
+    @property
+    def network(self) -> tuple[str | int, ...]:
+        return (self.method, self.backbone, self.width)
+
+    def work(self, images: int, objects: int) -> Work:
         samples = min(objects, self.max_objects)
-        return (1 + self.drawn) * sum(one._megapixels(samples, one.crop_px) for one in self.by_round())
+        rounds = [one._work(samples, one.crop_px) for one in self.by_round()]
+        pictures = 1 + self.drawn  # of an object: its crop, and drawn ones
+        return Work(
+            megapixels=pictures * sum(one.megapixels for one in rounds),
+            step_megapixels=pictures * max(one.step_megapixels for one in rounds),
+            scratch_bytes=objects * 3 * self.canvas_px**2,
+        )
 
     def tables(self) -> tuple[str, ...]:
         return ("manifest", *(f"candidates/{name}" for name in self.guides))
