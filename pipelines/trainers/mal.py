@@ -10,11 +10,10 @@ from pseudolabel.config import result_relevant
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.trainers.canvases import Canvases
-from pseudolabel.pipelines.trainers.images import boxed_images
+from pseudolabel.pipelines.trainers.images import BoxedImage, boxed_images
 from pseudolabel.pipelines.trainers.loop import begin, loop_config
 from pseudolabel.pipelines.trainers.mal_rounds import VIEWS, fused_targets
 from pseudolabel.teachers.mal.config import MalConfig
-from pseudolabel.teachers.mal.crops import CropBatch
 from pseudolabel.teachers.mal.infer import MalTeacher
 from pseudolabel.teachers.mal.method import Mal
 from pseudolabel.teachers.mal.network import build_network
@@ -34,7 +33,7 @@ def train_mal(run: RunPaths, config: MalConfig, folder: Path) -> Path:
         InputError: there is no such box, or an image cannot be read any more.
     """
     device, plan = begin(config), read_plan(run)
-    images = boxed_images(run, plan, is_learned)
+    images = at_most(boxed_images(run, plan, is_learned), config)
     objects = Canvases(folder, plan, images, config.canvas_px)
     method, teacher = None, None
     for number, model in enumerate(config.by_round(), start=1):
@@ -52,6 +51,19 @@ def train_mal(run: RunPaths, config: MalConfig, folder: Path) -> Path:
     return run.model("teacher")
 
 
+def at_most(images: Sequence[BoxedImage], config: MalConfig) -> list[BoxedImage]:
+    """All images, or as many whole ones, drawn by the seed, as have no more than the wanted objects; one at least.
+
+    Whole ones, as objects are told of the others of their image.
+    """
+    if sum(len(image.objects) for image in images) <= config.max_objects:
+        return list(images)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    counts = torch.tensor([len(images[place].objects) for place in order]).cumsum(0)
+    fitting = max(1, int((counts <= config.max_objects).sum()))
+    return [images[place] for place in sorted(order[:fitting])]
+
+
 def is_learned(target: GivenBox) -> bool:
     """Whether a box is at least a pixel wide and high."""
     return min(target.bbox_xywh[2:]) >= _MIN_SIDE_PX
@@ -60,20 +72,6 @@ def is_learned(target: GivenBox) -> bool:
 def _trained(objects: Canvases, model: MalConfig, folder: Path, device: str, name: str) -> Mal:
     """A new network after one round; a round that ended is only read again."""
     torch.manual_seed(model.seed)
-    chosen = _chosen(len(objects), model)
     method = Mal(build_network(model.backbone, model.backbone_weights, width=model.width), model)
-    settings = loop_config(model, len(chosen), device)
-
-    def load(places: Sequence[int]) -> CropBatch:
-        return objects.load([chosen[place] for place in places])
-
-    fit(method, load, len(chosen), folder, settings, name=name)
+    fit(method, objects.load, len(objects), folder, loop_config(model, len(objects), device), name=name)
     return method
-
-
-def _chosen(count: int, config: MalConfig) -> list[int]:
-    """All objects, or as many as are wanted, drawn by the seed."""
-    if count <= config.max_objects:
-        return list(range(count))
-    generator = torch.Generator().manual_seed(config.seed)
-    return sorted(torch.randperm(count, generator=generator)[: config.max_objects].tolist())

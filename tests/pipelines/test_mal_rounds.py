@@ -21,7 +21,7 @@ from pseudolabel.pipelines.stages.infer_teacher import InferTeacherConfig
 from pseudolabel.pipelines.stages.shard import ShardStage
 from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.trainers.images import boxed_images
-from pseudolabel.pipelines.trainers.mal import is_learned
+from pseudolabel.pipelines.trainers.mal import at_most, is_learned
 from pseudolabel.pipelines.trainers.mal_rounds import belief, fused_targets
 from pseudolabel.teachers.base import TeacherInput, proposal
 from pseudolabel.teachers.mal.config import MalConfig
@@ -92,6 +92,18 @@ def test_targets_of_a_stopped_call_are_read_again(run: RunPaths, tmp_path: Path)
     np.testing.assert_array_equal(first.masks, again.masks)
     np.testing.assert_array_equal(first.scores, again.scores)
     np.testing.assert_array_equal(first.claims, again.claims)
+
+
+def test_so_many_objects_at_most_are_those_of_whole_images(run: RunPaths) -> None:
+    images = boxed_images(run, read_plan(run), is_learned)
+    counts = [len(one.objects) for one in images]
+    assert at_most(images, MalConfig(max_objects=sum(counts))) == images
+    some = at_most(images, MalConfig(max_objects=sum(counts) - 1))
+    assert some == [one for one in images if one in some]
+    assert 0 < sum(len(one.objects) for one in some) < sum(counts)
+    assert len(at_most(images, MalConfig(max_objects=1))) == 1
+    drawn = {at_most(images, MalConfig(max_objects=max(counts), seed=seed))[0].file_name for seed in range(20)}
+    assert len(drawn) > 1
 
 
 def test_objects_are_told_the_masks_of_those_whose_boxes_overlap(run: RunPaths, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
     batch_size: int = option(8, "objects per step and process", group="main", ge=1)
     learning_rate: float = option(2e-3, "of the new layers", group="main", gt=0)
     encoder_learning_rate: float = option(4e-4, "of the encoder", ge=0)
-    max_objects: int = option(100_000, "train on this many objects at most, drawn by the seed", ge=1)
+    max_objects: int = option(100_000, "train on this many objects at most, of whole images drawn by the seed", ge=1)
     width: int = option(64, "channels of the pyramid and of the heads", ge=8, multiple_of=8)
     crop_px: int = option(
         128, "side of the crops; a mask has a quarter of it", ge=_CROP_STEP_PX, multiple_of=_CROP_STEP_PX
@@ -127,7 +127,7 @@ class MalConfig(PresetConfig, FinetuneConfig, MethodConfig):
         return Work(
             megapixels=pictures * sum(one.megapixels for one in rounds),
             step_megapixels=pictures * max(one.step_megapixels for one in rounds),
-            scratch_bytes=objects * 3 * self.canvas_px**2,
+            scratch_bytes=samples * 3 * self.canvas_px**2,
         )
 
     def tables(self) -> tuple[str, ...]:
