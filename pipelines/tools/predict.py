@@ -35,6 +35,8 @@ def predict(weights: Path, config: PredictConfig) -> dict[str, Any]:
     trained = load_student(weights, device=resolve_device(config.device, stage_uses_gpu=True))
     if config.detections:
         trained.student.find_at_most(config.detections)
+    if config.least_score < trained.student.config.least_score:
+        trained.student.find_from(config.least_score)
     images = list(_images(config))
     if not images:
         raise InputError(f"{config.images}: no images to predict on")

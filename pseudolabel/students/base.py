@@ -72,6 +72,10 @@ class Student(nn.Module, ABC):
         """
         self.config = self.config.model_copy(update={"detections": detections})
 
+    def find_from(self, least_score: float) -> None:
+        """Report objects from this score on, instead of from that of the training."""
+        self.config = self.config.model_copy(update={"least_score": least_score})
+
     @torch.no_grad()
     def predict(self, images: Sequence[Tensor], *, image_px: int | None = None) -> list[Instances]:
         """Instances of images (3, h, w) of any size, one image at a time, so that no image changes another's result.

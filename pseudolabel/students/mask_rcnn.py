@@ -53,6 +53,10 @@ class MaskRcnnStudent(Student):
         super().find_at_most(detections)
         self.heads.detections_per_img = detections
 
+    def find_from(self, least_score: float) -> None:
+        super().find_from(least_score)
+        self.heads.score_thresh = least_score
+
     def fixed_parts(self) -> list[nn.Module]:
         return [self.pyramid.pyramid]
 

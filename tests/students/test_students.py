@@ -237,6 +237,15 @@ def test_a_student_reports_as_many_objects_as_it_is_asked_for_the_best_of_them(n
         assert len(model.predict([sample(0).image])[0].scores) > len(every.scores)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_student_reports_objects_from_the_score_that_it_is_asked_for(name):
+    model = student(name, least_score=1.0).eval()
+    assert not len(model.predict([sample(0).image])[0].scores)
+    model.find_from(0.0)
+    every = student(name, least_score=0.0).eval()
+    torch.testing.assert_close(model.predict([sample(0).image])[0].scores, every.predict([sample(0).image])[0].scores)
+
+
 def test_results_name_categories_by_their_ids_and_read_back():
     scene = drawn(0)
     from pseudolabel.students.base import Instances
