@@ -123,7 +123,7 @@ CANDIDATES = pa.schema(
 EVIDENCE = pa.struct(
     [
         pa.field(name, pa.float32())
-        for name in ("sources", "spread", "contrast", "edges", "covered", "fill", "solidity", "extent")
+        for name in ("consensus", "prompted", "contrast", "edges", "covered", "fill", "solidity", "extent")
     ]
 )
 

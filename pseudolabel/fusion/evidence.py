@@ -26,8 +26,8 @@ _DOUBT = 0.5  # cells' worth of it in every colour of a histogram
 class Evidence:
     """Signs of a good mask, each in [0, 1]; None where there was nothing to look at."""
 
-    sources: float | None = None  # IoU that the sources' own probabilities let expect of the mask, mean over them
-    spread: float | None = None  # among the candidates of one source, standard deviation; None: no source has several
+    consensus: float | None = None  # how sure the sources are of the mask; None where they only say yes and no
+    prompted: float | None = None  # 1: a source that was asked by the box speaks, such as a teacher; 0: none does
     contrast: float | None = None  # Jensen-Shannon divergence, in bits, of the colours just inside and just outside
     edges: float | None = None  # share of the contour where the colour changes more than it does for half the cells
     covered: float | None = None  # share of the box that other given boxes cover

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float64
 
 Row = Mapping[str, Any]
-_LEAST_SPREAD = 0.01  # below it one spread is as good as another
+# what is usual, where a sign counts by how far it is from that: of masks whose sources were asked by their boxes
+_USUAL = {"consensus": 2.0, "contrast": 0.4, "edges": 0.7}
 
 
 def _log_odds(share: float) -> float:
@@ -23,18 +24,24 @@ def _sign(row: Row, name: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def _log_spread(row: Row) -> float:
-    spread = _sign(row, "spread")
-    return spread if math.isnan(spread) else math.log(spread + _LEAST_SPREAD)
+def _if_prompted(row: Row, name: str) -> float:
+    """A sign less what is usual where a source was asked by the box, else 0: there it counts for more or for less."""
+    value = _of(row, name) - _USUAL[name]
+    return value if _sign(row, "prompted") == 1 and not math.isnan(value) else 0.0
+
+
+def _of(row: Row, name: str) -> float:
+    return _log_odds(_sign(row, name)) if name == "consensus" else _sign(row, name)
 
 
 _FEATURES: dict[str, Callable[[Row], float]] = {
-    "sources": lambda row: _log_odds(_sign(row, "sources")),
-    "agreement": lambda row: 0.0 if row["agreement"] is None else _log_odds(row["agreement"]),
-    "one_source": lambda row: float(row["agreement"] is None),
-    "spread": _log_spread,
-    "contrast": lambda row: _sign(row, "contrast"),
-    "edges": lambda row: _sign(row, "edges"),
+    "prompted": lambda row: _sign(row, "prompted"),
+    "consensus": lambda row: _of(row, "consensus"),
+    "consensus_if_prompted": lambda row: _if_prompted(row, "consensus"),
+    "contrast": lambda row: _of(row, "contrast"),
+    "contrast_if_prompted": lambda row: _if_prompted(row, "contrast"),
+    "edges": lambda row: _of(row, "edges"),
+    "edges_if_prompted": lambda row: _if_prompted(row, "edges"),
     "covered": lambda row: _sign(row, "covered"),
     "fill": lambda row: _sign(row, "fill"),
     "solidity": lambda row: _sign(row, "solidity"),

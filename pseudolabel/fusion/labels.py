@@ -157,6 +157,11 @@ def _score(fused: FusedObject, pixels: Bool[np.ndarray, "h w"], own: Opinion, se
         return fused.score
     if settings.score_of_mask == "expected":
         return math.sqrt(fused.pixel_quality * own.expected_iou)
+    return _consensus(fused, pixels, own)
+
+
+def _consensus(fused: FusedObject, pixels: Bool[np.ndarray, "h w"], own: Opinion) -> float:
+    """How sure the sources are of a mask, whose refined probabilities say `own`."""
     by_source = fused.witnesses.asked(pixels, fused.window)
     return consensus_score(own, by_source, fused.witnesses.spread, outline=outline_iou(pixels))
 
@@ -240,10 +245,13 @@ def _judged(
 
 def _evidence(label: Label, covered: float) -> Evidence:
     assert label.fused is not None, "a box that stands in for a mask has no evidence"
-    witnesses = label.fused.witnesses
-    said = witnesses.asked(label.pixels, label.window)
-    signs: dict[str, float | None] = {"covered": covered, **shape_evidence(label.pixels), "spread": witnesses.spread}
-    signs["sources"] = sum(one.expected_iou for one in said) / len(said)
+    own = opinion(label.fused.probability, label.pixels)
+    signs: dict[str, float | None] = {
+        "consensus": _consensus(label.fused, label.pixels, own) if label.fused.witnesses.tell_doubt else None,
+        "prompted": float(label.fused.prompted),
+        "covered": covered,
+        **shape_evidence(label.pixels),
+    }
     if label.surroundings is not None:
         signs |= color_evidence(label.pixels, label.window, label.surroundings)
     return Evidence(**signs)

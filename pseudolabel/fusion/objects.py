@@ -19,7 +19,7 @@ from pseudolabel.fusion.quality_aware import (
     quality_of_means,
     threshold_of,
 )
-from pseudolabel.fusion.scoring import Opinion, mean_kept, opinion, vote_score
+from pseudolabel.fusion.scoring import Opinion, mean_kept, opinion, tells_doubt, vote_score
 from pseudolabel.masks import Grid, resample, resample_above
 
 BoxScores = Literal["raw", "support"]
@@ -55,6 +55,7 @@ class FusedObject:
     agreement: float | None  # mean IoU between the sources' own masks; None where only one source speaks
     witnesses: "Witnesses"
     knows_class: bool  # one of its sources tells the object's class from others
+    prompted: bool  # one of its sources was asked by the box: neither a segmenter that knows classes, nor colours
     tau_pixel: float = TAU_PIXEL  # what a probability had to exceed
 
 
@@ -66,6 +67,11 @@ class Witnesses:
     inside: tuple[slice, slice]  # the box's cells, rows and columns
     probability: Float32[np.ndarray, "s h w"]  # of each source
     spread: float | None  # None where no source has several candidates
+
+    @property
+    def tell_doubt(self) -> bool:
+        """Whether it means something how sure they are: two or more speak, or one with probabilities."""
+        return len(self.probability) > 1 or tells_doubt(self.probability[0])
 
     def on_average(self, window: Grid) -> Float32[np.ndarray, "h w"]:
         """The mean of what the sources say, at the pixels of a window."""
@@ -192,6 +198,7 @@ def _fuse(stack: _Stack) -> FusedObject | None:
         agreement=None if stack.overlap is None else source_agreement(stack.overlap, stack.sources, speaking),
         witnesses=_witnesses(stack, speaking),
         knows_class=bool((speaking & stack.knows_class).any()),
+        prompted=bool((speaking & ~stack.knows_class & (np.array(stack.sources) != COLORS)).any()),
         tau_pixel=_tau(stack),
     )
 

@@ -16,8 +16,16 @@ Row = dict[str, Any]
 
 def row(image: int, score: float, **changes: Any) -> Row:
     """A row whose evidence alone varies, and with it what the shipped score makes of it."""
-    evidence = {"sources": 0.9, "contrast": score, "edges": score, "covered": 0.0, "fill": 0.7, "solidity": 0.9}
-    return {"image_key": f"{image:04d}.png", "agreement": None, "evidence": evidence} | changes
+    evidence = {
+        "consensus": 0.9,
+        "prompted": 1,
+        "contrast": score,
+        "edges": score,
+        "covered": 0.0,
+        "fill": 0.7,
+        "solidity": 0.9,
+    }
+    return {"image_key": f"{image:04d}.png", "evidence": evidence} | changes
 
 
 def audited(seed: int, images: int, *, power: float = 2.0) -> tuple[list[Row], np.ndarray]:

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 
-from pseudolabel.candidates import GivenBox
+from pseudolabel.candidates import COLORS, Candidate, GivenBox
 from pseudolabel.fusion.decisions import reasons
 from pseudolabel.fusion.evidence import Evidence, color_evidence, covered_shares, shape_evidence
+from pseudolabel.fusion.labels import label_objects
+from pseudolabel.fusion.options import FuseOptions
+from pseudolabel.fusion.scoring import tells_doubt
+from pseudolabel.fusion.settings import label_settings
 from pseudolabel.fusion.surroundings import Surroundings
-from pseudolabel.masks import Grid
+from pseudolabel.masks import Grid, SoftMask
 
 WINDOW = Grid(20.0, 20.0, 1.0, 1.0, 30, 30)
 
@@ -77,3 +81,45 @@ def test_a_box_is_covered_by_the_union_of_the_others() -> None:
 )
 def test_reasons_name_what_speaks_against_a_mask(evidence: Evidence, agreement: float | None, said: list[str]) -> None:
     assert reasons(evidence, agreement) == said
+
+
+def test_zeros_and_ones_tell_no_doubt_and_neither_do_they_on_half_as_many_cells() -> None:
+    """A slope of four cells does, beside a contour of six sides."""
+    hard = disc(10).astype(np.float32)
+    assert not tells_doubt(hard)
+    assert not tells_doubt(hard.reshape(15, 2, 15, 2).mean(axis=(1, 3)))
+    assert tells_doubt(np.tile(np.array([0, 0.2, 0.4, 0.6, 0.8, 1], dtype=np.float32), (6, 1)))
+
+
+def rows_of(*sources: tuple[str, bool, np.ndarray]) -> dict[str, float | None]:
+    """The evidence for an object of which each source has one mask: its name, whether it knows classes, and cells."""
+    box = GivenBox.from_xyxy(1, 1, (20, 20, 50, 50))
+    found = [
+        Candidate(name, 1, 1, box.box_xyxy, 1.0, None, SoftMask(WINDOW, np.rint(cells * 255).astype(np.uint8)), knows)
+        for name, knows, cells in sources
+    ]
+    row = label_objects([box], found, (70, 70), label_settings(FuseOptions()), rgb=picture(disc(10)))[0]
+    evidence: dict[str, float | None] = row["evidence"]
+    return evidence
+
+
+def slope(radius: float) -> np.ndarray:
+    y, x = np.mgrid[:30, :30] - 14.5
+    return 1 / (1 + np.exp((np.hypot(x, y) - radius) / 2))
+
+
+def test_how_sure_one_mask_of_zeros_and_ones_is_is_not_known_and_of_two_it_is_how_they_agree() -> None:
+    hard, larger = disc(10).astype(np.float32), disc(13).astype(np.float32)
+    assert rows_of(("sam", False, hard))["consensus"] is None
+    apart, same = (rows_of(("sam", False, hard), ("other", False, one))["consensus"] for one in (larger, hard))
+    assert apart is not None
+    assert same is not None
+    assert apart < same
+    assert rows_of(("teacher", False, slope(10)))["consensus"] is not None
+
+
+def test_a_source_was_asked_by_the_box_unless_it_is_a_segmenter_that_knows_the_class_or_colours() -> None:
+    assert rows_of(("teacher", False, slope(10)))["prompted"] == 1
+    assert rows_of(("semantic", True, slope(10)))["prompted"] == 0
+    assert rows_of((COLORS, False, slope(10)))["prompted"] == 0
+    assert rows_of(("semantic", True, slope(10)), ("teacher", False, slope(10)))["prompted"] == 1

@@ -9,8 +9,16 @@ from pseudolabel.fusion.decisions import GOOD_IOU, TARGET_PRECISION, default_lim
 from pseudolabel.fusion.features import FEATURES, feature_matrix
 from pseudolabel.fusion.score_model import Chances, default_score_model, fit_weights, sigmoid
 
-EVIDENCE = {"sources": 0.9, "spread": 0.05, "contrast": 0.5, "edges": 0.8, "covered": 0.1, "fill": 0.7, "solidity": 0.9}
-ROW = {"agreement": 0.8, "evidence": EVIDENCE}
+EVIDENCE = {
+    "prompted": 1,
+    "consensus": 0.9,
+    "contrast": 0.5,
+    "edges": 0.8,
+    "covered": 0.1,
+    "fill": 0.7,
+    "solidity": 0.9,
+}
+ROW = {"evidence": EVIDENCE}
 CHANCES = Chances([0.2, 0.4, 0.6, 0.8], [0.5, 0.75], [[0.5, 0.8, 1.0, 1.0], [0.0, 0.3, 0.7, 0.9]])
 
 
@@ -35,41 +43,40 @@ def test_a_strong_pull_leaves_the_weights_where_they_were() -> None:
     np.testing.assert_allclose(learned, towards, atol=1e-9)
 
 
+@pytest.mark.parametrize("prompted", [0, 1])
 @pytest.mark.parametrize(
     ("sign", "rises"),
     [
-        ("sources", True),
+        ("consensus", True),
         ("contrast", True),
         ("edges", True),
         ("fill", True),
         ("solidity", True),
         ("covered", False),
-        ("spread", False),
     ],
 )
-def test_the_shipped_score_goes_the_way_that_each_sign_means(sign: str, rises: bool) -> None:
-    values = default_score_model().expected_iou([ROW | {"evidence": EVIDENCE | {sign: v}} for v in (0.2, 0.5, 0.9)])
+def test_the_shipped_score_goes_the_way_that_each_sign_means(sign: str, rises: bool, prompted: int) -> None:
+    given = EVIDENCE | {"prompted": prompted}
+    values = default_score_model().expected_iou([{"evidence": given | {sign: value}} for value in (0.2, 0.5, 0.9)])
     assert values == sorted(values, reverse=not rises)
     assert values[0] != values[-1]
 
 
-def test_the_shipped_score_rises_with_agreement() -> None:
-    low, high = default_score_model().expected_iou([ROW | {"agreement": value} for value in (0.3, 0.9)])
-    assert low < high
-
-
 def test_what_is_not_known_says_nothing() -> None:
-    bare = {"agreement": 0.8, "evidence": None}
+    bare = {"evidence": None}
     signs = [FEATURES.index(name) for name in EVIDENCE]
     assert default_score_model().standard([bare])[0, signs].tolist() == [0.0] * len(signs)
     assert feature_matrix([bare, ROW]).shape == (2, len(FEATURES))
 
 
-def test_a_spread_counts_by_its_logarithm_and_only_where_a_source_has_several_views() -> None:
-    rows = [ROW | {"evidence": EVIDENCE | {"spread": value}} for value in (0.04, 0.09, None)]
-    column = feature_matrix(rows)[:, FEATURES.index("spread")]
-    assert column[:2].tolist() == pytest.approx([np.log(0.05), np.log(0.1)])
-    assert np.isnan(column[2])
+def test_where_a_source_was_asked_by_the_box_a_sign_counts_once_more_from_what_is_usual_on() -> None:
+    """log(0.9 / 0.1) - 2, 0.5 - 0.4 and 0.8 - 0.7; 0 where nobody was asked, or where the sign is not known."""
+    unasked, unknown = EVIDENCE | {"prompted": 0}, EVIDENCE | {"consensus": None, "contrast": None, "edges": None}
+    names = ("consensus_if_prompted", "contrast_if_prompted", "edges_if_prompted")
+    matrix = feature_matrix([{"evidence": one} for one in (EVIDENCE, unasked, unknown)])
+    lines = matrix[:, [FEATURES.index(name) for name in names]]
+    assert lines[0].tolist() == pytest.approx([np.log(9) - 2, 0.1, 0.1])
+    assert lines[1:].tolist() == [[0.0] * 3] * 2
 
 
 def test_a_limit_is_the_lowest_score_above_which_the_target_share_is_good() -> None:
