@@ -125,7 +125,7 @@ class NetworkSegmenter:
     def _run(self, photos: list[Photo], size_hw: tuple[int, int]) -> list[OneLogits | RejectError]:
         prepared = [prepare(_pixels(photo), size_hw, self._card.input) for photo in photos]
         prepared += prepared[-1:] * (self.batch_size - len(prepared))
-        logits = self._network(torch.stack(prepared))
+        logits = self._network(prepared[0][None] if self.batch_size == 1 else torch.stack(prepared))
         finite = torch.isfinite(logits).flatten(1).all(dim=1).tolist()
         return [
             one if sound else RejectError("non_finite", f"{self._card.name} gave NaN or infinite logits")

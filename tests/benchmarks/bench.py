@@ -38,7 +38,7 @@ class Figure:
 
     @property
     def more_is_better(self) -> bool:
-        return self.key == "ratio"
+        return self.key in ("ratio", "share")
 
     @property
     def name(self) -> str:
@@ -78,6 +78,15 @@ FIGURES = (
     Figure("start_up", "what fuse loads", 1.5, "cpu_s"),
     Figure("start_up", "fuse of one photograph", 300, "peak_mib"),
     Figure("start_up", "shard, infer-colors, fuse of 10 photographs", 0.25, "start_up_share"),
+    Figure("throughput", "infer-semantic, 100 photographs", 0.9, "share"),
+    Figure("throughput", "infer-teacher, mal", 0.9, "share"),
+    Figure("throughput", "infer-teacher, boxseg", 0.9, "share"),
+    Figure("throughput", "train-teacher, mal", 0.9, "share"),
+    Figure("throughput", "train-teacher, boxseg", 0.9, "share"),
+    Figure("throughput", "train-student", 0.9, "share"),
+    Figure("throughput", "picture, 12 megapixels", 2, "cpu_s"),
+    Figure("throughput", "picture, 12 megapixels", 300, "peak_mib"),
+    Figure("throughput", "picture, 48 megapixels", 1000, "peak_mib"),
     Figure("growth", "boxes of an image, infer-colors", 1.1, "time_exponent"),
     Figure("growth", "boxes of an image, fuse", 1.1, "time_exponent"),
     Figure("growth", "candidates of each", 1.1, "time_exponent"),

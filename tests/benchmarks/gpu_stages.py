@@ -1,8 +1,8 @@
 """How much of a stage's time the network's own arithmetic fills, on any device; rows for gpu_day.py.
 
 `share` is the bare passes' time over the whole's: the same inputs, prepared and on the device before the clock starts.
-Kernels have a `ratio` instead, against the published arithmetic on the same device. Wall seconds, medians; a device is
-waited for before and after.
+Kernels have a `ratio` instead, against the published arithmetic on the same device. Medians of wall seconds, for which
+a device is waited for before and after; on a CPU of the process's own seconds, on as many threads as torch has.
 """
 
 import functools
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from mask_head import ours_to_reference_order, reference_masks, reference_upsample
 from pairwise import drawn_case, our_step, our_targets, reference_step, reference_targets
-from torch import Tensor
+from torch import Tensor, nn
 from training_loop import Load
 
 from pseudolabel.candidates import GivenBox
@@ -38,7 +38,6 @@ from pseudolabel.students.config import AugmentConfig, RecipeConfig, StudentConf
 from pseudolabel.students.data import Sample, make_sample, pad_images
 from pseudolabel.students.labels import LabelledImage, LabelledObject
 from pseudolabel.students.method import StudentMethod
-from pseudolabel.students.throughput import forward_backward_rate
 from pseudolabel.teachers.base import TeacherInput
 from pseudolabel.teachers.condinst.boxseg import BoxSeg
 from pseudolabel.teachers.condinst.config import BoxSegConfig
@@ -76,16 +75,20 @@ class Size:
 
 
 def seconds(device: str, work: Callable[[], object], repeats: int) -> float:
-    """Median wall seconds of a call, after one that is not counted."""
+    """Median seconds of a call, after one that is not counted."""
     work()
     found = []
     for _ in range(repeats):
-        wait_for(device)
-        start = time.perf_counter()
+        start = now(device)
         work()
-        wait_for(device)
-        found.append(time.perf_counter() - start)
+        found.append(now(device) - start)
     return statistics.median(found)
+
+
+def now(device: str) -> float:
+    """The clock of a device, which has done all that it was given."""
+    wait_for(device)
+    return time.process_time() if device == "cpu" else time.perf_counter()
 
 
 def wait_for(device: str) -> None:
@@ -96,6 +99,15 @@ def wait_for(device: str) -> None:
 def share_row(case: str, size: Size, whole: Callable[[], object], bare: Callable[[], object]) -> dict[str, Any]:
     bare_s, whole_s = (seconds(size.device, work, size.repeats) for work in (bare, whole))
     return {"case": case, "bare_s": bare_s, "whole_s": whole_s, "share": bare_s / whole_s}
+
+
+def passes_of(network: nn.Module, work: Callable[[], object]) -> Callable[[], object]:
+    """The passes that a network makes in some work, alone: the same inputs again."""
+    inputs: list[tuple[Any, ...]] = []
+    hook = network.register_forward_pre_hook(lambda _, given: inputs.append(given))
+    work()
+    hook.remove()
+    return lambda: [network(*given) for given in inputs]
 
 
 def ratio_row(
@@ -153,15 +165,9 @@ def infer_teacher_mal(size: Size) -> dict[str, Any]:
     network, config = build_network(size.backbone, "none", width=64), MalConfig(backbone=size.backbone)
     teacher, inputs, views = MalTeacher(network, config, device=size.device, views=6), asked(size), 6
     objects = sum(len(one.boxes) for one in inputs)
-    crops = torch.rand(objects, 3, config.crop_px, config.crop_px, device=size.device) * 255
-    cues = torch.rand(objects, 9, config.crop_px // 4, config.crop_px // 4, device=size.device)
-    step = 256 if size.device.startswith("cuda") else 16
-    pairs = list(zip(crops.split(step), cues.split(step), strict=True))
+    work = functools.partial(teacher.predict, inputs)
     return share_row(
-        f"infer-teacher, mal, {objects} objects in {views} views",
-        size,
-        lambda: teacher.predict(inputs),
-        lambda: [teacher.network(*pair) for _ in range(views) for pair in pairs],
+        f"infer-teacher, mal, {objects} objects in {views} views", size, work, passes_of(teacher.network, work)
     )
 
 
@@ -176,23 +182,18 @@ def infer_teacher_condinst(size: Size) -> dict[str, Any]:
     torch.manual_seed(0)
     network, shape = CondInst(condinst_config(size), len(CLASSES)), InputSize(short_px=size.short_px, long_px=1333)
     teacher, inputs = CondInstTeacher(network, shape, device=size.device, candidates=6), asked(size)
-    ready = [collate([resize_image(one.pixels, shape).image]).to(size.device).images for one in inputs]
-    return share_row(
-        f"infer-teacher, boxseg, {size.images} images",
-        size,
-        lambda: teacher.predict(inputs),
-        lambda: [teacher.network(one) for one in ready],
-    )
+    work = functools.partial(teacher.predict, inputs)
+    return share_row(f"infer-teacher, boxseg, {size.images} images", size, work, passes_of(teacher.network, work))
 
 
 class Timed:
     """Loads batches and notes when each was asked for: one per step."""
 
-    def __init__(self, load: Callable[[Sequence[int]], Any]) -> None:
-        self._load, self.at = load, list[float]()
+    def __init__(self, load: Callable[[Sequence[int]], Any], device: str) -> None:
+        self._load, self._device, self.at = load, device, list[float]()
 
     def __call__(self, places: Sequence[int]) -> Any:
-        self.at.append(time.perf_counter())
+        self.at.append(now(self._device))
         return self._load(places)
 
     def step_s(self) -> float:
@@ -204,7 +205,7 @@ def train_row(
     case: str, size: Size, method: Method, load: Callable[[Sequence[int]], Any], samples: int
 ) -> dict[str, Any]:
     """Steps of the loop that all trainers share beside losses and gradients of one batch that lies on the device."""
-    timed = Timed(load)
+    timed = Timed(load, size.device)
     with tempfile.TemporaryDirectory() as folder:
         settings = FitConfig(steps=size.steps, batch_size=size.batch, device=size.device, checkpoint_every=size.steps)
         fit(method, timed, samples, Path(folder), settings)
@@ -276,13 +277,18 @@ def train_student(size: Size) -> dict[str, Any]:
     def load(places: Sequence[int]) -> list[Sample]:
         return [learned[place] for place in places]
 
+    timed = Timed(load, size.device)
     with tempfile.TemporaryDirectory() as folder:
         settings = FitConfig(steps=size.steps, batch_size=size.batch, device=size.device, checkpoint_every=size.steps)
-        fit(method, load, len(learned), Path(folder), settings)
-    method.to(size.device)
-    assert method.clock.rate is not None
-    whole_s = size.batch / method.clock.rate
-    bare_s = len(method.last_batch.samples) / forward_backward_rate(method.student, method.last_batch.to(size.device))
+        fit(method, timed, len(learned), Path(folder), settings)
+    method.to(size.device).train()
+    batch = method.last_batch.to(size.device)
+
+    def bare() -> None:
+        torch.stack(list(method.student.losses(batch).values())).sum().backward()
+        method.zero_grad(set_to_none=True)
+
+    bare_s, whole_s = seconds(size.device, bare, max(size.repeats, 3)), timed.step_s()
     return {"case": f"train-student, {size.batch} images", "bare_s": bare_s, "whole_s": whole_s,
             "share": bare_s / whole_s}  # fmt: skip
 

@@ -73,7 +73,15 @@ def test_what_a_module_brings_is_told_seed_by_seed(scripts: dict[str, ModuleType
     assert (gain["mean_iou"], gain["mean_iou_least"], gain["mean_iou_most"]) == pytest.approx((0.05, 0.04, 0.06))
 
 
-@pytest.mark.parametrize("stage", ["mask_head", "upsampling", "random_walk", "predict", "infer_teacher_condinst"])
+STAGES = ["infer_semantic", "infer_teacher_mal", "infer_teacher_condinst", "train_mal", "train_boxseg", "train_student",
+          "predict", "mask_head", "upsampling", "pairwise_loss", "random_walk"]  # fmt: skip
+
+
+def test_every_stage_is_tested(scripts: dict[str, ModuleType]) -> None:
+    assert list(scripts["gpu_stages"].STAGES) == STAGES
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_gives_its_row(scripts: dict[str, ModuleType], stage: str) -> None:
     stages = scripts["gpu_stages"]
     row = stages.STAGES[stage](stages.Size.small("cpu"))
