@@ -35,10 +35,11 @@ def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
 
     parts = _pseudo_parts(run)
     rows, ious, reviewed = _truths(run, parts, config)
-    calibration = fit_calibration(rows, ious, provenance=_provenance(run, parts, config))
+    keep_order = config.ground_truth is None  # people look at doubtful masks, which do not stand for the others
+    calibration = fit_calibration(rows, ious, provenance=_provenance(run, parts, config), keep_order=keep_order)
     path = config.output or run.root / "calibration.json"
     write_text_atomically(path, calibration.to_json() + "\n")
-    held_out = held_out_scores(rows, ious)
+    held_out = held_out_scores(rows, ious, keep_order=keep_order)
     picture = _draw(run, rows, held_out, ious)
     where = {"run": str(run.root), "calibration": str(path), "picture": str(picture)}
     figures = _figures(rows, held_out, ious) | {"reviewed": reviewed} | where
@@ -141,7 +142,7 @@ def _labels(parts: Sequence[Path]) -> Iterator[Row]:
                 yield row
 
 
-def held_out_scores(rows: Sequence[Row], ious: Any) -> Any:
+def held_out_scores(rows: Sequence[Row], ious: Any, *, keep_order: bool = False) -> Any:
     """Every object's calibrated score by a calibration that was learned without its image."""
     import numpy as np
 
@@ -151,7 +152,7 @@ def held_out_scores(rows: Sequence[Row], ious: Any) -> Any:
     out = np.empty(len(rows))
     for k in sorted(set(fold.tolist())):
         inner = [row for row, f in zip(rows, fold, strict=True) if f != k]
-        learned = fit_calibration(inner, ious[fold != k])
+        learned = fit_calibration(inner, ious[fold != k], keep_order=keep_order)
         out[fold == k] = learned.expected_iou([row for row, f in zip(rows, fold, strict=True) if f == k])
     return out
 

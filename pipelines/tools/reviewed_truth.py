@@ -20,10 +20,15 @@ from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseStage
 
 Row = dict[str, Any]
+# The IoU that an answer says of a mask at most: people let masks of 0.9 and more pass, so that one which was left as it
+# is, or nearly so, is not known to be exact.
+PASSED_IOU = 0.95
 
 
 def reviewed_pairs(run: RunPaths) -> Iterator[tuple[Row, float]]:
     """Rows of pseudo labels as `fuse` makes them without any answer, and their IoU with the mask that a person left.
+
+    No IoU is above `PASSED_IOU`.
 
     The images with such masks are fused again here, by the options of the run's own `fuse`: the table `pseudo` may hold
     the answers already. Answers without a mask (box only, no object) say nothing that an IoU could be made of.
@@ -42,7 +47,7 @@ def reviewed_pairs(run: RunPaths) -> Iterator[tuple[Row, float]]:
         for row in _fused_again(stage, run, plan, shard, {key for key, _ in masks}) if masks else ():
             mask = masks.get((row["image_key"], row["annotation_id"]))
             if mask is not None and row["status"] == "ok" and row["decision"] != "box_only":
-                yield row, rle_iou(row["segmentation"], mask)
+                yield row, min(rle_iou(row["segmentation"], mask), PASSED_IOU)
 
 
 def _stage(run: RunPaths, plan: Plan) -> FuseStage:

@@ -2,7 +2,8 @@
 
 The score that ships with the package knows what to expect of masks in general. An audited set moves its weights towards
 itself by as much as it can bear: how far is chosen by what predicts masks on images that were not learned from, and
-without a gain there the score stays as it is.
+without a gain there the score stays as it is. Masks that were not drawn evenly, such as the doubtful ones that people
+review, move its level and spread alone: what they say of the order does not hold for the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ _FREE = 1e-3  # pull on a weight that may go where it likes
 _HELD = 1e9  # on one that has to stay
 # From no change over the level alone to all weights nearly free, in objects' worth of trust in the score as it is.
 _PULLS = ((_HELD, _HELD), (3.0, _HELD), (3.0, 300.0), (3.0, 100.0), (3.0, 30.0), (3.0, 10.0), (_FREE, 3.0))
+_PULLS_IN_ORDER = ((_HELD, _HELD), (3.0, _HELD), (3.0, 3.0))  # nothing, the level, level and spread
 
 
 def fit_calibration(
@@ -29,6 +31,7 @@ def fit_calibration(
     *,
     prior: ScoreModel | None = None,
     provenance: Mapping[str, Any] | None = None,
+    keep_order: bool = False,
 ) -> ScoreModel:
     """The score model moved towards rows of `records.PSEUDO` and their masks' true IoU.
 
@@ -36,6 +39,7 @@ def fit_calibration(
 
     Args:
         prior: where it starts; the model that ships with the package if not given.
+        keep_order: move level and spread alone, so that no mask overtakes another.
 
     Raises:
         InputError: fewer than 30 objects, or all from fewer images than there are folds.
@@ -47,11 +51,16 @@ def fit_calibration(
             f"audit at least {MIN_OBJECTS} objects in {_FOLDS} images"
         )
     prior = prior or default_score_model()
-    features = prior.standard(rows)
-    pull = min(_PULLS, key=lambda pull: _unseen_loss(features, iou, image_folds(images), prior, pull))
-    weights = _moved(features, iou, prior, pull)
+    features, own = prior.standard(rows), np.array(prior.weights)
+    towards = np.array([prior.intercept, *own])
+    if keep_order:
+        features, towards = (features @ own)[:, None], np.array([prior.intercept, 1.0])
+    moves = {pull: _moved(features, iou, towards, pull) for pull in (_PULLS_IN_ORDER if keep_order else _PULLS)}
+    kept = [pull for pull, move in moves.items() if not keep_order or move[1] > 0]
+    pull = min(kept, key=lambda pull: _unseen_loss(features, iou, image_folds(images), towards, pull))
+    weights = moves[pull][1:] * own if keep_order else moves[pull][1:]
     told = dict(provenance or {}) | {"pull": list(pull), "objects": len(rows), "prior": prior.digest}
-    return replace(prior, weights=weights[1:].tolist(), intercept=float(weights[0]), provenance=told)
+    return replace(prior, weights=weights.tolist(), intercept=float(moves[pull][0]), provenance=told)
 
 
 def image_folds(images: Sequence[str]) -> Int64[np.ndarray, " n"]:
@@ -89,9 +98,11 @@ def threshold_for(
 
 
 def _moved(
-    features: Float64[np.ndarray, "n f"], iou: Float64[np.ndarray, " n"], prior: ScoreModel, pull: tuple[float, float]
+    features: Float64[np.ndarray, "n f"],
+    iou: Float64[np.ndarray, " n"],
+    towards: Float64[np.ndarray, " f+1"],
+    pull: tuple[float, float],
 ) -> Float64[np.ndarray, " f+1"]:
-    towards = np.array([prior.intercept, *prior.weights])
     strength = np.full(len(towards), pull[1])
     strength[0] = pull[0]
     return fit_weights(features, iou, towards=towards, strength=strength)
@@ -101,13 +112,13 @@ def _unseen_loss(
     features: Float64[np.ndarray, "n f"],
     iou: Float64[np.ndarray, " n"],
     fold: Int64[np.ndarray, " n"],
-    prior: ScoreModel,
+    towards: Float64[np.ndarray, " f+1"],
     pull: tuple[float, float],
 ) -> float:
     """Cross-entropy of IoU and prediction, each by a model that has not seen the image."""
     loss = 0.0
     for k in range(_FOLDS):
-        weights = _moved(features[fold != k], iou[fold != k], prior, pull)
+        weights = _moved(features[fold != k], iou[fold != k], towards, pull)
         logit = features[fold == k] @ weights[1:] + weights[0]
         loss += float((np.logaddexp(0, logit) - iou[fold == k] * logit).sum())
     return loss

@@ -70,6 +70,25 @@ def test_masks_as_good_as_expected_leave_the_score_as_it_is() -> None:
     np.testing.assert_allclose(learned.expected_iou(rows), exactly, atol=1e-6)
 
 
+def test_order_is_kept_where_it_is_asked_for_and_level_and_spread_are_learned() -> None:
+    """Doubtful masks alone, whose order among themselves is the wrong way round, below what the score promises."""
+    rows, _ = audited(0, 40)
+    promised = np.array(default_score_model().expected_iou(rows))
+    unseen, truth = audited(1, 100)
+    before = np.array(default_score_model().expected_iou(unseen))
+    free, kept = (
+        np.array(fit_calibration(rows, 0.5 - 0.4 * promised, keep_order=keep).expected_iou(unseen))
+        for keep in (False, True)
+    )
+    assert (spearman(free, before) or 1.0) < 0
+    assert spearman(kept, before) == pytest.approx(1.0)
+    rows, ious = audited(0, 40)
+    learned = np.array(fit_calibration(rows, ious, keep_order=True).expected_iou(unseen))
+    assert spearman(learned, before) == pytest.approx(1.0)
+    assert expected_calibration_error(before, truth) > 0.12
+    assert expected_calibration_error(learned, truth) < 0.06
+
+
 def test_a_saved_calibration_says_the_same(tmp_path) -> None:  # type: ignore[no-untyped-def]
     learned = fit_calibration(*audited(0, 30), provenance={"from": "here"})
     path = tmp_path / "calibration.json"

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from pseudolabel import rle
 from pseudolabel.cli.main import main
 from pseudolabel.errors import InputError, MachineError
+from pseudolabel.fusion.score_model import default_score_model, load_score_model
 from pseudolabel.pipelines.api import Run
 from pseudolabel.pipelines.options.review import ReviewConfig
 from pseudolabel.pipelines.review.reviewed import waiting_answers
@@ -22,6 +23,7 @@ from pseudolabel.pipelines.review.session import ConflictError, Session
 from pseudolabel.pipelines.review.view import counts_of
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.tools.review import format_review
+from pseudolabel.pipelines.tools.reviewed_truth import PASSED_IOU, reviewed_pairs
 from pseudolabel.pipelines.verify import verify_run
 from pseudolabel.reviews import Answer, AnswerFile, Shown, read_answers
 from pseudolabel.students.config import LabelConfig
@@ -285,6 +287,20 @@ def test_calibrate_learns_from_what_review_left(run: Run) -> None:
     names = ("spearman_before", "ece_before", "risk_coverage_before")
     assert [after[name] for name in names] == [before[name] for name in names]  # of the masks as fuse makes them
     assert before["ece_before"] > 0.1  # a third of the masks were taken from a source with a third of the disc
+
+
+def test_an_accepted_mask_is_not_taken_for_exact_and_the_order_of_scores_stays(run: Run) -> None:
+    session = session_of(run)
+    for number in range(1, 61):
+        say(session, number, choice=choice_of(session, number, "poor" if number % 3 == 0 else "fused"))
+    learned = {row["annotation_id"]: iou for row, iou in reviewed_pairs(run.paths)}
+    assert learned[1] == PASSED_IOU
+    assert learned[3] < 0.5
+    path = Path(run.calibrate()["calibration"])
+    rows = list(pseudo(run).values())
+    before, after = (model.expected_iou(rows) for model in (default_score_model(), load_score_model(path)))
+    assert np.array_equal(np.argsort(before, kind="stable"), np.argsort(after, kind="stable"))
+    assert np.mean(after) < np.mean(before)
 
 
 def test_calibrate_without_answers_and_truth_says_what_it_needs(run: Run) -> None:
