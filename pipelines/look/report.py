@@ -48,7 +48,7 @@ def write_report(run: RunPaths, config: ReportConfig) -> dict[str, Any]:
     gallery = make_gallery(fused, choice.objects(), truth)
     facts = _facts(fused, tally, gallery) | {"bought": bought.facts()}
     path = config.out or run.root / "report.html"
-    write_text_atomically(path, render_page("report", facts, {"objects": gallery.objects}))
+    write_text_atomically(path, render_page("report", facts, {"objects": gallery.objects, "run": run.typed}))
     return {"report": path, "objects": facts["objects"], "shown": facts["shown"]}
 
 

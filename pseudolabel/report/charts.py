@@ -1,5 +1,6 @@
 """Charts as inline SVG: sizes are attributes and colours classes, so that a page needs no inline style."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
@@ -7,7 +8,9 @@ from markupsafe import Markup, escape
 from pseudolabel.metrics.calibration import ReliabilityBin
 
 _WIDTH, _HEIGHT = 640, 220
-_LEFT, _BOTTOM, _TOP = 44, 34, 10
+_LEFT, _BOTTOM, _TOP = 58, 34, 10
+_SHARES = (0, 0.25, 0.5, 0.75, 1)
+_NAMES, _BARS, _ROW, _GAP = 150, 240, 28, 12  # of horizontal bars: widths of names and bars, a row's height
 
 
 def histogram(series: Mapping[str, Sequence[int]], *, title: str, line: Sequence[int] | None = None) -> Markup:
@@ -18,9 +21,9 @@ def histogram(series: Mapping[str, Sequence[int]], *, title: str, line: Sequence
     """
     bins = len(next(iter(series.values())))
     totals = [sum(counts[place] for counts in series.values()) for place in range(bins)]
-    most = max([*totals, *(line or []), 1])
-    width = (_WIDTH - _LEFT) / bins
-    parts = [_axes(most)]
+    numbers = _round_numbers(max([*totals, *(line or []), 1]))
+    most, width = numbers[-1], (_WIDTH - _LEFT) / bins
+    parts = [_axes(numbers)]
     for place in range(bins):
         below = 0
         for name, counts in series.items():
@@ -38,7 +41,7 @@ def histogram(series: Mapping[str, Sequence[int]], *, title: str, line: Sequence
 def reliability(bins: Sequence[ReliabilityBin], *, title: str) -> Markup:
     """What scores promised against what the masks were; on the diagonal they are right."""
     parts = [
-        _axes(1.0),
+        _axes(_SHARES),
         Markup('<line class="diagonal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(*_xy(0, 0), *_xy(1, 1)),
     ]
     points = [_xy(one.mean_score, one.mean_iou) for one in bins]
@@ -68,22 +71,27 @@ def shares(counts: Mapping[str, int], *, title: str, width: int = 180, height: i
 
 
 def bars(rows: Sequence[Mapping[str, object]], *, title: str) -> Markup:
-    """Horizontal bars, each with its name, number and a note; `rows` have name, n, note and unit, the scale."""
-    most, height = {row["unit"]: 1 for row in rows}, 28
+    """Horizontal bars, each with its name, number and a note; `rows` have name, n, note and unit, the scale.
+
+    A gap stands between rows of different units, whose bars cannot be compared.
+    """
+    most = {row["unit"]: 1 for row in rows}
     for row in rows:
         most[row["unit"]] = max(most[row["unit"]], int(str(row["n"])))
-    parts = []
+    parts, y = [], -_GAP
     for place, row in enumerate(rows):
-        count, y = int(str(row["n"])), place * height
-        wide = 300 * count / most[row["unit"]]
-        parts.append(Markup('<text x="128" y="{}" text-anchor="end">{}</text>').format(y + 18, row["name"]))
-        parts.append(_rect(136, y + 4, max(wide, 1), height - 9, "fill-bar", f"{row['name']}: {count}"))
+        y += _GAP if not place or row["unit"] != rows[place - 1]["unit"] else 0
+        count = int(str(row["n"]))
+        wide = _BARS * count / most[row["unit"]]
+        parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(_NAMES - 8, y + 19, row["name"]))
+        parts.append(_rect(_NAMES, y + 4, max(wide, 1), _ROW - 9, "fill-bar", f"{row['name']}: {count}"))
         label = Markup(
             '<text x="{:.1f}" y="{}"><tspan class="number">{:,}</tspan> <tspan class="quiet">{}</tspan></text>'
         )
-        parts.append(label.format(142 + wide, y + 18, count, row["note"]))
+        parts.append(label.format(_NAMES + 6 + wide, y + 19, count, row["note"]))
+        y += _ROW
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        _WIDTH, height * len(rows), title, Markup().join(parts)
+        _WIDTH, y, title, Markup().join(parts)
     )
 
 
@@ -93,14 +101,23 @@ def _svg(parts: Sequence[Markup], title: str) -> Markup:
     )
 
 
-def _axes(most: float) -> Markup:
-    """Grid lines and numbers: 0 to 1 across, 0 to `most` upwards."""
+def _round_numbers(most: int) -> list[int]:
+    """Evenly spaced whole numbers from 0 to `most` or a little more, five steps at the most, as people count."""
+    power = 10 ** int(math.log10(most))
+    step = next(step for step in (power // 5, power // 2, power, 2 * power) if step and most <= 5 * step)
+    return list(range(0, most + step, step))
+
+
+def _axes(numbers: Sequence[float]) -> Markup:
+    """Grid lines and numbers: 0 to 1 across, `numbers` upwards."""
     parts = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        x, y = _xy(share, share)
-        number = f"{share:g}" if most == 1 else f"{most * share:,.0f}"
+    for number in numbers:
+        y = _y(number / numbers[-1])
         parts.append(Markup('<line class="grid" x1="{}" y1="{:.1f}" x2="{}" y2="{:.1f}"/>').format(_LEFT, y, _WIDTH, y))
-        parts.append(Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(_LEFT - 6, y + 4, number))
+        text = f"{number:,}"
+        parts.append(Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(_LEFT - 6, y + 4, text))
+    for share in _SHARES:
+        x, _ = _xy(share, 0)
         parts.append(
             Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{:g}</text>').format(x, _HEIGHT - _BOTTOM + 18, share)
         )

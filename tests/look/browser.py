@@ -21,14 +21,14 @@ def find_chromium() -> str:
 
 
 @contextmanager
-def opened(path: Path, *, scheme: str = "light") -> Iterator[tuple[Any, list[str]]]:
+def opened(path: Path, *, scheme: str = "light", width: int = 1280) -> Iterator[tuple[Any, list[str]]]:
     """A page in a browser, and what it complained of or asked the network for so far."""
     playwright = pytest.importorskip("playwright.sync_api", reason="PAGES NOT TESTED: playwright is not installed")
     told: list[str] = []
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         try:
-            page = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}).new_page()
+            page = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
             page.set_default_timeout(10_000)
             page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
             page.on("pageerror", lambda error: told.append(f"error: {error}"))

@@ -112,7 +112,7 @@ def test_the_page_counts_what_the_run_holds(page_file: Path, made: MadeRun) -> N
         assert re.search(rf'{name}</td><td class="n">{decisions.count(name)}</td>', text)
     assert ">usable boxes<" in text
     assert "images: 10" in text  # the bar's own words
-    of_sources = re.findall(r'<td>candidates/\w+</td><td class="n">(\d+)</td>', text)
+    of_sources = re.findall(r'<td class="name">candidates/\w+</td><td class="n">(\d+)</td>', text)
     assert sum(map(int, of_sources)) == 182
     assert f"pseudolabel shard {made.paths.root} --images" in text
 
@@ -219,6 +219,20 @@ def test_the_page_runs_without_a_complaint_and_asks_the_network_for_nothing(page
         assert page.locator(".card").count() == 91
         back = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (back == "rgb(255, 255, 255)") == (scheme == "light")
+        assert told == []
+
+
+def test_a_narrow_page_has_nothing_beside_it_and_no_broken_word(page_file: Path) -> None:
+    with opened(page_file, width=390) as (page, told):
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.locator(".card").first.scroll_into_view_if_needed()
+        page.locator(".card").first.click()
+        lines = page.locator("#viewer-facts th").evaluate_all(
+            "all => all.map((one) => { const range = document.createRange(); range.selectNodeContents(one);"
+            " return range.getClientRects().length; })"
+        )
+        assert set(lines) == {1}
+        assert "RUN" not in page.locator("#viewer-repeat").inner_text()
         assert told == []
 
 

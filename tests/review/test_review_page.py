@@ -118,6 +118,19 @@ def test_thirty_objects_by_keys_over_a_kill_in_the_middle(run: Run, context: Any
     assert run.labels().table["decision_reason"].to_pylist().count("reviewed") == 30
 
 
+def test_on_a_narrow_screen_the_picture_has_its_width(run: Run, context: Any) -> None:
+    with program(run) as (_, address):
+        page = open_page(context, address)
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.locator("canvas").bounding_box()["width"] == 390
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        page.locator("[data-do=accept]").scroll_into_view_if_needed()
+        shown = page.evaluate("document.body.dataset.shown")
+        page.click("[data-do=accept]")
+        page.wait_for_function("shown => document.body.dataset.shown !== shown", arg=shown)
+    assert [one.verdict for one in answers(run)] == ["accept"]
+
+
 def test_two_tabs_do_not_answer_twice(run: Run, context: Any) -> None:
     with program(run) as (_, address):
         first, second = open_page(context, address), open_page(context, address)

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const objects = JSON.parse(document.getElementById("data").textContent).objects;
+  const {objects, run} = JSON.parse(document.getElementById("data").textContent);
   const PAGE = 60, CARD_PX = 200, VIEW_PX = 768;
   const COLORS = { fused: "#ffd400", truth: "#ffffff" };
   const OTHERS = ["#56b4e9", "#ff8fc7", "#00c08b", "#e69f00", "#c8a2ff"];
@@ -222,7 +222,7 @@
       label.append(input, ` ${name} `, element("kbd", String(number)));
       return label;
     }));
-    $("viewer-repeat").textContent = one.id === null ? "" : `pseudolabel picture RUN --object ${one.id}`;
+    $("viewer-repeat").textContent = one.id === null ? "" : `pseudolabel picture ${run} --object ${one.id}`;
     redraw();
   };
 
