@@ -22,7 +22,7 @@ from harness import report, script_parser
 from jaxtyping import Float64
 
 from pseudolabel.datasets.coco_file import read_coco
-from pseudolabel.fusion.calibration import fit_calibration
+from pseudolabel.fusion.calibration import MIN_OBJECTS, fit_calibration
 from pseudolabel.metrics.calibration import expected_calibration_error, risk_coverage_area, spearman
 from pseudolabel.metrics.mask_iou import rle_iou
 from pseudolabel.metrics.objects import read_truth
@@ -98,10 +98,12 @@ class Masks:
     def _calibrated(
         self, seen: Sequence[int], answers: Sequence[tuple[float, str, float]], *, keep_order: bool
     ) -> Float64[np.ndarray, " n"]:
-        """All scores by what `calibrate` learns from the answers."""
+        """All scores by what `calibrate` learns from the answers; as they were where it refuses so few."""
         known = [place for place in range(len(seen)) if self.rows[seen[place]]["decision"] != "box_only"]
         rows = [self.rows[seen[place]] for place in known]
         ious = np.array([min(answers[place][2], PASSED_IOU) for place in known])
+        if len(known) < MIN_OBJECTS:  # the others have a box for a mask
+            return self.scores
         return np.array(fit_calibration(rows, ious, keep_order=keep_order).expected_iou(self.rows))
 
 
