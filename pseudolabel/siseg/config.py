@@ -14,14 +14,14 @@ VIEW_BYTES = {"mobilenet_v2": 5_100_000, "resnet50": 24_600_000}
 class SisegCard(EncoderConfig):
     """How the network is built and fed: what stands beside the weights."""
 
-    backbone: str = option("resnet50", BACKBONE_HELP + "; all but tiny stay as pretrained", group="main")
+    backbone: str = option("mobilenet_v2", BACKBONE_HELP + "; all but tiny stay as pretrained", group="main")
     head_width: int = option(256, "channels of the displacement head, a multiple of 64", ge=64)
     scale: float = option(
         1.0, "resize images by this; objects want to be 10 to 100 cells of 4 px wide", group="main", gt=0, le=8
     )
 
 
-class SisegRecipe(ScaleConfig, TrainConfig, SisegCard):
+class SisegRecipe(SisegCard, ScaleConfig, TrainConfig):
     """How the heads are trained."""
 
     steps: int = option(600, "optimiser steps", group="main", ge=1)

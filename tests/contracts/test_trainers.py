@@ -176,6 +176,21 @@ def test_every_option_says_what_it_is_for_and_where_help_lists_it(training: str)
 
 
 @each_training
+def test_of_several_bases_the_first_says_an_option(training: str) -> None:
+    """As in any class of Python: pydantic alone would take a later base's option for a nearer class's own."""
+    config = type(parsed(training)[1])
+    for name, field in config.model_fields.items():
+        owner = next(base for base in config.__mro__ if name in base.__dict__.get("__annotations__", {}))
+        declared = owner.model_fields[name]
+        assert (field.default, field.description) == (declared.default, declared.description), (name, owner)
+
+
+def test_siseg_has_an_encoder_that_the_segmenters_at_hand_can_lend_as_every_other_training() -> None:
+    assert TRAINERS["train-siseg"].config_class({})().backbone == "mobilenet_v2"
+    assert TRAINERS["train-teacher"].config_class({})().backbone == "mobilenet_v2"
+
+
+@each_training
 def test_what_an_option_needs_is_an_option(training: str) -> None:
     fields = type(parsed(training)[1]).model_fields
     unknown = {
