@@ -180,7 +180,7 @@ def test_of_several_bases_the_first_says_an_option(training: str) -> None:
     """As in any class of Python: pydantic alone would take a later base's option for a nearer class's own."""
     config = type(parsed(training)[1])
     for name, field in config.model_fields.items():
-        owner = next(base for base in config.__mro__ if name in base.__dict__.get("__annotations__", {}))
+        owner = next(base for base in config.__mro__ if name in inspect.get_annotations(base))
         declared = owner.model_fields[name]
         assert (field.default, field.description) == (declared.default, declared.description), (name, owner)
 
