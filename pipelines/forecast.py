@@ -1,7 +1,7 @@
 """What a run will take, for `run --dry-run` and `doctor`: core minutes, disk and memory, before anything is done.
 
-The costs of stages were measured on one core of an Intel Xeon server, with runs over coco-dev (142 images, 1316 boxes)
-and nuclei-dev (110 images, 5188 boxes) and default options. They say the order of magnitude; a pilot says the rest.
+Costs were measured with default options on some images of coco-dev and nuclei-dev (`tests/benchmarks/rates.py`). They
+say the order of magnitude; a pilot says the rest.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pseudolabel.config import Config
 from pseudolabel.pipelines.options.stages.shard import PlanConfig
 from pseudolabel.pipelines.planning.counted import default_shards, sample_size
-from pseudolabel.pipelines.planning.input_counts import InputCounts, count_input
-from pseudolabel.pipelines.planning.plan import read_plan
+from pseudolabel.pipelines.planning.input_counts import InputCounts, count_input, planned_crowded
+from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.training.config import TrainConfig, Work
 
@@ -23,6 +23,7 @@ class Size:
     images: int
     boxes: int
     shards: int
+    crowded: int = 0  # boxes that share area with another one of their image
 
     def __str__(self) -> str:
         return f"{self.images} images with {self.boxes} boxes, {self.shards} shards"
@@ -37,10 +38,12 @@ class Cost:
     image_bytes: int
     box_bytes: int
     worker_mb: int
+    start_s: float = 0.0
+    crowded_s: float = 0.0  # of a crowded box, beside `box_s`
 
     def seconds(self, size: Size) -> float:
         """CPU seconds of a stage."""
-        return self.image_s * size.images + self.box_s * size.boxes
+        return self.start_s + self.image_s * size.images + self.box_s * size.boxes + self.crowded_s * size.crowded
 
     def disk_bytes(self, size: Size) -> int:
         """Bytes that a stage writes."""
@@ -74,12 +77,14 @@ class TrainingCost:
         return round(self.own_mb + self.megapixel_mb * work.step_megapixels + self.kept_mb * work.kept)
 
 
+# times are the rows named `fit` of docs/results/stage_rates.json, measured on one core of an AMD EPYC server; bytes and
+# memory of runs over all of coco-dev and nuclei-dev
 COSTS = {
-    "shard": Cost(0.08, 0, 1200, 60, 190),
-    "infer-semantic": Cost(0.13, 0.033, 52_400, 1_700, 1_100),
-    "infer-colors": Cost(0.01, 0.016, 100, 370, 320),
-    "infer-teacher": Cost(0.05, 0.18, 100, 6_000, 1_200),
-    "fuse": Cost(0.02, 0.026, 500, 1_800, 1_200),
+    "shard": Cost(0.0043, 0.0002, 1200, 60, 190, start_s=2),
+    "infer-semantic": Cost(0.26, 0, 52_400, 1_700, 1_100, start_s=7),
+    "infer-colors": Cost(0.037, 0.0023, 100, 370, 320, start_s=1.7),
+    "infer-teacher": Cost(0.087, 0.049, 100, 6_000, 1_200, start_s=9.1, crowded_s=0.0098),
+    "fuse": Cost(0.039, 0.0013, 500, 1_800, 1_200, start_s=2.1),
 }
 # by command and what `TrainConfig.network` says: the rows named `fit` of docs/results/training_rates.json, measured on
 # one core of an AMD EPYC server; without a validation, and SISeg's features as those of photographs
@@ -114,19 +119,28 @@ def planned_size(run: RunPaths, config: PlanConfig | None) -> Size | None:
     """The size of a run that is planned already, or that `shard` would plan; None where nobody says of what.
 
     Raises:
-        InputError: the images or annotations are missing or damaged.
+        InputError: the images or annotations are missing or damaged, or the plan is.
     """
     if run.plan.exists():
-        plan = read_plan(run)
-        return Size(plan.n_images, plan.n_objects, plan.num_shards)
+        return size_of_plan(run, read_plan(run))
     return None if config is None else size_of(count_input(config), config)
+
+
+def size_of_plan(run: RunPaths, plan: Plan) -> Size:
+    """The size of a planned run.
+
+    Raises:
+        InputError: a part of the plan is missing or damaged.
+    """
+    return Size(plan.n_images, plan.n_objects, plan.num_shards, planned_crowded(run, plan))
 
 
 def size_of(counts: InputCounts, config: PlanConfig) -> Size:
     """The size of the run that `shard` would plan of this input."""
     wanted = counts.images if config.sample is None else sample_size(config.sample, counts.images)
-    boxes = round(counts.boxes * wanted / max(counts.images, 1))
-    return Size(wanted, boxes, config.shards or default_shards(wanted))
+    share = wanted / max(counts.images, 1)
+    boxes, crowded = round(counts.boxes * share), round(counts.crowded * share)
+    return Size(wanted, boxes, config.shards or default_shards(wanted), crowded)
 
 
 def forecast(name: str, config: Config, size: Size) -> Forecast | None:

@@ -7,7 +7,7 @@ and size. All are in continuous image coordinates, see `pseudolabel.masks`.
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from pseudolabel.errors import RejectError
 
@@ -52,6 +52,16 @@ def iou_matrix(first_xyxy: Float[np.ndarray, "n 4"], second_xyxy: Float[np.ndarr
     union = area_xyxy(first_xyxy)[:, None] + area_xyxy(second_xyxy)[None, :] - shared
     iou: Float[np.ndarray, "n m"] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return iou
+
+
+def overlapped(boxes_xyxy: Float[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
+    """Which boxes of an image share area with another one."""
+    low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
+    left, top = (low[:, None, axis] < high[None, :, axis] for axis in (0, 1))
+    share = left & left.T & top & top.T
+    np.fill_diagonal(share, False)
+    some: Bool[np.ndarray, " n"] = share.any(axis=1)
+    return some
 
 
 def check_xywh(box_xywh: object) -> tuple[float, float, float, float]:

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from pseudolabel.boxes import check_xywh, clip_xywh, clip_xyxy, cxcywh_to_xywh, iou_matrix, xywh_to_xyxy, xyxy_to_xywh
+from pseudolabel.boxes import (
+    check_xywh,
+    clip_xywh,
+    clip_xyxy,
+    cxcywh_to_xywh,
+    iou_matrix,
+    overlapped,
+    xywh_to_xyxy,
+    xyxy_to_xywh,
+)
 from pseudolabel.errors import RejectError
 
 coordinate = st.floats(-50, 50, width=32)
@@ -85,3 +94,9 @@ def test_a_clipped_box_lies_on_the_image(bbox: tuple[float, float, float, float]
     assert height > 0
     assert x + width <= 30 + 1e-9
     assert y + height <= 20 + 1e-9
+
+
+def test_boxes_that_share_area_are_overlapped_and_boxes_that_touch_are_not() -> None:
+    boxes = np.array([[0, 0, 10, 10], [10, 0, 20, 10], [15, 5, 30, 30], [16, 6, 17, 7], [50, 50, 60, 60]], np.float64)
+    assert overlapped(boxes).tolist() == [False, True, True, True, False]
+    assert overlapped(boxes[:0]).tolist() == []

@@ -1,10 +1,15 @@
 """Time of a run by its number of images, out of the measured costs in `pipelines/forecast.py`; and costs of trainings.
 
     python tests/benchmarks/rates.py              # the table of quickstart.md
+    python tests/benchmarks/rates.py --stages     # what a stage costs, measured: ten minutes of one core
     python tests/benchmarks/rates.py --trainings  # what a training costs, measured: half an hour of one core
 
 The table has minutes or hours of one core for 150, 10,000 and a million images with as many boxes each as the COCO
 photographs have. Where the costs come from stands beside them.
+
+With `--stages` a run of few images and one of more are made of each set, and what every stage took is fitted by its
+start, images and boxes: the rows named `fit`, which `COSTS` holds. A crowded box, which the teacher looks at in
+`FIRST_VIEWS` views before it looks in all of them, counts as so much more than one.
 
 With `--trainings` the commands themselves are typed, each in a process of its own, for a few steps over some images,
 and what they took is fitted by the parts of `TrainConfig.work`, no part below zero: these rows, named `fit`, are what
@@ -27,13 +32,13 @@ import numpy as np
 from harness import report, script_parser, shared_folder
 from scipy.optimize import nnls
 
-from pseudolabel.pipelines.forecast import Size
+from pseudolabel.pipelines.forecast import Size, size_of_plan
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.steps import parse_step
 from pseudolabel.training.config import TrainConfig, Work
 
-BOXES = 1302 / 142  # an image, as in coco-dev
+BOXES, CROWDED = 1302 / 142, 1014 / 1302  # boxes of an image, and the share of crowded ones, as in coco-dev
 SIZES = (150, 10_000, 1_000_000)
 WAYS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "colours": {"shard": {"images": "images"}, "infer-colors": {}, "fuse": {}},
@@ -44,6 +49,15 @@ WAYS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "then a student, `--preset small`": {"train-student": {"preset": "small"}},
 }  # fmt: skip
 TRUTH = {"coco": "instances.json", "nuclei": "instances_train.json"}
+SEGMENTER = "deeplabv3_mobilenetv2_voc21.onnx"
+STAGE_RUNS = (("coco", 3), ("coco", 8), ("coco", 35), ("nuclei", 5), ("nuclei", 22))
+STAGES: dict[str, Mapping[str, Any]] = {
+    "shard": {},
+    "infer-semantic": {"model": shared_folder() / "weights" / SEGMENTER, "threads": 1},
+    "infer-colors": {},
+    "infer-teacher": {"threads": 1},
+    "fuse": {},
+}
 PRETRAINED = "mobilenetv2_imagenet_fp16.safetensors"
 
 
@@ -90,12 +104,44 @@ def row(way: str, sections: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _hours(steps: list[Any], images: int) -> str:
-    found = [step.forecast(Size(images, round(images * BOXES), 1)) for step in steps]
+    size = Size(images, round(images * BOXES), 1, round(images * BOXES * CROWDED))
+    found = [step.forecast(size) for step in steps]
     assert all(one is not None for one in found), "every step of these ways was measured"
     minutes = sum(one.seconds for one in found) / 60
     if minutes < 120:
         return f"{float(f'{minutes:.2g}'):g} min"
     return f"{float(f'{minutes / 60:.2g}'):,.0f} h"
+
+
+def stage_rows(names: Sequence[str], folder: Path) -> Iterator[dict[str, Any]]:
+    """Every stage over every run with what it took, then the fits; the first run is not told, as it compiles."""
+    took: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    sizes = []
+    for data, images in STAGE_RUNS:
+        run = _planned(folder, data, images)
+        if "infer-teacher" in names:
+            _cost("train-teacher", run, {"steps": 4, "backbone_weights": shared_folder() / "weights" / PRETRAINED})
+        size = size_of_plan(run, read_plan(run))
+        sizes.append(size)
+        for name in names:
+            target = RunPaths(folder / f"{data}-{images}-again") if name == "shard" else run
+            more = {"images": _source(data) / "images", "annotations": _truth(run)} if name == "shard" else {}
+            took[name].append(_cost(name, target, {**STAGES[name], **more, "workers": 1}, keep_models=True))
+            if len(sizes) > 1:
+                seen = {"boxes": size.boxes, "crowded": size.crowded}
+                yield {"stage": name, "on": f"{size.images} of {data}", **seen, "cpu_s": took[name][-1]["cpu_s"]}
+    yield from ({"stage": f"{name}: fit", **_fitted_stage(name, sizes[1:], took[name][1:])} for name in names)
+
+
+def _fitted_stage(name: str, sizes: Sequence[Size], took: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The times of `Cost`."""
+    from pseudolabel.teachers.mal.infer import FIRST_VIEWS, MOST_VIEWS  # torch: a child would begin with our memory
+
+    further = FIRST_VIEWS / MOST_VIEWS if name == "infer-teacher" else 0.0
+    time = [[1, size.images, size.boxes + further * size.crowded] for size in sizes]
+    seconds, _ = nnls(np.array(time), np.array([one["cpu_s"] for one in took]))
+    found = dict(zip(("start_s", "image_s", "box_s"), seconds.tolist(), strict=True))
+    return found | {"crowded_s": further * found["box_s"]}
 
 
 def training_rows(name: str, folder: Path) -> Iterator[dict[str, Any]]:
@@ -155,7 +201,7 @@ def _write_random_weights(backbone: str, path: Path) -> None:
 
 def _planned(folder: Path, data: str, images: int) -> RunPaths:
     """A run of some images with their true masks."""
-    run, source = RunPaths(folder / f"{data}-{images}"), shared_folder() / "data" / f"{data}-dev"
+    run, source = RunPaths(folder / f"{data}-{images}"), _source(data)
     if not run.plan.exists():
         truth = json.loads((source / TRUTH[data]).read_text(encoding="utf-8"))
         chosen = truth["images"][:: len(truth["images"]) // images][:images]
@@ -166,18 +212,22 @@ def _planned(folder: Path, data: str, images: int) -> RunPaths:
     return run
 
 
+def _source(data: str) -> Path:
+    return shared_folder() / "data" / f"{data}-dev"
+
+
 def _truth(run: RunPaths) -> Path:
     return run.root.with_suffix(".json")
 
 
-def _cost(command: str, run: RunPaths, options: Mapping[str, Any]) -> dict[str, float]:
+def _cost(command: str, run: RunPaths, options: Mapping[str, Any], *, keep_models: bool = False) -> dict[str, float]:
     """CPU seconds, peak memory and bytes on disk of a command in a process of its own."""
     if command.startswith("train-"):
         options = options | {"threads": 1, "device": "cpu"}
     if command == "train-student":  # from true masks: what it learns from does not change what a step costs
         options = options | {"learn_from": _truth(run)}
-    shutil.rmtree(run.root / "models", ignore_errors=True)
-    shutil.rmtree(run.root / "logs", ignore_errors=True)
+    for name in () if keep_models else ("models", "logs"):
+        shutil.rmtree(run.root / name, ignore_errors=True)
     before = _bytes(run)
     typed = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     arguments = [sys.executable, "-m", "pseudolabel", command, str(run.root), *typed]
@@ -199,9 +249,16 @@ def _bytes(run: RunPaths) -> int:
 def main() -> None:
     """Print the table, or keep it."""
     parser = script_parser(__doc__)
+    parser.add_argument("--stages", action="store_true", help="measure what stages cost")
     parser.add_argument("--trainings", action="store_true", help="measure what trainings cost")
-    parser.add_argument("--only", help=f"of these, separated by commas: {', '.join(TRAININGS)}")
+    parser.add_argument("--only", help=f"of these, separated by commas: {', '.join([*STAGES, *TRAININGS])}")
     arguments = parser.parse_args()
+    if arguments.stages:
+        with tempfile.TemporaryDirectory() as folder:
+            names = arguments.only.split(",") if arguments.only else list(STAGES)
+            stages = list(stage_rows(names, Path(folder)))
+        report("stage_rates", stages, on="some images of coco-dev and nuclei-dev, one thread", seeds=[0])
+        return
     if not arguments.trainings:
         on = f"forecasts for one core of the machine that pipelines/forecast.py names, {BOXES:.1f} boxes an image"
         report("rates", [row(way, sections) for way, sections in WAYS.items()], on=on)
