@@ -80,11 +80,11 @@ class TrainingCost:
 # times are the rows named `fit` of docs/results/stage_rates.json, measured on one core of an AMD EPYC server; bytes and
 # memory of runs over all of coco-dev and nuclei-dev
 COSTS = {
-    "shard": Cost(0.0043, 0.0002, 1200, 60, 190, start_s=2),
-    "infer-semantic": Cost(0.26, 0, 52_400, 1_700, 1_100, start_s=7),
-    "infer-colors": Cost(0.037, 0.0023, 100, 370, 320, start_s=1.7),
-    "infer-teacher": Cost(0.087, 0.049, 100, 6_000, 1_200, start_s=9.1, crowded_s=0.0098),
-    "fuse": Cost(0.039, 0.0013, 500, 1_800, 1_200, start_s=2.1),
+    "shard": Cost(0.0073, 0, 1200, 60, 190, start_s=2),
+    "infer-semantic": Cost(0.28, 0, 52_400, 1_700, 1_100, start_s=5.5),
+    "infer-colors": Cost(0.035, 0.0016, 100, 370, 320, start_s=2),
+    "infer-teacher": Cost(0.065, 0.049, 100, 6_000, 1_200, start_s=8.9, crowded_s=0.0098),
+    "fuse": Cost(0.038, 0.0006, 500, 1_800, 1_200, start_s=2.3),
 }
 # by command and what `TrainConfig.network` says: the rows named `fit` of docs/results/training_rates.json, measured on
 # one core of an AMD EPYC server; without a validation, and SISeg's features as those of photographs
