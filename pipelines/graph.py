@@ -161,7 +161,8 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.tools:ModelsConfig",
         function=f"{_TOOLS}.models:models",
         show=f"{_TOOLS}.models:format_models",
-        next="pseudolabel infer-semantic RUN --model FILE.onnx",
+        next="what stands behind `use`, after  pseudolabel infer-semantic RUN  for a segmenter,  pseudolabel "
+        "infer-prompted RUN  for a promptable model,  pseudolabel train-teacher RUN  for an encoder",
     ),
     "card": Tool(
         section="Start",

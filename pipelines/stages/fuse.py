@@ -66,10 +66,12 @@ class FuseStage(Stage[FuseConfig]):
         wanted = tuple(f"candidates/{name}" for name in sorted(self.config.sources)) or there
         missing = sorted(set(wanted) - set(there))
         if missing or not wanted:
-            have = ", ".join(there) or "none"
+            have, typed = ", ".join(there) or "none", self.run_paths.typed
+            with_boxes = f"pseudolabel infer-colors {typed},  or infer-semantic, infer-teacher, infer-prompted"
+            bare = f"pseudolabel train-siseg {typed}  and  pseudolabel infer-siseg {typed}:  the run has no boxes"
             raise InputError(
                 f"{self.run_paths.root}: no table {', '.join(missing) or 'of candidates'} (there: {have}); "
-                "make one with  pseudolabel infer-semantic,  infer-colors,  infer-siseg  or  infer-teacher"
+                f"make one with  {with_boxes if read_plan(self.run_paths).n_objects else bare}"
             )
         answers = (REVIEWED,) if self.run_paths.table(REVIEWED).is_dir() else ()
         return ("manifest", *wanted, *answers)

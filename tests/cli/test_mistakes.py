@@ -62,6 +62,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shard = ("--images", "images", "--annotations", "boxes.json", *INLINE)
         for run in ("new", "half", "done"):
             assert _typed("shard", run, *shard) == 0
+        assert _typed("shard", "no_boxes", "--images", "images", *INLINE) == 0
         for run in ("half", "done"):
             assert _typed("infer-colors", run, *INLINE) == 0
         assert _typed("fuse", "done", *INLINE) == 0
@@ -164,6 +165,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "a sample of one and a half": ((*SHARD, "--sample", "1.5"), 2, ("a share such as 0.01",)),
     "no run there": (("infer-colors", "nowhere", *INLINE), 2, ("holds no plan", "pseudolabel shard ", "--images DIR")),
     "fuse without candidates": (("fuse", "new", *INLINE), 2, ("no table of candidates", "infer-colors")),
+    "fuse without candidates or boxes": (
+        ("fuse", "no_boxes", *INLINE),
+        2,
+        ("make one with  pseudolabel train-siseg ", "pseudolabel infer-siseg ", "no boxes"),
+    ),
     "a segmenter without a kind": (("infer-semantic", "new", "--model", "images"), 2, ("--model labels:images",)),
     "a kind of segmenter misspelt": (("infer-semantic", "new", "--model", "onxx:a.onnx"), 2, ("did you mean 'onnx'",)),
     "a segmenter that is not there": (
