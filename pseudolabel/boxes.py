@@ -60,7 +60,7 @@ def overlapped(boxes_xyxy: Float[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
     left, top = (low[:, None, axis] < high[None, :, axis] for axis in (0, 1))
     share = left & left.T & top & top.T
     np.fill_diagonal(share, False)
-    some: Bool[np.ndarray, " n"] = share.any(axis=1)
+    some: Bool[np.ndarray, " n"] = np.logical_or.reduce(share, axis=1)
     return some
 
 

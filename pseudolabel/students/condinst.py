@@ -106,7 +106,7 @@ class CondInstStudent(Student):
         """The best `detections` objects that have a mask; masks are made for so many at a time."""
         location, label, score, boxes = suppressed(features.dense, place, size_hw, self.config)
         most, parts, count = self.config.detections, [], 0
-        for some in torch.arange(len(location), device=location.device).split(most):
+        for some in torch.split(torch.arange(len(location), device=location.device), most):
             logits = self.network.mask_logits(features, torch.full_like(location[some], place), location[some])
             masks = full_masks(logits)[:, : size_hw[0], : size_hw[1]]
             seen = masks.flatten(1).any(dim=1)
