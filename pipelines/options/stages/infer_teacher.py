@@ -14,7 +14,7 @@ class InferTeacherConfig(StageConfig):
     )
     name: str = option("teacher", "the table below candidates/ that is written", group="main", pattern=TABLE_NAME)
     per_box: int = option(
-        10, "masks per given box: at most; the box-conditioned teacher has 6 views of one", group="main", ge=1, le=100
+        10, "masks per given box: at most; the box-conditioned teacher has 10 views of one", group="main", ge=1, le=100
     )
     detections: int | None = option(
         None, "most objects of an image: of one without given boxes; default: as in training, else 100", ge=1
