@@ -198,13 +198,27 @@ def test_an_image_without_objects_is_seen_to_be_there(tmp_path: Path) -> None:
     assert (rows[None]["image_key"], rows[None]["status"]) == ("b.png", "empty")
 
 
+def planned(folder: Path, *objects: Any) -> RunPaths:
+    """A run of one image, planned and no more."""
+    request = PlanRequest(folder, "test", 1, "transpose", [{"id": 3, "name": "cat"}], {}, [])
+    write_plan(RunPaths(folder), request, [image(*objects)])
+    return RunPaths(folder)
+
+
 def test_a_run_without_candidates_says_which_command_makes_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="infer-semantic"):
-        FuseStage(FuseConfig(), RunPaths(tmp_path)).reads()
+        FuseStage(FuseConfig(), planned(tmp_path, object_cell(1, 3, BOX))).reads()
+
+
+def test_a_run_without_boxes_is_not_sent_to_a_command_that_needs_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train-siseg .*the run has no boxes") as caught:
+        FuseStage(FuseConfig(), planned(tmp_path)).reads()
+    assert "infer-colors" not in str(caught.value)
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    run = planned(tmp_path, object_cell(1, 3, BOX))
     (tmp_path / "candidates" / "semantic").mkdir(parents=True)
     (tmp_path / "candidates" / "semantic" / "part-00000-of-00001.parquet").touch()
     with pytest.raises(InputError, match=r"candidates/teacher .*there: candidates/semantic"):
-        FuseStage(FuseConfig(sources=["teacher"]), RunPaths(tmp_path)).reads()
+        FuseStage(FuseConfig(sources=["teacher"]), run).reads()
