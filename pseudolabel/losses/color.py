@@ -98,6 +98,7 @@ def color_edges(
     theta: float = 2.0,
     size: int = 3,
     dilation: int = 2,
+    features: Float[Tensor, "b c h w"] | None = None,
 ) -> Int[Tensor, "b h w"]:
     """Where neighbours are alike, similarity at least `tau`, as bits at the pair's first cell.
 
@@ -105,15 +106,20 @@ def color_edges(
     d + i for the way back (the first one valid). Neighbours that are not valid or off the grid are never alike, at any
     `tau`. uint8 for a 3 x 3 neighbourhood, else int64.
 
-    Source: BoxInst (arXiv 2012.02310), section 3.2; the limit is applied to the distance, -theta ln(tau), squared.
+    Args:
+        features: where given, the colours' similarity is multiplied by exp(-|f_i - f_j|) of these.
+
+    Source: BoxInst (arXiv 2012.02310), section 3.2; the limit is applied to the distance, -theta ln(tau). With
+    features: SIM (arXiv 2303.08578).
     """
-    limit = math.inf if tau <= 0 else (theta * math.log(tau)) ** 2
+    limit = math.inf if tau <= 0 else -theta * math.log(tau)
     offsets = undirected_offsets(size, dilation)
     kind = torch.uint8 if len(offsets) == 4 else torch.int64
     edges = torch.zeros(lab.shape[0], *lab.shape[2:], dtype=kind, device=lab.device)
     for index, offset in enumerate(offsets):
         first, second = pair_slices(offset, lab.shape[2], lab.shape[3])
-        alike = (lab[(..., *first)] - lab[(..., *second)]).square().sum(dim=1) <= limit
+        room = limit if features is None else limit - theta * _squared_distance(features, first, second).sqrt()
+        alike = _squared_distance(lab, first, second) <= room * abs(room)
         there, back = alike & valid[(..., *second)], alike & valid[(..., *first)]
         edges[(..., *first)] |= (there.to(kind) << index) | (back.to(kind) << (len(offsets) + index))
     return edges
@@ -123,6 +129,12 @@ def pair_slices(offset: Offset, h: int, w: int) -> tuple[tuple[slice, slice], tu
     """Rows and columns of all first cells whose second cell is on the grid, and of those second cells."""
     (rows, rows_of_second), (columns, columns_of_second) = _overlap(offset[0], h), _overlap(offset[1], w)
     return (rows, columns), (rows_of_second, columns_of_second)
+
+
+def _squared_distance(
+    planes: Float[Tensor, "b c h w"], first: tuple[slice, slice], second: tuple[slice, slice]
+) -> Float[Tensor, "b h w"]:
+    return (planes[(..., *first)] - planes[(..., *second)]).square().sum(dim=1)
 
 
 def _overlap(step: int, length: int) -> tuple[slice, slice]:

@@ -39,6 +39,7 @@ TEACHERS: Mapping[str, TeacherMethod] = {
         _LOAD, f"{_CONDINST}.config:BoxTeacherConfig", f"{_CONDINST}.boxteacher:BoxTeacher", _TRAIN
     ),
     "boxseg": TeacherMethod(_LOAD, f"{_CONDINST}.config:BoxSegConfig", f"{_CONDINST}.boxseg:BoxSeg", _TRAIN),
+    "sim": TeacherMethod(_LOAD, f"{_CONDINST}.config:SimConfig", f"{_CONDINST}.sim:Sim", _TRAIN),
     "student": TeacherMethod("pseudolabel.students.teacher:load_student_teacher"),
 }
 TRAINED = tuple(name for name, method in TEACHERS.items() if method.train)  # by `train-teacher`

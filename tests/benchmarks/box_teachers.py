@@ -45,13 +45,15 @@ from pseudolabel.teachers.base import TeacherInput
 from pseudolabel.teachers.condinst.boxinst import BoxInst
 from pseudolabel.teachers.condinst.boxseg import BoxSeg
 from pseudolabel.teachers.condinst.boxteacher import BoxTeacher
-from pseudolabel.teachers.condinst.config import BoxInstConfig, BoxSegConfig, BoxTeacherConfig
+from pseudolabel.teachers.condinst.config import BoxInstConfig, BoxSegConfig, BoxTeacherConfig, SimConfig
 from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize, resize_image
+from pseudolabel.teachers.condinst.sim import Sim
 from pseudolabel.training.config import FitConfig
 from pseudolabel.training.fit import fit
 
-# each row of BoxSeg's ablation as what it changes
+# each row of BoxSeg's tables as what it changes
 NO_QAM = {"ranking": "bpma", "copy_paste": False}
+PC = {"tutor": "quality", "place": "overlapping", "pastes": 1, "paste_weight": 0.5}  # instead of SIM's own pasting
 SETTINGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "projection": (BoxInst, BoxInstConfig, {"pairwise_weight": 0.0}),
     "boxinst": (BoxInst, BoxInstConfig, {}),
@@ -61,6 +63,9 @@ SETTINGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "boxseg-bqr-qmf": (BoxSeg, BoxSegConfig, {"fusion": "qmf", "score": "mcs", "copy_paste": False}),
     "boxseg-bqr-qmf-mqs": (BoxSeg, BoxSegConfig, {"copy_paste": False}),
     "boxseg": (BoxSeg, BoxSegConfig, {}),
+    "sim": (Sim, SimConfig, {}),
+    "sim-pc": (Sim, SimConfig, PC),
+    "sim-pc-qam": (Sim, SimConfig, PC | {"ranking": "bqr", "classification": "varifocal"}),
     "full": (BoxInst, BoxInstConfig, {"supervision": "masks"}),
 }
 CPU = {

@@ -165,8 +165,14 @@ class BoxInst(Method):
             theta=config.theta,
             size=config.neighbourhood,
             dilation=config.dilation,
+            features=self._edge_features(instances),
         )
         return pairwise_loss(instances.logits, self._windows(instances, batch), edges)
+
+    def _edge_features(self, instances: Instances) -> Tensor | None:
+        """What neighbours have to be alike in beside their colour: nothing, but a descendant may say."""
+        del instances
+        return None
 
     def _level_set_planes(self, instances: Instances, batch: Batch) -> list[Tensor]:
         """What regions should be alike in: colours; and features of one spread, if asked for."""

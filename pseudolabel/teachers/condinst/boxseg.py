@@ -6,12 +6,16 @@ Source: BoxSeg (arXiv 2504.05137).
 """
 
 import torch
+from torch.nn import functional as F
 
+from pseudolabel.condinst.assignment import top_positives
 from pseudolabel.condinst.batch import STRIDE, Batch
+from pseudolabel.condinst.fcos_losses import assign_batch, smoothed_iou
 from pseudolabel.condinst.inference import ScoreKind, candidates_for_boxes
 from pseudolabel.condinst.network import Features
 from pseudolabel.fusion.matching import adaptive_k
 from pseudolabel.fusion.quality_aware import FusionRule, quality_aware_fusion
+from pseudolabel.fusion.scoring import mask_confidence_code
 from pseudolabel.losses.boxes import box_cells, box_masks
 from pseudolabel.teachers.condinst.boxteacher import BoxTeacher
 from pseudolabel.teachers.condinst.config import BoxSegConfig
@@ -27,6 +31,8 @@ class BoxSeg(BoxTeacher):
         """Fused masks of one image's objects with their scores: BQR, QMF, MQS."""
         if self.config.ranking == "bpma":
             return super().pseudo_masks(features, batch, index)
+        if self.config.ranking == "positives":
+            return self._masks_of_positives(features, batch, index)
         config, targets = self.config, batch.targets[index]
         size_hw = (int(batch.sizes_hw[index, 0]), int(batch.sizes_hw[index, 1]))
         kind: ScoreKind = "sqrt_class_centerness" if config.box_score == "sqrt_iacs_ctr" else "class"
@@ -52,6 +58,28 @@ class BoxSeg(BoxTeacher):
         soft = fused.mask * (inside & any_kept[:, None, None])
         quality = fused.quality.score * (soft > threshold).flatten(1).any(dim=1)
         return PseudoMasks(soft, quality, fused.quality.box, threshold)
+
+    def _masks_of_positives(self, features: Features, batch: Batch, index: int) -> PseudoMasks:
+        """The mean of the masks of the locations that learn each object, weighted by exp(sharpness IoU) of their boxes.
+
+        Those whose box meets the object's by less than `min_iou` are left out. The scores, which SIM does not tell, are
+        the boxes' mean IoU with the same weights, and with it BoxTeacher's confidence.
+
+        Source: SIM (arXiv 2303.08578), section 3.2.
+        """
+        config, targets, dense = self.config, batch.targets[index], features.dense
+        assigned = assign_batch(dense, (targets,), finest_px=config.finest_px)
+        iou, _ = smoothed_iou(dense.ltrb[index, assigned.location], assigned.ltrb)
+        chosen = top_positives(iou, assigned.owner, assigned.image, per_image=config.positives)
+        chosen = chosen[iou[chosen] >= config.min_iou]
+        owner, location = assigned.owner[chosen], assigned.location[chosen]
+        masks = self.teacher.mask_logits(features, torch.full_like(location, index), location).sigmoid()
+        weights = F.one_hot(owner, len(targets.boxes)).T * (config.iou_sharpness * iou[chosen]).exp()
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        inside = box_masks(box_cells(targets.boxes, batch.grid_hw, stride=STRIDE), batch.grid_hw)
+        soft = (weights @ masks.flatten(1)).view(inside.shape) * inside
+        score = weights @ iou[chosen]
+        return PseudoMasks(soft, mask_confidence_code(score, soft), score)
 
 
 def _area(boxes: torch.Tensor) -> torch.Tensor:

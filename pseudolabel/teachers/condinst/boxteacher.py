@@ -19,7 +19,7 @@ from pseudolabel.fusion.scoring import detection_rank, mask_confidence_code, mas
 from pseudolabel.losses.boxes import affinity_loss, box_cells, box_masks, dice_loss
 from pseudolabel.teachers.condinst.boxinst import BoxInst, Instances, risen
 from pseudolabel.teachers.condinst.config import BoxTeacherConfig
-from pseudolabel.teachers.condinst.copy_paste import CopyPasteConfig, MemoryBank, PseudoMasks, paste_batch
+from pseudolabel.teachers.condinst.copy_paste import CopyPasteConfig, MemoryBank, PseudoMasks, masks_of, paste_batch
 from pseudolabel.teachers.condinst.taught import Taught
 from pseudolabel.teachers.condinst.views import scaled, strong_view
 from pseudolabel.training.ema import average_of, momentum_at, update_average
@@ -41,7 +41,9 @@ class BoxTeacher(BoxInst):
 
     def losses(self, batch: Batch, *, progress: float) -> Mapping[str, Tensor]:
         batch = self._weak_view(batch)
-        pseudo = self.pseudo_masks_of(batch)
+        sees = self._teacher_sees(batch)
+        pseudo = self._masks_by(sees, batch)
+        self._follow(sees, batch, pseudo)
         self._count.add(pseudo, teaching=progress > self.config.teacher_from)
         if self.config.copy_paste:
             batch, pseudo = self._pasted(batch, pseudo)
@@ -53,12 +55,22 @@ class BoxTeacher(BoxInst):
         losses = self._detection(features, assigned) | self._supervised(instances, batch, progress)
         return losses | self._taught(instances, batch, pseudo, progress)
 
-    @torch.no_grad()
     def pseudo_masks_of(self, batch: Batch) -> list[PseudoMasks]:
         """The teacher's masks of every image's objects."""
+        return self._masks_by(self._teacher_sees(batch), batch)
+
+    @torch.no_grad()
+    def _teacher_sees(self, batch: Batch) -> Features:
         self.teacher.eval()
-        features = self.teacher(batch.images)
+        features: Features = self.teacher(batch.images)
+        return features
+
+    @torch.no_grad()
+    def _masks_by(self, features: Features, batch: Batch) -> list[PseudoMasks]:
         return [self.pseudo_masks(features, batch, index) for index in range(len(batch.images))]
+
+    def _follow(self, features: Features, batch: Batch, pseudo: list[PseudoMasks]) -> None:
+        """What a descendant's teacher keeps of a step beside its weights: of what it saw and the masks it made."""
 
     def pseudo_masks(self, features: Features, batch: Batch, index: int) -> PseudoMasks:
         """At most one detection per box of one image: box-based assignment and mask-aware confidence."""
@@ -93,18 +105,22 @@ class BoxTeacher(BoxInst):
         self, instances: Instances, batch: Batch, pseudo: list[PseudoMasks], progress: float
     ) -> dict[str, Tensor]:
         """Losses with the pseudo masks, each instance weighted by its mask's quality."""
-        config, losses = self.config, {}
-        masks = torch.cat([one.masks for one in pseudo])[instances.owner]
-        quality = torch.cat([one.quality for one in pseudo])[instances.owner]
-        rise = risen(progress - config.teacher_from, config.teacher_warmup)
-        if config.pixel_weight > 0:
-            dice = dice_loss(instances.logits.sigmoid(), masks.float())
-            losses["pixel"] = config.pixel_weight * rise * (quality * dice).sum() / (quality > 0).sum().clamp(min=1)
+        config = self.config
+        told = masks_of(pseudo, instances.owner)
+        losses = self._pixel_losses(instances, told)
         if config.affinity_weight > 0:
             windows = self._windows(instances, batch)
-            affinity = affinity_loss(instances.logits, windows, masks.float(), self._valid(batch), quality)
-            losses["affinity"] = config.affinity_weight * rise * affinity
-        return losses
+            affinity = affinity_loss(instances.logits, windows, told.masks.float(), self._valid(batch), told.quality)
+            losses["affinity"] = config.affinity_weight * affinity
+        rise = risen(progress - config.teacher_from, config.teacher_warmup)
+        return {name: rise * value for name, value in losses.items()}
+
+    def _pixel_losses(self, instances: Instances, told: PseudoMasks) -> dict[str, Tensor]:
+        """Dice with each instance's pseudo mask."""
+        if self.config.pixel_weight == 0:
+            return {}
+        dice = dice_loss(instances.logits.sigmoid(), told.masks.float())
+        return {"pixel": self.config.pixel_weight * mean_of_taught(dice, told.quality)}
 
     def after_step(self, step: int) -> None:
         keep = momentum_at(step, self.config.ema, ramp=self.config.ema_ramp)
@@ -126,12 +142,18 @@ class BoxTeacher(BoxInst):
         self.bank.load_state(state["bank"])
 
 
+def mean_of_taught(losses: Tensor, weight: Tensor) -> Tensor:
+    """The weighted losses' mean over the instances with any weight; 0 where there is none."""
+    return (weight * losses).sum() / (weight > 0).sum().clamp(min=1)
+
+
 def _copy_paste_rule(config: BoxTeacherConfig) -> CopyPasteConfig:
     """The options of copy-paste, with lengths in pixels of the images that the network sees."""
     return CopyPasteConfig(
         tutor=config.tutor,
         learner=config.learner,
         place=config.place,
+        pastes=config.pastes,
         probability=config.copy_paste_probability,
         min_area_px=max((config.min_tutor * config.image_px) ** 2, 1.0),
         moved_px=MOVED * config.image_px,

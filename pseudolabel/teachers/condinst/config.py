@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pseudolabel.condinst.config import CondInstConfig
-from pseudolabel.config import option
+from pseudolabel.config import Values, option
 from pseudolabel.teachers.config import MethodConfig, method_option
 from pseudolabel.training.config import FinetuneConfig
 
@@ -167,9 +167,10 @@ class BoxTeacherConfig(BoxInstConfig):
     copy_paste_probability: float = option(
         0.5, "probability of a paste: per image", needs={"copy_paste": ()}, ge=0, le=1
     )
-    tutor: Literal["quality", "random"] = option(
+    tutor: Literal["quality", "likely", "random"] = option(
         "quality",
-        "which object is pasted: the best of those that are good and alone, or any with a mask",
+        "which object is pasted: the best of those that are good and alone; a good one, by its quality to the third "
+        "(SIM); or any with a mask",
         group="paper",
         needs={"copy_paste": ()},
     )
@@ -185,6 +186,7 @@ class BoxTeacherConfig(BoxInstConfig):
         group="paper",
         needs={"copy_paste": (), "place": ("overlapping",)},
     )
+    pastes: int = option(1, "objects pasted on an image, at most", group="paper", needs={"copy_paste": ()}, ge=1, le=10)
     min_tutor: float = option(
         0.02,
         "least side of a square as large as a pasted object, in short sides of the image",
@@ -201,8 +203,18 @@ class BoxSegConfig(BoxTeacherConfig):
     method: str = method_option("boxseg")
     classification: Literal["focal", "varifocal"] = option("varifocal", "class loss", group="paper")
     copy_paste: bool = option(True, "paste objects with good masks over others, their peers in other images")
-    ranking: Literal["bqr", "bpma"] = option(
-        "bqr", "which candidates: by box quality without NMS, or as boxteacher does", group="paper"
+    ranking: Literal["bqr", "bpma", "positives"] = option(
+        "bqr",
+        "which candidates: by box quality without NMS; as boxteacher does; or the locations that learn the object, as "
+        "SIM's",
+        group="paper",
+    )
+    iou_sharpness: float = option(
+        5.0,
+        "a location's mask weighs exp(this times the IoU of its box); SIM's code: 0",
+        group="paper",
+        needs={"ranking": ("positives",)},
+        ge=0,
     )
     per_box: int = option(
         0,
@@ -227,3 +239,61 @@ class BoxSegConfig(BoxTeacherConfig):
         "iacs", "box score; sqrt_iacs_ctr: BoxSeg's code; box_iou: that with the given box, which iacs has to guess",
         group="paper", needs={"ranking": ("bqr",)},
     )  # fmt: skip
+
+
+_MAPPED = {"instance_share": Values("below 1", lambda share: share < 1)}  # what looks at the semantic map
+
+
+class SimConfig(BoxSegConfig):
+    """BoxSeg's options and those of the semantic map; the defaults are SIM's, without the Quality-Aware Module."""
+
+    method: str = method_option("sim")
+    least_similarity: float = option(
+        0.1, "least similarity of neighbours that should agree, in colour and features", needs=_PAIRS, ge=0, le=1
+    )
+    alike_features: bool = option(
+        True,
+        "neighbours that should agree are alike in the mask branch's features, too, and not in colour alone",
+        group="paper",
+        needs=_PAIRS,
+    )
+    classification: Literal["focal", "varifocal"] = option("focal", "class loss", group="paper")
+    affinity_weight: float = option(0.0, "of the affinity loss with the moving average's masks", ge=0)
+    ranking: Literal["bqr", "bpma", "positives"] = option(
+        "positives",
+        "which candidates: the locations that learn the object; by box quality without NMS, BoxSeg's Quality-Aware "
+        "Module; or as boxteacher does",
+        group="paper",
+    )
+    prototypes: int = option(10, "prototypes of every class", group="paper", needs=_MAPPED, ge=1)
+    prototype_momentum: float = option(
+        0.999, "momentum of the prototypes: the largest; see ema_ramp", group="paper", needs=_MAPPED, ge=0, lt=1
+    )
+    sinkhorn_epsilon: float = option(
+        0.05, "how soft the assignment of cells to prototypes is", group="paper", needs=_MAPPED, gt=0
+    )
+    sinkhorn_iterations: int = option(3, "iterations that balance the assignment", group="paper", needs=_MAPPED, ge=1)
+    map_temperature: float = option(
+        1.0, "of the semantic map's cosines, as in SIM's code (its paper: 0.1)", group="paper", needs=_MAPPED, gt=0
+    )
+    instance_share: float = option(
+        0.5, "of the moving average's mask in a pseudo mask; the rest is the semantic map's", group="paper", ge=0, le=1
+    )
+    copy_paste: bool = option(True, "paste objects with good masks on other images")
+    tutor: Literal["quality", "likely", "random"] = option(
+        "likely",
+        "which object is pasted: a good one, by its quality to the third; the best of those that are good and alone; "
+        "or any with a mask",
+        group="paper",
+        needs={"copy_paste": ()},
+    )
+    place: Literal["overlapping", "random"] = option(
+        "random",
+        "where it is pasted: anywhere, or over an object of its class",
+        group="paper",
+        needs={"copy_paste": ()},
+    )
+    pastes: int = option(3, "objects pasted on an image, at most", group="paper", needs={"copy_paste": ()}, ge=1, le=10)
+    paste_weight: float = option(
+        1.0, "of the loss with the masks of pasted objects, in place of pixel_weight", needs={"copy_paste": ()}, ge=0
+    )

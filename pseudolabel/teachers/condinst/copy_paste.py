@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -37,7 +37,9 @@ from pseudolabel.training.pasting import (
 class CopyPasteConfig(Config):
     """Who teaches whom, where, and how often. Lengths are pixels of the network's input."""
 
-    tutor: Literal["quality", "random"] = option("quality", "the best of those that are good and alone, or any")
+    tutor: Literal["quality", "likely", "random"] = option(
+        "quality", "the best of those that are good and alone; a good one, by its quality to the third; or any"
+    )
     learner: Literal["lowest", "any"] = option("lowest", "the object whose mask is worst, or any")
     place: Literal["overlapping", "random"] = option("overlapping", "over a learner of the tutor's class, or anywhere")
     length: int = option(80, "tutors in the bank", ge=1)
@@ -45,6 +47,7 @@ class CopyPasteConfig(Config):
     min_quality: float = option(0.5, "least score of a tutor's mask, and of its boxes", ge=0, le=1)
     min_area_px: float = option(300, "least area of a tutor, and of what remains of a learner that moved", ge=1)
     probability: float = option(0.5, "of a paste per image", ge=0, le=1)
+    pastes: int = option(1, "tutors on an image, at most", ge=1)
     moved_px: float = option(10.0, "a learner whose sides moved less is kept however small it is", ge=0)
 
 
@@ -63,6 +66,7 @@ class PseudoMasks:
     quality: Float[Tensor, "n"]  # 0: no mask
     box_score: Float[Tensor, "n"]
     threshold: float = 0.5  # of the probabilities
+    pasted: Bool[Tensor, "n"] | None = None  # which came from another image; none where not given
 
     @property
     def masks(self) -> Bool[Tensor, "n h w"]:
@@ -70,8 +74,20 @@ class PseudoMasks:
         return self.soft > self.threshold
 
 
+def masks_of(pseudo: list[PseudoMasks], owner: Int[Tensor, "p"]) -> PseudoMasks:
+    """What a teacher says of a batch, once for every instance of `owner`, the objects' numbers over the batch."""
+    pasted = [torch.zeros_like(one.quality, dtype=torch.bool) if one.pasted is None else one.pasted for one in pseudo]
+    return PseudoMasks(
+        torch.cat([one.soft for one in pseudo])[owner],
+        torch.cat([one.quality for one in pseudo])[owner],
+        torch.cat([one.box_score for one in pseudo])[owner],
+        pseudo[0].threshold,
+        torch.cat(pasted)[owner],
+    )
+
+
 class MemoryBank:
-    """At most `length` objects that may become tutors; a random one makes room."""
+    """At most `length` objects that may become tutors; a random one makes room, the oldest among likely ones."""
 
     def __init__(self, config: CopyPasteConfig) -> None:
         self.config = config
@@ -84,14 +100,16 @@ class MemoryBank:
             if int(tutor.mask.sum()) < self.config.min_area_px:
                 continue
             if len(self.tutors) >= self.config.length:
-                self.tutors.pop(random_index(len(self.tutors)))
+                self.tutors.pop(0 if self.config.tutor == "likely" else random_index(len(self.tutors)))
             self.tutors.append(tutor)
 
     def _fit(self, targets: Targets, pseudo: PseudoMasks) -> Bool[Tensor, "n"]:
         if self.config.tutor == "random":
             return pseudo.quality > 0
-        alone = isolated(targets.boxes, below=self.config.isolation)
-        return alone & (torch.minimum(pseudo.quality, pseudo.box_score) > self.config.min_quality)
+        good = torch.minimum(pseudo.quality, pseudo.box_score) > self.config.min_quality
+        if self.config.tutor == "likely":
+            return good
+        return good & isolated(targets.boxes, below=self.config.isolation)
 
     def take(self, labels: set[int]) -> BankedTutor | None:
         """The tutor for an image with objects of these classes, which leaves the bank.
@@ -100,12 +118,18 @@ class MemoryBank:
         """
         if self.config.place == "random":
             labels = {tutor.label for tutor in self.tutors}
-        if self.config.tutor == "quality":
-            chosen = best_of_classes(self.tutors, labels)
-        else:
-            fitting = [number for number, tutor in enumerate(self.tutors) if tutor.label in labels]
-            chosen = fitting[random_index(len(fitting))] if fitting else None
+        chosen = best_of_classes(self.tutors, labels) if self.config.tutor == "quality" else self._drawn(labels)
         return None if chosen is None else self.tutors.pop(chosen)
+
+    def _drawn(self, labels: set[int]) -> int | None:
+        """The number of a random tutor of one of these classes: each alike, or by its quality to the third."""
+        fitting = [number for number, tutor in enumerate(self.tutors) if tutor.label in labels]
+        if not fitting:
+            return None
+        if self.config.tutor == "random":
+            return fitting[random_index(len(fitting))]
+        weights = torch.tensor([self.tutors[number].quality for number in fitting], dtype=torch.float64) ** 3
+        return fitting[int(torch.multinomial(weights, 1))]
 
     def state(self) -> list[dict[str, Tensor]]:
         """The bank as plain tensors, for a checkpoint."""
@@ -145,24 +169,32 @@ def silhouettes(soft: Float[Tensor, "n h w"], threshold: float = 0.5) -> Bool[Te
 
 
 def paste_batch(batch: Batch, pseudo: list[PseudoMasks], bank: MemoryBank) -> tuple[Batch, list[PseudoMasks]]:
-    """The batch with a tutor on some images; nothing that was passed in changes."""
+    """The batch with tutors on some images; nothing that was passed in changes."""
     images, targets, masks = batch.images.clone(), list(batch.targets), list(pseudo)
-    for index, one in enumerate(targets):
+    most = bank.config.pastes
+    for index, one in enumerate(batch.targets):
         if float(torch.rand(())) >= bank.config.probability or not len(one.boxes):
             continue
-        tutor = bank.take(set(one.labels.tolist()))
-        if tutor is None:
-            continue
         image_hw = (int(batch.sizes_hw[index, 0]), int(batch.sizes_hw[index, 1]))
-        x, y = _corner(tutor, one, pseudo[index], image_hw, bank.config)
-        spot = spot_at(int(x), int(y), tutor, image_hw)
-        if spot is None:
-            continue
-        image, covered = pasted(images[index], tutor, spot)
-        if int(covered.sum()) >= bank.config.min_area_px:
-            images[index] = image
-            targets[index], masks[index] = covered_by(one, pseudo[index], covered, tutor, bank.config)
+        for _ in range(1 + random_index(most) if most > 1 else 1):
+            picture = images[index], targets[index], masks[index]
+            images[index], targets[index], masks[index] = _with_tutor(*picture, bank, image_hw)
     return replace(batch, images=images, targets=tuple(targets)), masks
+
+
+def _with_tutor(
+    image: Float[Tensor, "3 H W"], targets: Targets, pseudo: PseudoMasks, bank: MemoryBank, image_hw: tuple[int, int]
+) -> tuple[Tensor, Targets, PseudoMasks]:
+    """A picture with one tutor more, or as it is where none fits or too little of it would be seen."""
+    tutor = bank.take(set(targets.labels.tolist()))
+    if tutor is not None:
+        x, y = _corner(tutor, targets, pseudo, image_hw, bank.config)
+        spot = spot_at(int(x), int(y), tutor, image_hw)
+        if spot is not None:
+            changed, covered = pasted(image, tutor, spot)
+            if int(covered.sum()) >= bank.config.min_area_px:
+                return changed, *covered_by(targets, pseudo, covered, tutor, bank.config)
+    return image, targets, pseudo
 
 
 def _corner(
@@ -191,6 +223,7 @@ def covered_by(
     soft = (pseudo.soft * ~grid)[keep]
     quality = pseudo.quality[keep] * (soft > pseudo.threshold).flatten(1).any(dim=1)
     labels = torch.cat([targets.labels[keep], targets.labels.new_tensor([tutor.label])])
+    before = torch.zeros_like(keep) if pseudo.pasted is None else pseudo.pasted
     return (
         Targets(torch.cat([rest.boxes[keep], tight_box(covered)]), labels, *_masks(targets, grid, keep)),
         PseudoMasks(
@@ -198,6 +231,7 @@ def covered_by(
             torch.cat([quality, quality.new_tensor([tutor.quality])]),
             torch.cat([pseudo.box_score[keep], pseudo.box_score.new_tensor([tutor.box_score])]),
             pseudo.threshold,
+            torch.cat([before[keep], keep.new_ones(1)]),
         ),
     )
 
