@@ -118,8 +118,10 @@ def color_edges(
     edges = torch.zeros(lab.shape[0], *lab.shape[2:], dtype=kind, device=lab.device)
     for index, offset in enumerate(offsets):
         first, second = pair_slices(offset, lab.shape[2], lab.shape[3])
-        room = limit if features is None else limit - theta * _squared_distance(features, first, second).sqrt()
-        alike = _squared_distance(lab, first, second) <= room * abs(room)
+        apart = _squared_distance(lab, first, second)
+        alike = apart <= limit**2
+        if features is not None:
+            alike = apart.sqrt() + theta * _squared_distance(features, first, second).sqrt() <= limit
         there, back = alike & valid[(..., *second)], alike & valid[(..., *first)]
         edges[(..., *first)] |= (there.to(kind) << index) | (back.to(kind) << (len(offsets) + index))
     return edges

@@ -35,6 +35,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "boxinst": ("train-teacher", {**BOXES, "method": "boxinst"}),
     "boxteacher": ("train-teacher", {**BOXES, "method": "boxteacher"}),
     "boxseg": ("train-teacher", {**BOXES, "method": "boxseg"}),
+    "sim": ("train-teacher", {**BOXES, "method": "sim"}),
     "student": ("train-student", {**TINY, "width": 40, "convs": 1, "image_px": 64, "steps": 1, "batch_size": 2}),
 }
 each_training = pytest.mark.parametrize("training", list(TRAININGS))

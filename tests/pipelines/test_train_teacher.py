@@ -79,10 +79,11 @@ def test_what_is_not_said_takes_the_methods_own_default() -> None:
     ("method", "option", "value", "methods"),
     [
         ("boxinst", "crop_px", 64, "mal"),
-        ("boxinst", "teacher_from", 0.2, "mal, boxteacher, boxseg"),
-        ("boxteacher", "fusion", "vote", "boxseg"),
-        ("mal", "blur", True, "boxteacher, boxseg"),
-        ("mal", "image_px", 320, "boxinst, boxteacher, boxseg"),
+        ("boxinst", "teacher_from", 0.2, "mal, boxteacher, boxseg, sim"),
+        ("boxteacher", "fusion", "vote", "boxseg, sim"),
+        ("mal", "blur", True, "boxteacher, boxseg, sim"),
+        ("mal", "image_px", 320, "boxinst, boxteacher, boxseg, sim"),
+        ("boxseg", "prototypes", 5, "sim"),
     ],
     ids=lambda value: str(value),
 )
@@ -291,7 +292,7 @@ def test_masks_are_asked_for_before_training_where_there_are_none(
         train(run, method="boxinst", supervision=supervision, **SMALL)
 
 
-@pytest.mark.parametrize("method", ["boxteacher", "boxseg"])
+@pytest.mark.parametrize("method", ["boxteacher", "boxseg", "sim"])
 def test_the_reference_with_masks_has_no_teacher(method: str) -> None:
     with pytest.raises(ConfigError, match=r"supervision: .*'boxes' or 'mixed'"):
         parsed(method=method, supervision="masks")

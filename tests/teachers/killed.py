@@ -1,6 +1,6 @@
 """Trains a teacher three times: undisturbed, killed by SIGKILL in the middle, and on from what the killed one left.
 
-    python killed.py FOLDER boxinst|boxteacher|boxseg
+    python killed.py FOLDER boxinst|boxteacher|boxseg|sim
 
 Prints one JSON object. Every training is a process of its own, forked so that torch is imported once.
 """
@@ -21,7 +21,8 @@ from pseudolabel.condinst.network import CondInst
 from pseudolabel.teachers.condinst.boxinst import BoxInst
 from pseudolabel.teachers.condinst.boxseg import BoxSeg
 from pseudolabel.teachers.condinst.boxteacher import BoxTeacher
-from pseudolabel.teachers.condinst.config import BoxInstConfig, BoxSegConfig, BoxTeacherConfig
+from pseudolabel.teachers.condinst.config import BoxInstConfig, BoxSegConfig, BoxTeacherConfig, SimConfig
+from pseudolabel.teachers.condinst.sim import Sim
 from pseudolabel.training.config import FitConfig
 from pseudolabel.training.fit import fit
 
@@ -29,6 +30,7 @@ METHODS: dict[str, tuple[Any, Any]] = {
     "boxinst": (BoxInst, BoxInstConfig),
     "boxteacher": (BoxTeacher, BoxTeacherConfig),
     "boxseg": (BoxSeg, BoxSegConfig),
+    "sim": (Sim, SimConfig),
 }
 STEPS, CHECKPOINT_EVERY, KILLED_AT = 8, 3, 5
 EASY = {
@@ -36,6 +38,7 @@ EASY = {
     "boxteacher": {"min_iou": 0.0, "teacher_from": 0.0, "teacher_warmup": 0.0},
     "boxseg": {"min_iou": 0.0, "min_tutor": 0.04, "tau_box": 0.0, "teacher_from": 0.0, "teacher_warmup": 0.0}
     | {"copy_paste_probability": 0.7},
+    "sim": {"min_iou": 0.0, "min_tutor": 0.04, "teacher_from": 0.0, "teacher_warmup": 0.0},
 }
 
 

@@ -218,6 +218,47 @@ def test_a_random_tutor_may_be_crowded_and_poor_but_has_a_mask():
     assert taken == {0.3, 0.9}
 
 
+LIKELY = ALWAYS.model_copy(update={"tutor": "likely"})
+
+
+def test_a_likely_tutor_is_good_and_the_better_the_likelier_by_its_quality_to_the_third():
+    bank = MemoryBank(LIKELY)
+    bank.add(*scene([[0, 0, 20, 20], [4, 0, 24, 20], [40, 40, 60, 60]], [0, 0, 0], [0.6, 0.7, 0.4]))
+    assert [round(tutor.quality, 2) for tutor in bank.tutors] == [0.6, 0.7]  # crowded ones, too
+    torch.manual_seed(0)
+    better = 0
+    for _ in range(400):
+        bank.tutors = [bright_tutor(0, 0.4), bright_tutor(0, 0.8), bright_tutor(1, 1.0)]
+        better += bank.take({0}).quality == 0.8
+    assert better / 400 == pytest.approx(8 / 9, abs=0.04)  # 0.8^3 is 8 times 0.4^3
+
+
+def test_among_likely_tutors_the_oldest_makes_room():
+    bank = MemoryBank(LIKELY.model_copy(update={"length": 3}))
+    for number in range(5):
+        bank.add(*scene([[0, 0, 20, 20]], [number], [0.9]))
+    assert [tutor.label for tutor in bank.tutors] == [2, 3, 4]
+
+
+def test_up_to_three_tutors_on_an_image_are_pasted_over_each_other_and_known_as_pasted():
+    config = LIKELY.model_copy(update={"pastes": 3, "place": "random"})
+    counts = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        bank = MemoryBank(config)
+        bank.tutors = [bright_tutor(side=12) for _ in range(5)]
+        image, targets, pseudo = scene([[0, 0, 8, 8]], [0], [0.5])
+        batch, (masks,) = paste_batch(collate([image], [targets]), [pseudo], bank)
+        pasted_ones = 5 - len(bank.tutors)
+        counts.add(pasted_ones)
+        assert len(batch.targets[0].boxes) == len(masks.quality) == len(masks.pasted)
+        assert masks.pasted[: -int(masks.pasted.sum())].sum() == 0
+        assert int(masks.pasted.sum()) <= pasted_ones  # one may have hidden another
+        assert masks.masks.sum(dim=0).max() == 1
+        assert torch.equal(masks.masks[masks.pasted].any(dim=0), batch.images[0, 0, 2::4, 2::4] == 200)
+    assert counts == {1, 2, 3}
+
+
 def test_at_random_places_a_tutor_needs_no_peer_and_is_seen_as_a_whole():
     config = ALWAYS.model_copy(update={"place": "random"})
     corners = set()

@@ -119,6 +119,19 @@ def test_color_edges_are_the_similarities_at_or_above_tau():
     assert torch.equal(directed, similarity >= 0.3)
 
 
+def test_with_features_neighbours_are_alike_by_the_product_of_both_similarities():
+    """Colours 0.5 alike and features at a distance of 1: 0.5 / e = 0.184; at a distance of 0: 0.5."""
+    lab = torch.zeros(1, 3, 1, 3)
+    lab[0, 0, 0] = torch.tensor([0.0, 1.0, 0.0]) * 2 * math.log(2)
+    features = torch.tensor([0.0, 1.0, 1.0]).view(1, 1, 1, 3)
+    valid = torch.ones(1, 1, 3, dtype=torch.bool)
+    for tau, expected in ((0.18, [True, True]), (0.19, [False, True]), (0.51, [False, False])):
+        edges = losses.color_edges(lab, valid, tau=tau, dilation=1, features=features)
+        assert [bool(one & 1) for one in edges[0, 0, :2]] == expected
+        without = losses.color_edges(lab, valid, tau=tau, dilation=1)
+        assert [bool(one & 1) for one in without[0, 0, :2]] == [tau < 0.5] * 2
+
+
 def test_similarity_of_equal_colours_is_one_and_a_lab_distance_of_2_408_is_0_3():
     lab = torch.zeros(1, 3, 1, 3)
     lab[0, 0, 0, 2] = 2.408

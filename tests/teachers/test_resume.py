@@ -12,7 +12,7 @@ import pytest
 _PROGRAM = Path(__file__).with_name("killed.py")
 
 
-@pytest.mark.parametrize("method", ["boxinst", "boxteacher", "boxseg"])
+@pytest.mark.parametrize("method", ["boxinst", "boxteacher", "boxseg", "sim"])
 def test_a_training_ended_by_kill_9_goes_on_to_the_same_weights_as_an_undisturbed_one(tmp_path, method):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(_PROGRAM), str(tmp_path), method]
@@ -23,4 +23,4 @@ def test_a_training_ended_by_kill_9_goes_on_to_the_same_weights_as_an_undisturbe
     assert found["undisturbed"]["first"] == 0
     assert found["resumed"]["first"] == 3
     assert found["resumed"]["sha256"] == found["undisturbed"]["sha256"]
-    assert (found["undisturbed"]["tutors"] > 0) == (method == "boxseg")
+    assert (found["undisturbed"]["tutors"] > 0) == (method in {"boxseg", "sim"})

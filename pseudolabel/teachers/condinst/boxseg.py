@@ -6,7 +6,6 @@ Source: BoxSeg (arXiv 2504.05137).
 """
 
 import torch
-from torch.nn import functional as F
 
 from pseudolabel.condinst.assignment import top_positives
 from pseudolabel.condinst.batch import STRIDE, Batch
@@ -74,7 +73,8 @@ class BoxSeg(BoxTeacher):
         chosen = chosen[iou[chosen] >= config.min_iou]
         owner, location = assigned.owner[chosen], assigned.location[chosen]
         masks = self.teacher.mask_logits(features, torch.full_like(location, index), location).sigmoid()
-        weights = F.one_hot(owner, len(targets.boxes)).T * (config.iou_sharpness * iou[chosen]).exp()
+        mine = owner == torch.arange(len(targets.boxes), device=owner.device)[:, None]
+        weights = mine * (config.iou_sharpness * iou[chosen]).exp()
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
         inside = box_masks(box_cells(targets.boxes, batch.grid_hw, stride=STRIDE), batch.grid_hw)
         soft = (weights @ masks.flatten(1)).view(inside.shape) * inside

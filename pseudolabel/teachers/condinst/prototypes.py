@@ -67,7 +67,7 @@ class Prototypes(nn.Module):
         """
         cosine = torch.einsum("cld,dn->cln", self.centres, cells.flatten(1))
         cosine = torch.where(self.updates[..., None] > 0, cosine, -1.0)
-        return cosine.amax(dim=1).unflatten(1, cells.shape[1:])
+        return cosine.amax(dim=1).view(-1, *cells.shape[1:])
 
     @torch.no_grad()
     def update(self, cells: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
@@ -79,7 +79,7 @@ class Prototypes(nn.Module):
         """
         rule, shape = self.rule, self.centres.shape
         sums = self.centres.new_zeros(*shape[:2], shape[2] + 1)  # the last one counts
-        for label in labels.unique().tolist():
+        for label in torch.unique(labels).tolist():
             mine = cells[labels == label].to(sums)
             plan = sinkhorn(mine @ self.centres[label].T, epsilon=rule.epsilon, iterations=rule.iterations)
             owner = F.one_hot(plan.argmax(dim=1), rule.per_class).to(mine)
