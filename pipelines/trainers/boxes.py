@@ -1,4 +1,4 @@
-"""The CondInst teachers (BoxInst, BoxTeacher, BoxSeg) on a run's boxes: whole images, then the shared loop."""
+"""The CondInst teachers (BoxInst, BoxTeacher, BoxSeg, SIM) on a run's boxes: whole images, then the shared loop."""
 
 import json
 from collections.abc import Sequence

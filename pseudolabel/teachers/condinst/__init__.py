@@ -1,1 +1,1 @@
-"""The CondInst family: BoxInst, BoxTeacher, BoxSeg."""
+"""The CondInst family: BoxInst, BoxTeacher, BoxSeg, SIM."""

@@ -249,7 +249,11 @@ class SimConfig(BoxSegConfig):
 
     method: str = method_option("sim")
     least_similarity: float = option(
-        0.1, "least similarity of neighbours that should agree, in colour and features", needs=_PAIRS, ge=0, le=1
+        0.1,
+        "least colour similarity of neighbours that should agree, times that of their features",
+        needs=_PAIRS,
+        ge=0,
+        le=1,
     )
     alike_features: bool = option(
         True,
@@ -279,7 +283,7 @@ class SimConfig(BoxSegConfig):
     instance_share: float = option(
         0.5, "of the moving average's mask in a pseudo mask; the rest is the semantic map's", group="paper", ge=0, le=1
     )
-    copy_paste: bool = option(True, "paste objects with good masks on other images")
+    copy_paste: bool = option(True, "paste objects with good masks over others, in other images")
     tutor: Literal["quality", "likely", "random"] = option(
         "likely",
         "which object is pasted: a good one, by its quality to the third; the best of those that are good and alone; "

@@ -1,4 +1,4 @@
-"""Candidates of the CondInst teachers (BoxInst, BoxTeacher, BoxSeg) for given boxes, or their own detections."""
+"""Candidates of the CondInst teachers (BoxInst, BoxTeacher, BoxSeg, SIM) for given boxes, or their own detections."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -180,7 +180,7 @@ def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
 def load_condinst(
     weights: Path, config: Mapping[str, Any], *, device: str, candidates: int, detections: int | None = None
 ) -> CondInstTeacher:
-    """The teacher that `train-teacher --method boxinst|boxteacher|boxseg` wrote.
+    """The teacher that `train-teacher --method boxinst|boxteacher|boxseg|sim` wrote.
 
     Raises:
         ConfigError, InputError: the config or the weights are not those of such a teacher.
