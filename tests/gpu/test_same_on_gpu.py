@@ -26,6 +26,7 @@ from pseudolabel.siseg.random_walk import walk_batch
 from pseudolabel.students.data import collate
 from pseudolabel.teachers.base import TeacherInput
 from pseudolabel.teachers.condinst.infer import CondInstTeacher, InputSize
+from pseudolabel.teachers.condinst.prototypes import PrototypeRule, Prototypes
 from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.teachers.mal.infer import MalTeacher
 from pseudolabel.teachers.mal.network import build_network
@@ -181,3 +182,14 @@ def test_the_random_walk_gives_the_same_maps() -> None:
     scores, boundary = _drawn(2, 4, 32, 40).abs(), torch.rand(2, 32, 40, generator=torch.Generator().manual_seed(1))
     expected = walk_batch(scores, boundary)
     torch.testing.assert_close(walk_batch(scores.to(DEVICE), boundary.to(DEVICE)).cpu(), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_prototypes_move_alike() -> None:
+    cells, labels = torch.nn.functional.normalize(_drawn(400, 16), dim=1), torch.arange(400) % 2
+    found = []
+    for device in ("cpu", DEVICE):
+        torch.manual_seed(0)
+        prototypes = Prototypes(2, 16, PrototypeRule(per_class=4)).to(device)
+        prototypes.update(cells.to(device), labels.to(device))
+        found.append(prototypes.nearest(cells.T.to(device)).cpu())
+    assert torch.allclose(*found, atol=1e-5)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from pseudolabel.teachers.condinst import prototypes as prototypes_module
 from pseudolabel.teachers.condinst.prototypes import PrototypeRule, Prototypes, sinkhorn
 
 
@@ -80,6 +81,32 @@ def test_cells_that_are_all_alike_are_shared_among_the_prototypes():
     prototypes.update(cells, torch.zeros(4).long())  # all are nearest to the first
     assert torch.allclose(prototypes.centres[0, 0], torch.nn.functional.normalize(cells[:2].mean(dim=0), dim=0))
     assert torch.allclose(prototypes.centres[0, 1], torch.nn.functional.normalize(cells[2:].mean(dim=0), dim=0))
+
+
+def test_the_means_are_those_of_the_cells_of_all_processes(monkeypatch):
+    """Three processes: the first and the last see one cell of the first prototype, the other one of each."""
+    cells = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1], [1.0, 0.2], [1.0, 0.3], [0.1, 1.0]]), dim=1)
+    brought = []
+    monkeypatch.setattr(prototypes_module, "mean_of_all", lambda sums: brought.append(sums) or sums)
+    for part in (cells[:1], cells[[1, 3]], cells[2:3]):
+        pair().update(part, torch.zeros(len(part)).long())
+    monkeypatch.setattr(prototypes_module, "mean_of_all", lambda sums: torch.stack(brought).mean(dim=0))
+    prototypes = pair()
+    prototypes.update(cells[:1], torch.zeros(1).long())
+    expected = torch.nn.functional.normalize(torch.stack([cells[:3].mean(dim=0), cells[3]]), dim=1)
+    assert torch.allclose(prototypes.centres[0], expected)
+
+
+def test_half_precision_around_it_changes_nothing():
+    cells = torch.nn.functional.normalize(torch.randn(3000, 2, generator=torch.Generator().manual_seed(0)), dim=1)
+    found = []
+    for enabled in (False, True):
+        prototypes = pair()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            prototypes.update(cells, torch.zeros(3000).long())
+            found.append((prototypes.centres[0], prototypes.nearest(cells.T)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
 
 
 def test_without_a_cell_nothing_moves():

@@ -65,7 +65,8 @@ class Prototypes(nn.Module):
 
         A prototype that never got a cell points anywhere, and has no say: -1.
         """
-        cosine = torch.einsum("cld,dn->cln", self.centres, cells.flatten(1))
+        with torch.autocast(cells.device.type, enabled=False):
+            cosine = torch.einsum("cld,dn->cln", self.centres, cells.flatten(1))
         cosine = torch.where(self.updates[..., None] > 0, cosine, -1.0)
         return cosine.amax(dim=1).view(-1, *cells.shape[1:])
 
@@ -77,17 +78,23 @@ class Prototypes(nn.Module):
         process has to call this at every step; the means are those of all their cells. A prototype that gets its first
         cells becomes their mean, another keeps min(momentum, 1 - ramp / (updates + ramp)) of what it was.
         """
-        rule, shape = self.rule, self.centres.shape
-        sums = self.centres.new_zeros(*shape[:2], shape[2] + 1)  # the last one counts
-        for label in torch.unique(labels).tolist():
-            mine = cells[labels == label].to(sums)
-            plan = sinkhorn(mine @ self.centres[label].T, epsilon=rule.epsilon, iterations=rule.iterations)
-            owner = F.one_hot(plan.argmax(dim=1), rule.per_class).to(mine)
-            sums[label] = owner.T @ F.pad(mine, (0, 1), value=1.0)
-        sums = mean_of_all(sums)
+        rule = self.rule
+        with torch.autocast(cells.device.type, enabled=False):  # which would count in 8 bits
+            sums = mean_of_all(self._sums(cells.float(), labels))
         got = sums[..., -1] > 0
         means = sums[..., :-1] / sums[..., -1:].clamp(min=1e-6)
         keep = (1 - rule.ramp / (self.updates + rule.ramp)).clamp(max=rule.momentum)[..., None].to(means)
         moved = F.normalize(keep * self.centres + (1 - keep) * means, dim=2)
         self.centres.copy_(torch.where(got[..., None], moved, self.centres))
         self.updates += got
+
+    def _sums(self, cells: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> Float[Tensor, "c l e"]:
+        """Of every prototype the sum of its cells, and behind it their number."""
+        sums = F.pad(torch.zeros_like(self.centres), (0, 1))
+        for label in torch.unique(labels).tolist():
+            mine = cells[labels == label]
+            similarity = mine @ self.centres[label].T
+            plan = sinkhorn(similarity, epsilon=self.rule.epsilon, iterations=self.rule.iterations)
+            owner = F.one_hot(plan.argmax(dim=1), self.rule.per_class).to(mine)
+            sums[label] = owner.T @ F.pad(mine, (0, 1), value=1.0)
+        return sums
