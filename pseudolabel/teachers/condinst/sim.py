@@ -9,7 +9,9 @@ masks that it corrects; it is taught by these from the first step on, and used a
 the prototype with the largest part of the plan, without noise. Cells outside a box are surely not the object: dice
 counts them, and cross-entropy the cells of the box alone, which would else be few among many. Pasted objects and those
 they cover are learned in one pass; the pasted ones weigh `paste_weight` in place of `pixel_weight`. Tutors leave the
-bank when they are used, as BoxSeg's do.
+bank, which holds 80, when they are used, as BoxSeg's do; a tutor's score is that of its mask. The momentum of the
+prototypes rises to its end, or a short training would be over before they left their random start. The loss is the
+paper's; the released code has a focal one, of probabilities taken for logits.
 
 Source: SIM (arXiv 2303.08578). With the Quality-Aware Module: BoxSeg (arXiv 2504.05137), table 6.
 """
