@@ -1,4 +1,4 @@
-"""The teachers that detect, on coco-dev: trained on its boxes alone for a few minutes of one core each.
+"""The teachers that detect, on coco-dev: trained on its boxes alone for some ten minutes of one core each.
 
 Which is next to nothing for a detector: published trainings see a hundred times as many images for ten times as many
 epochs. The rows say what such a teacher is worth where there is no more than that; what a box-conditioned one makes of
@@ -23,7 +23,7 @@ from pseudolabel.metrics.objects import read_truth
 
 METHODS = ("boxinst", "boxteacher", "boxseg", "full")
 SMALL = {
-    "backbone": "mobilenet_v2", "epochs": 4, "image_px": 320, "channels": 64, "convs": 2, "mask_branch_channels": 64,
+    "backbone": "mobilenet_v2", "epochs": 14, "image_px": 512, "window_px": 320, "channels": 64, "convs": 2, "mask_branch_channels": 64,
     "precision": "bf16", "threads": 1, "device": "cpu",
 }  # fmt: skip
 Row = dict[str, Any]
