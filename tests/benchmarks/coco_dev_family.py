@@ -23,8 +23,8 @@ from pseudolabel.metrics.objects import read_truth
 
 METHODS = ("boxinst", "boxteacher", "boxseg", "full")
 SMALL = {
-    "backbone": "mobilenet_v2", "epochs": 14, "image_px": 512, "window_px": 320, "channels": 64, "convs": 2, "mask_branch_channels": 64,
-    "precision": "bf16", "threads": 1, "device": "cpu",
+    "backbone": "mobilenet_v2", "epochs": 14, "image_px": 512, "window_px": 320, "channels": 64, "convs": 2,
+    "mask_branch_channels": 64, "precision": "bf16", "threads": 1, "device": "cpu",
 }  # fmt: skip
 Row = dict[str, Any]
 
