@@ -103,18 +103,13 @@ class CondInstStudent(Student):
         return [self._instances(features, place, size_hw) for place, size_hw in enumerate(sizes_hw)]
 
     def _instances(self, features: Features, place: int, size_hw: tuple[int, int]) -> Instances:
-        """The best `detections` objects that have a mask; masks are made for so many at a time."""
-        location, label, score, boxes = suppressed(features.dense, place, size_hw, self.config)
-        most, parts, count = self.config.detections, [], 0
-        for some in torch.split(torch.arange(len(location), device=location.device), most):
-            logits = self.network.mask_logits(features, torch.full_like(location[some], place), location[some])
-            masks = full_masks(logits)[:, : size_hw[0], : size_hw[1]]
-            seen = masks.flatten(1).any(dim=1)
-            parts.append((boxes[some][seen], label[some][seen], score[some][seen], masks[seen]))
-            count += int(seen.sum())
-            if count >= most:
-                break
-        return Instances(*(torch.cat(several)[:most] for several in zip(*parts, strict=True)))
+        dense = features.dense
+        found = suppressed(dense, place, size_hw, self.config)
+        location, label, score, boxes = found
+        logits = self.network.mask_logits(features, torch.full_like(location, place), location)
+        masks = full_masks(logits)[:, : size_hw[0], : size_hw[1]]
+        seen = masks.flatten(1).any(dim=1)
+        return Instances(boxes[seen], label[seen], score[seen], masks[seen])
 
 
 def _pairwise(
@@ -182,5 +177,5 @@ def suppressed(
     location = torch.div(best, dense.logits.shape[2], rounding_mode="floor")
     label = best % dense.logits.shape[2]
     boxes = clip_boxes_to_image(dense.boxes_xyxy()[place, location], size_hw)
-    kept = batched_nms(boxes, score[best], label, NMS_IOU)
+    kept = batched_nms(boxes, score[best], label, NMS_IOU)[: config.detections]
     return location[kept], label[kept], score[best][kept].sqrt(), boxes[kept]

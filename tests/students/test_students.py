@@ -237,25 +237,6 @@ def test_a_student_reports_as_many_objects_as_it_is_asked_for_the_best_of_them(n
         assert len(model.predict([sample(0).image])[0].scores) > len(every.scores)
 
 
-def test_objects_without_a_mask_take_no_place_among_the_detections_of_condinst(monkeypatch):
-    """The best one's mask is empty, and every other one's: still as many are found as were asked for."""
-    model = student("condinst", least_score=0.0).eval()
-    every = model.predict([sample(0).image])[0]
-    logits, asked = model.network.mask_logits, []
-
-    def half(features, image, location):
-        found = logits(features, image, location)
-        places = torch.arange(sum(asked), sum(asked) + len(found))
-        asked.append(len(found))
-        return torch.where((places % 2 == 0)[:, None, None], -1.0, 1.0).expand_as(found)
-
-    monkeypatch.setattr(model.network, "mask_logits", half)
-    model.find_at_most(4)
-    found = model.predict([sample(0).image])[0]
-    assert found.scores.tolist() == every.scores[1:8:2].tolist()
-    assert asked == [4, 4], "no more masks are made than it takes"
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_student_reports_objects_from_the_score_that_it_is_asked_for(name):
     model = student(name, least_score=1.0).eval()
