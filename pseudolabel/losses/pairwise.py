@@ -123,7 +123,7 @@ def _shelves(cells: Int[Tensor, "n 4"], reach: int) -> tuple[Int[Tensor, "n 2"],
     """
     sizes = [(right - left + 2 * reach, bottom - top + 2 * reach) for left, top, right, bottom in cells.tolist()]
     area = sum(width * height for width, height in sizes)
-    pitch = max([int(area**0.5), *(width for width, _ in sizes), 1])
+    pitch = max([int(area**0.5), *(width for width, _ in sizes), 2 * reach + 1])
     corners, column, shelf, next_shelf = [(0, 0)] * len(sizes), 0, 0, 0
     for index in sorted(range(len(sizes)), key=lambda index: -sizes[index][1]):
         width, height = sizes[index]
@@ -131,7 +131,8 @@ def _shelves(cells: Int[Tensor, "n 4"], reach: int) -> tuple[Int[Tensor, "n 2"],
             column, shelf = 0, next_shelf
         corners[index] = (column + reach, shelf + reach)
         column, next_shelf = column + width, max(next_shelf, shelf + height)
-    return torch.tensor(corners, device=cells.device, dtype=torch.int64).reshape(-1, 2), (next_shelf, pitch)
+    # without a box one row of cells that are in none, as averages of a canvas without cells are an error
+    return torch.tensor(corners, device=cells.device, dtype=torch.int64).reshape(-1, 2), (max(next_shelf, 1), pitch)
 
 
 def _boxes_on_canvas(

@@ -92,6 +92,7 @@ TRAININGS = {
     "boxinst": Trained("train-teacher", {"method": "boxinst", "image_px": 320}, _steps(4, 16, 2)),
     "boxteacher": Trained("train-teacher", {"method": "boxteacher", "image_px": 320}, _steps(4, 16, 2)),
     "boxseg": Trained("train-teacher", {"method": "boxseg", "image_px": 320}, _steps(4, 16, 2)),
+    "sim": Trained("train-teacher", {"method": "sim", "image_px": 320}, _steps(4, 16, 2)),
     "siseg": Trained("train-siseg", {"label_source": "truth"}, SISEG_CALLS),
     "siseg resnet50": Trained("train-siseg", {"label_source": "truth", "backbone": "resnet50"}, SISEG_CALLS),
 }

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from pseudolabel.losses import boxes as losses
+from pseudolabel.losses.pairwise import true_pair_loss
 
 
 def plain_pair_terms(logits: torch.Tensor, size: int, dilation: int) -> torch.Tensor:
@@ -248,3 +249,19 @@ def test_affinity_loss_and_gradient_equal_the_plain_formula():
 def test_neighbourhoods_that_do_not_exist_are_refused(bad):
     with pytest.raises(ValueError, match="odd size"):
         losses.undirected_offsets(*bad)
+
+
+def test_a_batch_without_a_box_costs_nothing() -> None:
+    """As a part of two photographs may be in which nothing lies: every loss is 0, and so is its gradient."""
+    logits = torch.zeros(0, 8, 8, requires_grad=True)
+    windows = losses.box_windows(torch.zeros(0, 4, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), (8, 8))
+    masks, valid, quality = torch.zeros(0, 8, 8), torch.ones(2, 8, 8, dtype=torch.bool), torch.zeros(0)
+    edges = torch.zeros(2, 8, 8, dtype=torch.int32)
+    costs = [
+        losses.pairwise_loss(logits, windows, edges),
+        losses.affinity_loss(logits, windows, masks, valid, quality),
+        true_pair_loss(logits, windows, masks > 0),
+    ]
+    torch.stack(costs).sum().backward()
+    assert [float(cost) for cost in costs] == [0.0, 0.0, 0.0]
+    assert logits.grad is not None
