@@ -80,13 +80,6 @@ def test_every_variant_trains_with_finite_losses_and_gradients(tiny, drawn, chan
         assert ((one.quality >= 0) & (one.quality <= 1)).all()
 
 
-def test_a_batch_without_objects_is_learned_from(tiny, drawn):
-    batch = drawn()
-    none = tuple(replace(one, boxes=one.boxes[:0], labels=one.labels[:0]) for one in batch.targets)
-    losses = small_method(tiny).losses(replace(batch, targets=none), progress=0.9)
-    assert all(value.isfinite() for value in losses.values())
-
-
 def test_the_masks_of_an_objects_locations_weigh_by_the_exponential_of_their_boxes_iou(tiny, drawn):
     method, batch = sure(small_method(tiny, min_iou=0.0, iou_sharpness=3.0, instance_share=1.0)), drawn(1)
     target = batch.targets[0]
