@@ -95,6 +95,7 @@ TRAININGS: dict[tuple[str | int, ...], TrainingCost] = {
     ("train-teacher", "boxinst", "mobilenet_v2", 256, 4): TrainingCost(8.2, 7.0, 1470, 3620, 197),
     ("train-teacher", "boxteacher", "mobilenet_v2", 256, 4): TrainingCost(7.6, 9.5, 1510, 3590, 247),
     ("train-teacher", "boxseg", "mobilenet_v2", 256, 4): TrainingCost(8.7, 9.7, 1580, 3240, 247),
+    ("train-teacher", "sim", "mobilenet_v2", 256, 4): TrainingCost(11, 11.1, 1350, 3840, 248),
     ("train-student", "condinst", "mobilenet_v2", 64, 2): TrainingCost(10, 1.24, 1390, 2310, 60, object_s=0.0008),
     ("train-student", "condinst", "mobilenet_v2", 256, 4): TrainingCost(12, 5.4, 1630, 2580, 251, object_s=0.001),
     ("train-student", "condinst", "resnet50", 256, 4): TrainingCost(17, 9.0, 2250, 2930, 688, object_s=0.005),
