@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from pseudolabel.config import narrowed
 from pseudolabel.errors import ConfigError, PseudolabelError
 from pseudolabel.pipelines.doctor.before import need_extras
 from pseudolabel.pipelines.engines.warm import warm_workers
-from pseudolabel.pipelines.forecast import planned_size, total
+from pseudolabel.pipelines.forecast import Forecast, Size, planned_size, total
 from pseudolabel.pipelines.graph import ORDER
 from pseudolabel.pipelines.options.stages.shard import PlanConfig
 from pseudolabel.pipelines.rounds import (
@@ -93,16 +93,26 @@ def plan_lines(chain: Chain) -> list[str]:
     planning = [narrowed(step.config, PlanConfig) for step in chain.steps if isinstance(step.config, PlanConfig)]
     size = planned_size(chain.run, planning[0] if planning else None)
     lines = [f"run folder {chain.run.root}" + (f": {size}" if size else "")]
-    for step in chain.steps:
-        taken = step.forecast(size) if size else None
-        lines.append(f"{step.outlook(chain.run)}{f'; {taken}' if taken else ''}")
+    foreseen = [_still_taken(step, chain.run, size) if size else None for step in chain.steps]
+    for step, taken in zip(chain.steps, foreseen, strict=True):
+        lines.append(f"{step.outlook(chain.run)}{f'; {taken}' if taken and taken.seconds else ''}")
     if size:
-        lines.append(total([step.forecast(size) for step in chain.steps if step.works]))
+        lines.append(total([taken for step, taken in zip(chain.steps, foreseen, strict=True) if step.works]))
     lines += [f"round {number}: in {chain.run.round(number).root}" for number in range(2, chain.rounds + 1)]
     place = next(
         folder for folder in (chain.run.root.absolute(), *chain.run.root.absolute().parents) if folder.is_dir()
     )
     return [*lines, f"{shutil.disk_usage(place).free / 1e9:.1f} GB free in {place}"]
+
+
+def _still_taken(step: Step, run: RunPaths, size: Size) -> Forecast | None:
+    """What the rest of a step takes: nothing where it is done, None where nobody measured it."""
+    left, taken = step.left(run), step.forecast(size)
+    if not left:
+        return Forecast(0, 0, 0)
+    if taken is None:
+        return None
+    return replace(taken, seconds=left * taken.seconds, disk_bytes=round(left * taken.disk_bytes))
 
 
 def _run_steps(run: RunPaths, steps: tuple[Step, ...], options: RunOptions) -> Iterator[Summary]:

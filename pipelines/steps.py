@@ -32,7 +32,7 @@ from pseudolabel.pipelines.options.stages.shard import PlanConfig, ShardConfig, 
 from pseudolabel.pipelines.planning.make_plan import make_plan
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.runner import RunOptions, run_stage, shard_states
+from pseudolabel.pipelines.runner import RunOptions, ShardState, run_stage, shard_states
 from pseudolabel.pipelines.summary import stage_line
 from pseudolabel.pipelines.trainers.base import run_training
 from pseudolabel.pipelines.work.job import make_job
@@ -74,8 +74,12 @@ class Step(ABC):
         return self.name
 
     def forecast(self, size: Size) -> Forecast | None:
-        """What it will take; None where nobody measured it."""
+        """What all of it takes; None where nobody measured it."""
         return forecast(self.name, self.config, size)
+
+    def left(self, run: RunPaths) -> float:
+        """The share of it that is still to be done; all where nobody can say."""
+        return 1.0
 
     def told_here(self) -> bool:
         """Whether this process prints the summary; of several that train one model, the first does."""
@@ -112,6 +116,15 @@ class StageStep(Step):
         counts = Counter(states.values()).most_common()
         told = [f"{count} shards {state}" for state, count in counts]
         return f"{self.name}: " + ", ".join([*told, *([f"{waiting} answers of reviews wait"] if waiting else [])])
+
+    def left(self, run: RunPaths) -> float:
+        if not run.plan.exists():
+            return 1.0
+        try:
+            states = shard_states(make_job(run, self.name, self.stage_config, "cpu")).values()
+        except PseudolabelError:
+            return 1.0
+        return sum(state is not ShardState.DONE for state in states) / max(len(states), 1)
 
     @staticmethod
     def line(summary: Mapping[str, Any]) -> str:
@@ -158,6 +171,11 @@ class TrainingStep(Step):
         assert isinstance(command, Trainer)
         weights = run.model(command.model)
         return f"{self.name}: {weights} ({'is there' if weights.exists() else 'to be trained'})"
+
+    def left(self, run: RunPaths) -> float:
+        command = configured(self.name)
+        assert isinstance(command, Trainer)
+        return float(not run.model(command.model).exists())
 
     def told_here(self) -> bool:
         from pseudolabel.training.processes import is_first_process  # imports torch, which a training has done by now

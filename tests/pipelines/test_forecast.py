@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 
 from pseudolabel.errors import InputError
-from pseudolabel.pipelines.chain import parse_chain, plan_lines
+from pseudolabel.pipelines.chain import parse_chain, plan_lines, run_chain
 from pseudolabel.pipelines.forecast import COSTS, Cost, Size, TrainingCost, forecast, megabytes, minutes
 from pseudolabel.pipelines.options.train_siseg import TrainSisegConfig
 from pseudolabel.pipelines.options.train_student import TrainStudentConfig
+from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.siseg.config import VIEW_BYTES
 from pseudolabel.teachers.mal.config import MalConfig
 from pseudolabel.training.config import TrainConfig, Work
@@ -38,6 +39,21 @@ def test_a_dry_run_of_a_new_run_counts_images_boxes_and_shards_and_writes_nothin
     assert lines[2].startswith("infer-colors: to be made; about ")
     assert not (tmp_path / "run").exists()
     assert lines[-1].endswith(f" GB free in {tmp_path}")
+
+
+def test_a_dry_run_foresees_what_is_left(tmp_path: Path) -> None:
+    values = _input(tmp_path)
+    first = parse_chain({name: values[name] for name in ("run", "shard", "infer-colors")}, where="test")
+    for _ in run_chain(first, RunOptions()):
+        pass
+    chain = parse_chain(values, where="test")
+    lines = {line.split(":")[0]: line for line in plan_lines(chain)}
+    assert lines["infer-colors"] == "infer-colors: 3 shards done"
+    assert lines["fuse"].startswith("fuse: 3 shards missing; about ")
+    (tmp_path / "run" / "candidates" / "colors" / "part-00001-of-00003.parquet").unlink()
+    again = {line.split(":")[0]: line for line in plan_lines(chain)}
+    assert again["infer-colors"].startswith("infer-colors: 2 shards done, 1 shards missing; about ")
+    assert chain.steps[1].left(chain.run) == pytest.approx(1 / 3)
 
 
 def test_a_dry_run_of_a_sample_counts_the_sample(tmp_path: Path) -> None:
