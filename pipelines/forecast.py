@@ -168,7 +168,9 @@ def total(forecasts: Sequence[Forecast | None]) -> str:
     """All steps together in words."""
     known = [one for one in forecasts if one is not None]
     unknown = (
-        f", without {len(forecasts) - len(known)} steps that nobody measured" if len(known) < len(forecasts) else ""
+        f", without {len(forecasts) - len(known)} of the steps, which nobody measured"
+        if len(known) < len(forecasts)
+        else ""
     )
     seconds, disk = sum(one.seconds for one in known), sum(one.disk_bytes for one in known)
     return f"in all about {minutes(seconds)} on the CPU, {megabytes(disk)}{unknown}"

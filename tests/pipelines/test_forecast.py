@@ -143,4 +143,4 @@ def test_a_dry_run_foresees_a_training_and_says_what_nobody_measured(tmp_path: P
     lines = plan_lines(parse_chain(values, where="test"))
     teacher = next(line for line in lines if line.startswith("train-teacher"))
     assert re.search(r"\(to be trained\); about [0-9.]+ core minutes", teacher)
-    assert lines[-2].endswith(", without 1 steps that nobody measured")
+    assert lines[-2].endswith(", without 1 of the steps, which nobody measured")
