@@ -236,7 +236,7 @@ def test_status_and_a_dry_run_of_fuse_tell_of_answers_that_wait_and_change_nothi
     assert "1 answers of reviews wait:  pseudolabel fuse" in CliRunner().invoke(main, ["status", root]).output
     assert json.loads(CliRunner().invoke(main, ["status", root, "--json"]).output)["waiting_answers"] == 1
     run.step("fuse", refine="none", engine="inline")
-    assert "fuse: 2 shards done;" in CliRunner().invoke(main, say_nothing).output
+    assert "fuse: 2 shards done\n" in CliRunner().invoke(main, say_nothing).output
 
 
 def test_an_answer_keeps_what_was_shown(run: Run) -> None:
