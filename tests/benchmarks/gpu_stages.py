@@ -76,13 +76,20 @@ class Size:
 
 def seconds(device: str, work: Callable[[], object], repeats: int) -> float:
     """Median seconds of a call, after one that is not counted."""
-    work()
-    found = []
-    for _ in range(repeats):
-        start = now(device)
+    return in_turns(device, [work], repeats)[0]
+
+
+def in_turns(device: str, works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """The same of several calls, one after the other each time, so that what else the machine does meets all alike."""
+    for work in works:
         work()
-        found.append(now(device) - start)
-    return statistics.median(found)
+    found: list[list[float]] = [[] for _ in works]
+    for _ in range(repeats):
+        for work, took in zip(works, found, strict=True):
+            start = now(device)
+            work()
+            took.append(now(device) - start)
+    return [statistics.median(took) for took in found]
 
 
 def now(device: str) -> float:
@@ -97,7 +104,7 @@ def wait_for(device: str) -> None:
 
 
 def share_row(case: str, size: Size, whole: Callable[[], object], bare: Callable[[], object]) -> dict[str, Any]:
-    bare_s, whole_s = (seconds(size.device, work, size.repeats) for work in (bare, whole))
+    bare_s, whole_s = in_turns(size.device, [bare, whole], size.repeats)
     return {"case": case, "bare_s": bare_s, "whole_s": whole_s, "share": bare_s / whole_s}
 
 
@@ -113,7 +120,7 @@ def passes_of(network: nn.Module, work: Callable[[], object]) -> Callable[[], ob
 def ratio_row(
     case: str, size: Size, reference: Callable[[], object], ours: Callable[[], object], difference: float
 ) -> dict[str, Any]:
-    reference_s, ours_s = (seconds(size.device, work, size.repeats) for work in (reference, ours))
+    reference_s, ours_s = in_turns(size.device, [reference, ours], size.repeats)
     return {"case": case, "reference_s": reference_s, "ours_s": ours_s, "ratio": reference_s / ours_s,
             "max_abs_diff": difference}  # fmt: skip
 

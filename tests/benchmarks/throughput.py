@@ -90,7 +90,7 @@ def stage_rows() -> Iterator[Row]:
     from gpu_stages import Size
 
     torch.set_num_threads(1)
-    size = Size("cpu", images=4, width=64, short_px=320, batch=4, steps=24, repeats=3)
+    size = Size("cpu", images=4, width=64, short_px=320, batch=4, steps=24, repeats=7)
     for name in STAGES:
         yield OF_ALL[name](size)
 
