@@ -70,7 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The folders of the trainings that were begun; a trainer only notes its folder and writes some weights."""
+    """The folders of the trainings that were begun; a trainer only notes its folder and writes some weights and a card."""
     begun: list[Path] = []
 
     def note(run: RunPaths, config: TrainConfig, folder: Path) -> Path:
@@ -78,6 +78,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         weights = run.model(TRAINERS[_name_of(config)].model)
         weights.parent.mkdir(exist_ok=True)
         weights.write_bytes(len(begun).to_bytes(1, "big"))
+        weights.with_suffix(".yaml").write_text("{}")
         return weights
 
     def noted(target: str) -> Callable[..., Path]:
