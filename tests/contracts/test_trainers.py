@@ -70,7 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The folders of the trainings that were begun; a trainer only notes its folder and writes some weights and a card."""
+    """The folders of the trainings that were begun; a trainer only notes its folder and writes weights and a card."""
     begun: list[Path] = []
 
     def note(run: RunPaths, config: TrainConfig, folder: Path) -> Path:
