@@ -93,9 +93,13 @@ def plan_lines(chain: Chain) -> list[str]:
     planning = [narrowed(step.config, PlanConfig) for step in chain.steps if isinstance(step.config, PlanConfig)]
     size = planned_size(chain.run, planning[0] if planning else None)
     lines = [f"run folder {chain.run.root}" + (f": {size}" if size else "")]
-    foreseen = [_still_taken(step, chain.run, size) if size else None for step in chain.steps]
-    for step, taken in zip(chain.steps, foreseen, strict=True):
-        lines.append(f"{step.outlook(chain.run)}{f'; {taken}' if taken and taken.seconds else ''}")
+    outlooks = [step.outlook(chain.run) for step in chain.steps]
+    foreseen = [
+        _still_taken(step, outlook.left, size) if size else None
+        for step, outlook in zip(chain.steps, outlooks, strict=True)
+    ]
+    for outlook, taken in zip(outlooks, foreseen, strict=True):
+        lines.append(f"{outlook.text}{f'; {taken}' if taken and taken.seconds else ''}")
     if size:
         lines.append(total([taken for step, taken in zip(chain.steps, foreseen, strict=True) if step.works]))
     lines += [f"round {number}: in {chain.run.round(number).root}" for number in range(2, chain.rounds + 1)]
@@ -105,9 +109,9 @@ def plan_lines(chain: Chain) -> list[str]:
     return [*lines, f"{shutil.disk_usage(place).free / 1e9:.1f} GB free in {place}"]
 
 
-def _still_taken(step: Step, run: RunPaths, size: Size) -> Forecast | None:
+def _still_taken(step: Step, left: float, size: Size) -> Forecast | None:
     """What the rest of a step takes: nothing where it is done, None where nobody measured it."""
-    left, taken = step.left(run), step.forecast(size)
+    taken = step.forecast(size)
     if not left:
         return Forecast(0, 0, 0)
     if taken is None:

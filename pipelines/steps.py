@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pseudolabel.config import Config, narrowed, parse_config
 from pseudolabel.errors import PseudolabelError
@@ -39,6 +39,13 @@ from pseudolabel.pipelines.work.job import make_job
 from pseudolabel.training.config import TrainConfig
 
 Summary = dict[str, Any]
+
+
+class Outlook(NamedTuple):
+    """What a dry run tells of a step: what would be read, how much of it is done, and the share that is not."""
+
+    text: str
+    left: float = 1.0  # all of it where nobody can say
 
 
 @dataclass(frozen=True)
@@ -69,17 +76,13 @@ class Step(ABC):
     def _work(self, run: RunPaths, options: RunOptions) -> Iterator[Summary]:
         """The same, where all that it needs is there."""
 
-    def outlook(self, run: RunPaths) -> str:
-        """What a dry run tells: what would be read, and how much of it is done."""
-        return self.name
+    def outlook(self, run: RunPaths) -> Outlook:
+        """What a dry run tells."""
+        return Outlook(self.name)
 
     def forecast(self, size: Size) -> Forecast | None:
         """What all of it takes; None where nobody measured it."""
         return forecast(self.name, self.config, size)
-
-    def left(self, run: RunPaths) -> float:
-        """The share of it that is still to be done; all where nobody can say."""
-        return 1.0
 
     def told_here(self) -> bool:
         """Whether this process prints the summary; of several that train one model, the first does."""
@@ -105,26 +108,18 @@ class StageStep(Step):
         assert isinstance(self.config, StageConfig), f"the config of {self.name} is no StageConfig"
         return self.config
 
-    def outlook(self, run: RunPaths) -> str:
+    def outlook(self, run: RunPaths) -> Outlook:
         if not run.plan.exists():
-            return f"{self.name}: to be made"
+            return Outlook(f"{self.name}: to be made")
         try:
             job = make_job(run, self.name, self.stage_config, "cpu")
             states, waiting = shard_states(job), sum(job.make_stage().waiting().values())
         except PseudolabelError as error:
-            return f"{self.name}: not yet known ({error})"
-        counts = Counter(states.values()).most_common()
-        told = [f"{count} shards {state}" for state, count in counts]
-        return f"{self.name}: " + ", ".join([*told, *([f"{waiting} answers of reviews wait"] if waiting else [])])
-
-    def left(self, run: RunPaths) -> float:
-        if not run.plan.exists():
-            return 1.0
-        try:
-            states = shard_states(make_job(run, self.name, self.stage_config, "cpu")).values()
-        except PseudolabelError:
-            return 1.0
-        return sum(state is not ShardState.DONE for state in states) / max(len(states), 1)
+            return Outlook(f"{self.name}: not yet known ({error})")
+        counts = Counter(states.values())
+        told = [f"{count} shards {state}" for state, count in counts.most_common()]
+        told += [f"{waiting} answers of reviews wait"] if waiting else []
+        return Outlook(f"{self.name}: {', '.join(told)}", 1 - counts[ShardState.DONE] / max(len(states), 1))
 
     @staticmethod
     def line(summary: Mapping[str, Any]) -> str:
@@ -152,10 +147,10 @@ class PlanStep(StageStep):
     def stage_config(self) -> StageConfig:
         return narrowed(self.config, ShardConfig)
 
-    def outlook(self, run: RunPaths) -> str:
+    def outlook(self, run: RunPaths) -> Outlook:
         assert isinstance(self.config, ShardOptions)
         into = f" into {self.config.shards} shards" if self.config.shards else ""
-        return f"{self.name}: {self.config.images}{into}"
+        return Outlook(f"{self.name}: {self.config.images}{into}", super().outlook(run).left)
 
 
 class TrainingStep(Step):
@@ -166,16 +161,13 @@ class TrainingStep(Step):
         let_go()  # workers that wait hold memory, and a GPU's
         yield run_training(run, self.name, self.config, overwrite=options.overwrite).as_dict()
 
-    def outlook(self, run: RunPaths) -> str:
+    def outlook(self, run: RunPaths) -> Outlook:
         command = configured(self.name)
         assert isinstance(command, Trainer)
         weights = run.model(command.model)
-        return f"{self.name}: {weights} ({'is there' if weights.exists() else 'to be trained'})"
-
-    def left(self, run: RunPaths) -> float:
-        command = configured(self.name)
-        assert isinstance(command, Trainer)
-        return float(not run.model(command.model).exists())
+        if weights.exists():
+            return Outlook(f"{self.name}: {weights} (is there)", 0.0)
+        return Outlook(f"{self.name}: {weights} (to be trained)")
 
     def told_here(self) -> bool:
         from pseudolabel.training.processes import is_first_process  # imports torch, which a training has done by now

@@ -49,11 +49,12 @@ def test_a_dry_run_foresees_what_is_left(tmp_path: Path) -> None:
     chain = parse_chain(values, where="test")
     lines = {line.split(":")[0]: line for line in plan_lines(chain)}
     assert lines["infer-colors"] == "infer-colors: 3 shards done"
+    assert "about" not in lines["shard"]
     assert lines["fuse"].startswith("fuse: 3 shards missing; about ")
     (tmp_path / "run" / "candidates" / "colors" / "part-00001-of-00003.parquet").unlink()
     again = {line.split(":")[0]: line for line in plan_lines(chain)}
     assert again["infer-colors"].startswith("infer-colors: 2 shards done, 1 shards missing; about ")
-    assert chain.steps[1].left(chain.run) == pytest.approx(1 / 3)
+    assert chain.steps[1].outlook(chain.run).left == pytest.approx(1 / 3)
 
 
 def test_a_dry_run_of_a_sample_counts_the_sample(tmp_path: Path) -> None:
