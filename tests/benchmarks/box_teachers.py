@@ -62,7 +62,10 @@ SETTINGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "boxseg-bqr": (BoxSeg, BoxSegConfig, {"fusion": "best", "score": "mcs", "copy_paste": False}),
     "boxseg-bqr-qmf": (BoxSeg, BoxSegConfig, {"fusion": "qmf", "score": "mcs", "copy_paste": False}),
     "boxseg-bqr-qmf-mqs": (BoxSeg, BoxSegConfig, {"copy_paste": False}),
-    "boxseg": (BoxSeg, BoxSegConfig, {}),
+    "boxseg": (BoxSeg, BoxSegConfig, {}),  # tutors of quality, over their peers
+    "boxseg-quality-random": (BoxSeg, BoxSegConfig, {"place": "random"}),
+    "boxseg-random-overlapping": (BoxSeg, BoxSegConfig, {"tutor": "random"}),
+    "boxseg-random-random": (BoxSeg, BoxSegConfig, {"tutor": "random", "place": "random"}),
     "sim": (Sim, SimConfig, {}),
     "sim-pc": (Sim, SimConfig, PC),
     "sim-pc-qam": (Sim, SimConfig, PC | {"ranking": "bqr", "classification": "varifocal"}),

@@ -6,7 +6,10 @@
 One call takes about as long as `--minutes` says and no longer, needs no network and no data: scenes are drawn. What is
 there is not made again: a row stays in its result file (`gpu_day_tests.json`, `_stages.json`, `_modules.json` in the
 folder of `--out`), a training that was cut off goes on from its checkpoint in `--scratch`. Several trainings share
-the GPU, since each of them leaves most of it idle. `--small --device cpu` rehearses all of it.
+the GPU, since each of them leaves most of it idle. `--small --device cpu` rehearses all of it, and a CPU can make the
+modules' table with fewer steps:
+
+    python tests/benchmarks/gpu_day.py --parts modules --device cpu --jobs 1 --steps 300 --batch-size 4 --minutes 90
 """
 
 import argparse
@@ -16,7 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +31,8 @@ from harness import commit, format_rows, keep, result, script_parser
 
 PARTS = ("tests", "stages", "modules")
 SETTINGS = ("projection", "boxinst", "boxteacher", "boxseg-no-qam", "boxseg-bqr", "boxseg-bqr-qmf",
-            "boxseg-bqr-qmf-mqs", "boxseg", "full")  # fmt: skip
+            "boxseg-bqr-qmf-mqs", "boxseg", "boxseg-quality-random", "boxseg-random-overlapping",
+            "boxseg-random-random", "full")  # fmt: skip
 SMALL_SHAPE = {"backbone": "tiny", "channels": 32, "convs": 1, "mask_branch_channels": 32, "learning_rate": 2e-3,
                "ema": 0.9}  # fmt: skip
 TEST_LIMIT_S = 300.0
@@ -81,12 +85,13 @@ def run_stages(out: Path, size: Size, until: float) -> bool:
     return set(STAGES) <= table.made()
 
 
-def run_modules(out: Path, course: Course, seeds: list[int], jobs: int, until: float) -> bool:
-    """Whether all rows of the modules are there."""
-    table = Table(out / "gpu_day_modules.json", course.on, seeds, lambda row: (row["setting"], row["seed"]))
+def run_modules(out: Path, course: Course, seeds: list[int], wanted: Sequence[str], jobs: int, until: float) -> bool:
+    """Whether all wanted rows of the modules are there; a CPU's course is another one, in a file of its own."""
+    device = "gpu" if course.device == "cuda" else course.device
+    table = Table(out / f"{device}_day_modules.json", course.on, seeds, lambda row: (row["setting"], row["seed"]))
     if ("box", None) not in table.made():
         table.add(box_row(course))
-    missing = [(setting, seed) for seed in seeds for setting in SETTINGS if (setting, seed) not in table.made()]
+    missing = [(setting, seed) for seed in seeds for setting in wanted if (setting, seed) not in table.made()]
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))  # which tells of a worker that has died
     try:
         for row in finished(pool, course, missing, jobs, until):
@@ -95,7 +100,7 @@ def run_modules(out: Path, course: Course, seeds: list[int], jobs: int, until: f
     finally:
         end(pool)
     print(format_rows(table.rows), format_rows(gains(table.rows)), sep="\n\n", flush=True)
-    return {("box", None), *((setting, seed) for seed in seeds for setting in SETTINGS)} <= table.made()
+    return {("box", None), *((setting, seed) for seed in seeds for setting in wanted)} <= table.made()
 
 
 def finished(
@@ -132,6 +137,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--jobs", type=int, default=6, help="trainings at once")
     parser.add_argument("--steps", type=int, default=1200, help="of either phase of a training")
+    parser.add_argument("--batch-size", type=int, default=8, help="windows of a step")
+    parser.add_argument("--settings", default=",".join(SETTINGS), help="the modules' rows, of %(default)s")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--weights", default="none", help="file of the backbone's weights (mobilenet_v2)")
     parser.add_argument("--scratch", type=Path, default=Path("gpu-day-scratch"), help="what a later call goes on from")
@@ -144,7 +151,8 @@ def parsed() -> argparse.Namespace:
 def course_of(arguments: argparse.Namespace) -> Course:
     course = Course(arguments.device, str(arguments.scratch.resolve()), weights=arguments.weights,
                     precision=arguments.precision)  # fmt: skip
-    changes: dict[str, Any] = {"warm_steps": arguments.steps, "steps": arguments.steps}
+    changes: dict[str, Any] = {"warm_steps": arguments.steps, "steps": arguments.steps,
+                               "batch_size": arguments.batch_size}  # fmt: skip
     if arguments.small:
         changes |= {"train": 4, "val": 2, "batch_size": 2, "short_px": 128, "window_px": 64, "weights": "none",
                     "shape": tuple(SMALL_SHAPE.items())}  # fmt: skip
@@ -156,11 +164,11 @@ def main() -> None:
     until, out = time.monotonic() + 60 * arguments.minutes, arguments.out
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     size = Size.small(arguments.device) if arguments.small else Size(arguments.device)
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    seeds, wanted = [int(seed) for seed in arguments.seeds.split(",")], arguments.settings.split(",")
     parts = {
         "tests": lambda: run_tests(out, arguments.device),
         "stages": lambda: run_stages(out, size, until),
-        "modules": lambda: run_modules(out, course_of(arguments), seeds, arguments.jobs, until),
+        "modules": lambda: run_modules(out, course_of(arguments), seeds, wanted, arguments.jobs, until),
     }
     done = {part: parts[part]() for part in arguments.parts.split(",")}
     print("done" if all(done.values()) else f"not done: {', '.join(part for part in done if not done[part])}")

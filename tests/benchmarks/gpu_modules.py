@@ -39,6 +39,9 @@ WITHOUT = {
     "boxseg-bqr-qmf": "boxseg-bqr",
     "boxseg-bqr-qmf-mqs": "boxseg-bqr-qmf",
     "boxseg": "boxseg-bqr-qmf-mqs",
+    "boxseg-quality-random": "boxseg-bqr-qmf-mqs",
+    "boxseg-random-overlapping": "boxseg-bqr-qmf-mqs",
+    "boxseg-random-random": "boxseg-bqr-qmf-mqs",
     "full": "boxseg",
 }
 COMMON = {"class_agnostic": False, "bottom_px": 0, "least_similarity": 0.1, "finest_px": 32}
