@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from pseudolabel import boxes, rle
+from pseudolabel import boxes
 from pseudolabel.datasets.json_file import Raw
 from pseudolabel.datasets.manifest import extra_json
 from pseudolabel.datasets.own_ids import Key, id_key
@@ -48,6 +48,8 @@ def _box_of_mask(segmentation: Any, size_hw: tuple[int, int] | None) -> tuple[fl
     value = json.loads(segmentation) if type(segmentation) is Raw else segmentation
     try:
         if type(value) is dict and size_hw is not None:
+            from pseudolabel import rle  # with its compiled loops: for the few files that lack boxes
+
             return boxes.check_xywh([float(side) for side in rle.bbox_xywh(rle.check_rle(value, size_hw))])
         if type(value) is list and value:
             return boxes.check_xywh(boxes.around_polygons(value if type(value[0]) is list else [value]))

@@ -24,7 +24,7 @@ from pseudolabel.candidates import COLORS, Candidate, GivenBox
 from pseudolabel.masks import Grid, SoftMask, pixel_window
 from pseudolabel.random_field import Colours, Refinement, explained_share, refine, rgb_to_lab
 from pseudolabel.segmenters.base import IGNORE_INDEX, SemanticResult
-from pseudolabel.segmenters.shapes import ROUND, STICKS, Shape, centres
+from pseudolabel.segmenters.shapes import ROUND, STICKS, Shape, centres, in_box
 
 SEMANTIC = "semantic"  # what the source is called
 CELLS_PER_SIDE = 72
@@ -32,6 +32,7 @@ _MARGIN = 0.2  # of the box's side, at least 4 px: where background is learned
 _UNSEEN = 0.1  # mean evidence in a box below which the segmenter has missed the object
 _UNDECIDED = np.uint8(128)  # evidence where a label map is ignored
 CLEARLY = 0.15  # share of the doubt about a cell that a stick's mask explains more than the round one's
+_ALL = slice(None)
 _FRONT_AREA = 0.6  # a box of another class below this share of the area counts as lying in front
 
 
@@ -212,12 +213,13 @@ def prior_logit(
     logit += weights.ellipse * np.clip(0.6 - shape.squared_radius(grid, box.box_xyxy), -1.5, 0.6) + shape.bias
     area = float(area_xyxy(np.array(box.box_xyxy)))
     for rival in rivals:
-        claim = _claim(grid, rival.box_xyxy)
+        rows, columns = _cells_in(grid, rival.box_xyxy)
         if rival.category_id == box.category_id:
-            distance = np.clip(2 * (own - _radius(grid, rival.box_xyxy)), -0.3, 2)
-            logit -= np.where(claim, weights.rival * distance, 0)
+            distance = np.clip(2 * (own[rows, columns] - _radius(grid, rival.box_xyxy, rows, columns)), -0.3, 2)
+            logit[rows, columns] -= weights.rival * distance
         elif float(area_xyxy(np.array(rival.box_xyxy))) < _FRONT_AREA * area:
-            logit -= np.where(claim, weights.front * np.clip(1 - _radius(grid, rival.box_xyxy), 0, 1), 0)
+            depth = np.clip(1 - _radius(grid, rival.box_xyxy, rows, columns), 0, 1)
+            logit[rows, columns] -= weights.front * depth
     prior: Float32[np.ndarray, "h w"] = logit.astype(np.float32)
     return prior
 
@@ -310,13 +312,21 @@ def _cell_means(pixels: UInt8[np.ndarray, "..."], grid: Grid, origin_xy: tuple[i
     return np.array(image.resize((grid.width, grid.height), Image.Resampling.BOX, box=box), dtype=np.float32)
 
 
-def _radius(grid: Grid, xyxy: tuple[float, float, float, float]) -> Float64[np.ndarray, "h w"]:
-    """Distance of every cell's centre from a box's centre, 1 being the ellipse that touches its sides."""
-    radius: Float64[np.ndarray, "h w"] = np.sqrt(ROUND.squared_radius(grid, xyxy))
+def _radius(
+    grid: Grid, xyxy: tuple[float, float, float, float], rows: slice = _ALL, columns: slice = _ALL
+) -> Float64[np.ndarray, "h w"]:
+    """Distance of some cells' centres from a box's centre, 1 being the ellipse that touches its sides."""
+    across, down = in_box(grid, xyxy)
+    radius: Float64[np.ndarray, "h w"] = np.sqrt(across[:, columns] ** 2 + down[rows] ** 2)
     return radius
 
 
-def _claim(grid: Grid, xyxy: tuple[float, float, float, float]) -> Bool[np.ndarray, "h w"]:
-    """Cells whose centre lies in a box."""
+def _cells_in(grid: Grid, xyxy: tuple[float, float, float, float]) -> tuple[slice, slice]:
+    """Rows and columns of the cells whose centre lies in a box."""
     x, y = centres(grid)
-    return (x > xyxy[0]) & (x < xyxy[2]) & (y > xyxy[1]) & (y < xyxy[3])
+    return _between(y[:, 0], xyxy[1], xyxy[3]), _between(x[0], xyxy[0], xyxy[2])
+
+
+def _between(ordered: Float64[np.ndarray, " n"], low: float, high: float) -> slice:
+    """Of increasing numbers those between two others, which they do not reach."""
+    return slice(int(np.searchsorted(ordered, low, "right")), int(np.searchsorted(ordered, high, "left")))

@@ -19,6 +19,7 @@ from pseudolabel.segmenters.candidates import (
     prior_logit,
     semantic_candidates,
 )
+from pseudolabel.segmenters.shapes import ROUND, centres
 
 
 def _scene(size_hw: tuple[int, int], discs: list[tuple[float, float, float]]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -140,6 +141,26 @@ def test_the_rivals_left_away_would_have_changed_no_bit(rows: list[tuple[int, in
             prior_logit(grid, box, near, evidence, PriorWeights()),
             prior_logit(grid, box, others, evidence, PriorWeights()),
         )
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 60)] * 2, *[st.integers(1, 40)] * 2, st.integers(7, 8)), min_size=1))
+def test_a_rival_changes_the_cells_of_its_box_by_the_formula_and_no_others(rows: list[tuple[int, ...]]) -> None:
+    grid, box, weights = Grid(3, 5, 1.3, 0.9, 31, 37), _box((10, 9, 41, 30), 7, 7), PriorWeights()
+    rivals = [_box((x / 2, y / 2, (x + w) / 2, (y + h) / 2), kind, kind) for x, y, w, h, kind in rows]
+    evidence = np.full((31, 37), 0.5, dtype=np.float32)
+    expected = np.full((31, 37), weights.bias)
+    own = ROUND.squared_radius(grid, box.box_xyxy)
+    expected += weights.ellipse * np.clip(0.6 - own, -1.5, 0.6)
+    x, y = centres(grid)
+    for rival in rivals:
+        left, top, right, bottom = rival.box_xyxy
+        claim = (x > left) & (x < right) & (y > top) & (y < bottom)
+        radius = np.sqrt(ROUND.squared_radius(grid, rival.box_xyxy))
+        if rival.category_id == 7:
+            expected -= claim * weights.rival * np.clip(2 * (np.sqrt(own) - radius), -0.3, 2)
+        elif (right - left) * (bottom - top) < 0.6 * 31 * 21:
+            expected -= claim * weights.front * np.clip(1 - radius, 0, 1)
+    np.testing.assert_allclose(prior_logit(grid, box, rivals, evidence, weights), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_box_that_reaches_a_window_is_a_rival_and_one_beyond_it_is_not() -> None:
