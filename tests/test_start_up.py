@@ -1,5 +1,6 @@
 """What the commands that need no network load, and that it stays little; limits are generous, machines differ."""
 
+import json
 import os
 import statistics
 import subprocess
@@ -56,6 +57,20 @@ def test_a_driver_loads_no_compiled_loops() -> None:
     subprocess.run(
         [sys.executable, "-c", f"{code}\nassert not {{'numba', 'torch', 'scipy'}} & set(sys.modules)"], check=True
     )
+
+
+def test_reading_the_boxes_of_a_coco_file_loads_no_compiled_loops(tmp_path: Path) -> None:
+    square = [[1, 1, 9, 1, 9, 9]]
+    rows = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 8, 8], "segmentation": square, "iscrowd": 0}]
+    image = {"id": 1, "file_name": "a.jpg", "width": 20, "height": 20}
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps({"images": [image], "annotations": rows, "categories": [{"id": 1, "name": "a"}]}))
+    code = (
+        "import sys; from pathlib import Path; from pseudolabel.datasets.coco import CocoDataset\n"
+        "assert len(list(CocoDataset(None, Path(sys.argv[1])).rows())) == 1\n"
+        "assert not {'numba', 'torch', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")

@@ -8,6 +8,7 @@ right. Detectors learn the classes here, as the papers' do; `--change '{"class_a
     python tests/benchmarks/box_teachers.py --out docs/results/box_teachers_nuclei.json      # CPU, the main rows
     python tests/benchmarks/box_teachers.py --set drawn --settings all --out docs/results/box_teachers_drawn.json
     python tests/benchmarks/box_teachers.py --settings all --gpu --steps 3000 --batch-size 8 --seeds 0,1,2
+    python tests/benchmarks/box_teachers.py --set drawn --settings boxinst-tau-0,full-pairwise  # BoxInst's own tables
 
 Nuclei are enlarged to a short side of 512 px, and every step sees a random part of 256 px of each image: nuclei of
 20 px have little to offer to a network whose finest grid is of 8 px. With `--out` every row is kept as soon as it is
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import report, script_parser, shared_folder
+from harness import commit, report, script_parser, shared_folder
 
 from pseudolabel.candidates import Candidate, GivenBox
 from pseudolabel.condinst.batch import Batch, Targets, check_targets, collate, resized_masks
@@ -70,6 +71,13 @@ SETTINGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "sim-pc": (Sim, SimConfig, PC),
     "sim-pc-qam": (Sim, SimConfig, PC | {"ranking": "bqr", "classification": "varifocal"}),
     "full": (BoxInst, BoxInstConfig, {"supervision": "masks"}),
+    "full-pairwise": (BoxInst, BoxInstConfig, {"supervision": "masks", "mask_loss": "pairwise"}),
+    "boxinst-tau-0": (BoxInst, BoxInstConfig, {"least_similarity": 0.0}),
+    "boxinst-tau-0.3": (BoxInst, BoxInstConfig, {"least_similarity": 0.3}),
+    "boxinst-theta-1": (BoxInst, BoxInstConfig, {"theta": 1.0}),
+    "boxinst-dilation-1": (BoxInst, BoxInstConfig, {"dilation": 1}),
+    "boxinst-dilation-3": (BoxInst, BoxInstConfig, {"dilation": 3}),
+    "boxinst-size-5": (BoxInst, BoxInstConfig, {"neighbourhood": 5}),
 }
 CPU = {
     "channels": 64,
@@ -186,12 +194,12 @@ def trained(
     method_class, config_class, changes = SETTINGS[setting]
     weights = str(shared_folder() / "weights" / "mobilenetv2_imagenet_fp16.safetensors")
     shape = (GPU if arguments.gpu else CPU) | COMMON | OF_SET[arguments.set]
-    values = shape | changes | json.loads(arguments.change)
+    values = shape | json.loads(arguments.change) | changes  # what makes a setting stays
     values |= {"backbone_weights": weights, "image_px": arguments.short_px}
     config = config_class(**_of_use(config_class, values))
     torch.manual_seed(seed)
     method = method_class(CondInst(config, config.detector_classes(len(data.category_ids))), config)
-    loader = Loader(data, size, with_masks=setting == "full")
+    loader = Loader(data, size, with_masks="supervision" in changes)
     settings = FitConfig(
         steps=arguments.steps,
         batch_size=arguments.batch_size,
@@ -341,7 +349,7 @@ class Table:
     def add(self, row: dict[str, Any]) -> None:
         """Put the row in the place of its setting and seed, and keep all rows."""
         order = ["box", *SETTINGS]
-        self.rows = [one for one in self.rows if _key(one) != _key(row)] + [row]
+        self.rows = [one for one in self.rows if _key(one) != _key(row)] + [row | {"commit": commit()}]
         self.rows.sort(key=lambda one: (order.index(one["setting"]), one.get("seed", 0)))
         if self.out:
             self.report()

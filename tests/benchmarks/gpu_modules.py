@@ -31,19 +31,21 @@ from pseudolabel.training.fit import fit
 
 WARM = "warm start"
 FROM_THE_START = ("projection", "full")
-# what a row is compared with, seed by seed: the same but for one module
-WITHOUT = {
-    "boxinst": "projection",
-    "boxteacher": "boxinst",
-    "boxseg-bqr": "boxseg-no-qam",
-    "boxseg-bqr-qmf": "boxseg-bqr",
-    "boxseg-bqr-qmf-mqs": "boxseg-bqr-qmf",
-    "boxseg": "boxseg-bqr-qmf-mqs",
-    "boxseg-quality-random": "boxseg-bqr-qmf-mqs",
-    "boxseg-random-overlapping": "boxseg-bqr-qmf-mqs",
-    "boxseg-random-random": "boxseg-bqr-qmf-mqs",
-    "full": "boxseg",
-}
+# rows that are compared seed by seed: with a module, and without it
+PAIRS = (
+    ("boxinst", "projection"),
+    ("boxteacher", "boxinst"),
+    ("boxseg-no-qam", "boxteacher"),
+    ("boxseg-bqr", "boxseg-no-qam"),
+    ("boxseg-bqr-qmf", "boxseg-bqr"),
+    ("boxseg-bqr-qmf-mqs", "boxseg-bqr-qmf"),
+    ("boxseg-bqr-qmf-mqs", "boxseg-no-qam"),
+    ("boxseg", "boxseg-bqr-qmf-mqs"),
+    ("boxseg-quality-random", "boxseg-bqr-qmf-mqs"),
+    ("boxseg-random-overlapping", "boxseg-bqr-qmf-mqs"),
+    ("boxseg-random-random", "boxseg-bqr-qmf-mqs"),
+    ("full", "boxseg"),
+)
 COMMON = {"class_agnostic": False, "bottom_px": 0, "least_similarity": 0.1, "finest_px": 32}
 RISEN = {"pairwise_warmup": 0.0, "teacher_from": 0.0, "teacher_warmup": 0.2}  # what goes on from the warm start
 SCENE_PX, OBJECTS = 256, 20
@@ -177,13 +179,14 @@ def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of every module, what the rows with it have over those without it, seed by seed."""
     of = {(row["setting"], row["seed"]): row for row in rows}
     found = []
-    for setting, without in WITHOUT.items():
+    for setting, without in PAIRS:
         seeds = [seed for name, seed in of if name == setting and (without, seed) in of]
+        if not seeds:
+            continue
         row: dict[str, Any] = {"setting": setting, "over": without, "seeds": len(seeds)}
         for figure in ("mean_iou", "ap_any_class", "box_ap_any_class", "ap"):
             steps = [of[setting, seed][figure] - of[without, seed][figure] for seed in seeds]
-            if steps:
-                row[figure] = float(np.mean(steps))
-                row[f"{figure}_least"], row[f"{figure}_most"] = min(steps), max(steps)
+            row[figure] = float(np.mean(steps))
+            row[f"{figure}_least"], row[f"{figure}_most"] = min(steps), max(steps)
         found.append(row)
     return found
