@@ -25,6 +25,7 @@ _LENGTHS = np.hypot(_OFFSETS[:, 0], _OFFSETS[:, 1])
 _RIM = 3  # cells, the longest step
 CLUSTERS = 24  # of colours
 _OUTSIDE = np.float32(-20)
+Place = tuple[slice, slice]  # rows and columns of a window
 _LAB_FROM_RGB = np.array(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]], dtype=np.float32
 )
@@ -78,18 +79,33 @@ def refine(
     Args:
         prior_logit: log-odds before looking at colours.
         colours: of the window, by `Colours.of`.
-        inside: cells of the box; all others are background.
+        inside: cells of the box; all others are background, and none of them costs anything.
         unknown: cells whose colours must not count as background (the same class outside the box).
         settings: weights.
     """
-    prior = np.where(inside, prior_logit, _OUTSIDE)
-    posterior: Float32[np.ndarray, "h w"] = np.where(inside, _sigmoid(prior), 0).astype(np.float32)
+    whole = np.zeros(inside.shape, dtype=np.float32)
+    if not inside.any():
+        return whole
+    place = _extent(inside)
+    box, cluster, known = inside[place], colours.cluster[place], ~unknown[place]
+    beyond = ~unknown
+    beyond[place] = False
+    background = np.bincount(colours.cluster[beyond], minlength=int(colours.cluster.max()) + 1)
+    prior = np.where(box, prior_logit[place], _OUTSIDE)
+    posterior: Float32[np.ndarray, "h w"] = np.where(box, _sigmoid(prior), 0).astype(np.float32)
     for _ in range(settings.rounds):
-        colour = _colour_logit(colours.cluster, posterior, unknown, settings.colour_limit)
-        unary = np.where(inside, prior + settings.colour * colour, _OUTSIDE).astype(np.float32)
-        posterior, logit = mean_field(unary, colours.weights, inside, posterior, settings.steps)
-        prior = prior + _tightness_pull(logit, inside, settings.pull_limit)
-    return posterior
+        colour = _colour_logit(cluster, posterior, known, background, settings.colour_limit)
+        unary = np.where(box, prior + settings.colour * colour, _OUTSIDE).astype(np.float32)
+        posterior, logit = mean_field(unary, colours.weights, box, posterior, settings.steps, place)
+        prior = prior + _tightness_pull(logit, box, settings.pull_limit)
+    whole[place] = posterior
+    return whole
+
+
+def _extent(cells: Bool[np.ndarray, "h w"]) -> Place:
+    """Rows and columns from the first to the last cell; there is one."""
+    rows, columns = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def explained_share(cluster: Int32[np.ndarray, "h w"], posterior: Float32[np.ndarray, "h w"]) -> float:
@@ -115,21 +131,29 @@ def _entropy(share: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
 
 def mean_field(
     unary: Float32[np.ndarray, "h w"],
-    weights: Float32[np.ndarray, "8 h+6 w+6"],
+    weights: Float32[np.ndarray, "8 H+6 W+6"],
     inside: Bool[np.ndarray, "h w"],
     posterior: Float32[np.ndarray, "h w"],
     steps: int,
+    place: Place,
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
-    """Posterior and log-odds after some steps in which every cell hears its neighbours' votes of the step before."""
-    height, width = unary.shape
-    vote = np.zeros((height + 2 * _RIM, width + 2 * _RIM), dtype=np.float32)
-    here = vote[_RIM:-_RIM, _RIM:-_RIM]
+    """Posterior and log-odds after some steps in which every cell hears its neighbours' votes of the step before.
+
+    Args:
+        weights: of the whole window.
+        place: where in the window the cells are; all others of it vote against.
+    """
+    vote = np.zeros(weights.shape[1:], dtype=np.float32)
+    votes = vote[_RIM:-_RIM, _RIM:-_RIM]
+    votes[...] = -1
+    here = votes[place]
     here[...] = 2 * posterior - np.float32(1)
     logit, opinion = np.empty_like(unary), np.empty(unary.shape, dtype=np.float64)
+    top, left = place[0].start, place[1].start
     for _ in range(steps):
-        _hear(unary, weights, vote, logit)
+        _hear(unary, weights, vote, logit, top, left)
         np.tanh(np.divide(logit, 2, out=opinion), out=opinion)
-        _vote(opinion, inside, vote)
+        _vote(opinion, inside, vote, top, left)
     return (here + np.float32(1)) / np.float32(2), logit
 
 
@@ -185,14 +209,19 @@ def _sigmoid(logit: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
 def _colour_logit(
     cluster: Int32[np.ndarray, "h w"],
     posterior: Float32[np.ndarray, "h w"],
-    unknown: Bool[np.ndarray, "h w"],
+    known: Bool[np.ndarray, "h w"],
+    background: Int64[np.ndarray, " k"],
     limit: float,
 ) -> Float32[np.ndarray, "h w"]:
-    """Log ratio of the likelihoods of a cell's colour, drawn towards 0 by six cells' worth of doubt per cluster."""
-    ids = cluster.ravel()
-    count = int(ids.max()) + 1
+    """Log ratio of the likelihoods of a cell's colour, drawn towards 0 by six cells' worth of doubt per cluster.
+
+    Args:
+        known: cells whose colours may count as background.
+        background: of every cluster, how many cells elsewhere do.
+    """
+    ids, count = cluster.ravel(), len(background)
     front = np.bincount(ids, posterior.ravel(), count)
-    back = np.bincount(ids, np.where(unknown, 0, 1 - posterior).ravel(), count)
+    back = background + np.bincount(ids, np.where(known, 1 - posterior, 0).ravel(), count)
     share = front.sum() / max(front.sum() + back.sum(), 1e-6)
     share = min(max(share, 1e-3), 1 - 1e-3)
     ratio = np.log((front + 6 * share) / (back + 6 * (1 - share))) - np.log(share / (1 - share))
@@ -268,28 +297,33 @@ def _differences(planes: np.ndarray) -> np.ndarray:  # pragma: no cover - compil
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]  # numba has no types
-def _vote(opinion: np.ndarray, inside: np.ndarray, vote: np.ndarray) -> None:  # pragma: no cover - compiled
+def _vote(
+    opinion: np.ndarray, inside: np.ndarray, vote: np.ndarray, top: int, left: int
+) -> None:  # pragma: no cover - compiled
     """Opinions in [-1, 1] become votes; outside the box all vote against."""
     for y in range(inside.shape[0]):
-        cast = vote[y + _RIM, _RIM:]
+        cast = vote[y + top + _RIM, left + _RIM :]
         for x in range(inside.shape[1]):
             cast[x] = np.float32(opinion[y, x]) if inside[y, x] else np.float32(-1)
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]  # numba has no types
 def _hear(
-    unary: np.ndarray, weights: np.ndarray, vote: np.ndarray, logit: np.ndarray
+    unary: np.ndarray, weights: np.ndarray, vote: np.ndarray, logit: np.ndarray, top: int, left: int
 ) -> None:  # pragma: no cover - compiled
     """Unary and the votes of the sixteen neighbours; of each pair of them the one above or to the left comes first."""
     height, width = unary.shape
+    first = left + _RIM
     for y in range(height):
         heard = logit[y]
         heard[:] = unary[y]
-        middle = y + _RIM
+        middle = y + top + _RIM
         for index in range(_OFFSETS.shape[0]):
             down, right = _OFFSETS[index]
-            left = _RIM - right
-            pair_before, vote_before = weights[index, middle - down, left:], vote[middle - down, left:]
-            pair_after, vote_after = weights[index, middle, _RIM:], vote[middle + down, _RIM + right :]
+            pair_before, vote_before = (
+                weights[index, middle - down, first - right :],
+                vote[middle - down, first - right :],
+            )
+            pair_after, vote_after = weights[index, middle, first:], vote[middle + down, first + right :]
             for x in range(width):
                 heard[x] = heard[x] + pair_before[x] * vote_before[x] + pair_after[x] * vote_after[x]

@@ -50,24 +50,51 @@ def test_a_pairs_weight_falls_with_the_difference_of_its_colours_and_with_its_le
 
 
 @settings(max_examples=30)
-@given(SIZES, st.integers(0, 1000))
-def test_the_mean_field_has_the_bits_of_a_sum_over_pairs_one_after_the_other(
-    size_hw: tuple[int, int], seed: int
+@given(SIZES, st.tuples(*[st.integers(0, 4)] * 4), st.integers(0, 1000))
+def test_the_mean_field_has_the_bits_of_a_sum_over_all_pairs_of_the_window_one_after_the_other(
+    size_hw: tuple[int, int], margins: tuple[int, int, int, int], seed: int
 ) -> None:
     random = np.random.default_rng(seed)
+    top, left, bottom, right = margins
+    window_hw = (top + size_hw[0] + bottom, left + size_hw[1] + right)
+    place = slice(top, top + size_hw[0]), slice(left, left + size_hw[1])
     unary, posterior = random.normal(0, 2, size_hw).astype(np.float32), random.random(size_hw, dtype=np.float32)
-    inside, weights = random.random(size_hw) < 0.8, contrast_weights(_lab(size_hw, seed), 1.0)
-    vote = 2 * posterior - np.float32(1)
+    inside, weights = random.random(size_hw) < 0.8, contrast_weights(_lab(window_hw, seed), 1.0)
+    vote, wide = np.full(window_hw, -1, dtype=np.float32), np.full(window_hw, -20, dtype=np.float32)
+    vote[place], wide[place] = 2 * posterior - np.float32(1), unary
+    everywhere = np.zeros(window_hw, dtype=bool)
+    everywhere[place] = inside
     for _ in range(3):
-        logit = unary.copy()
-        for k, here, there in _pairs(size_hw):
+        logit = wide.copy()
+        for k, here, there in _pairs(window_hw):
             weight = weights[k, here[0] + 3, here[1] + 3]
             logit[here] += weight * vote[there]
             logit[there] += weight * vote[here]
-        vote = np.where(inside, np.tanh(logit.astype(np.float64) / 2), -1).astype(np.float32)
-    found, log_odds = mean_field(unary, weights, inside, posterior, 3)
-    np.testing.assert_array_equal(log_odds, logit)
-    np.testing.assert_array_equal(found, (vote + np.float32(1)) / np.float32(2))
+        vote = np.where(everywhere, np.tanh(logit.astype(np.float64) / 2), -1).astype(np.float32)
+    found, log_odds = mean_field(unary, weights, inside, posterior, 3, place)
+    np.testing.assert_array_equal(found, (vote[place] + 1) / 2)
+    np.testing.assert_array_equal(log_odds, logit[place])
+
+
+def test_cells_outside_the_box_tell_its_background_and_are_nothing_else() -> None:
+    """Of two colours the field takes for the object the one that is seen in the box alone, unless nobody knows it."""
+    lab, inside = np.zeros((12, 16, 3), dtype=np.float32), np.zeros((12, 16), dtype=bool)
+    inside[2:10, 3:13] = True
+    lab[:, 8:] = 60.0
+    lab[:, 13:] = 0.0  # the second colour is nowhere outside the box's columns
+    lab[:2], lab[10:] = 0.0, 0.0
+    colours, even, options = (
+        Colours.of(lab, Refinement()),
+        np.zeros((12, 16), dtype=np.float32),
+        Refinement(pull_limit=0),
+    )
+    found = refine(even, colours, inside, np.zeros_like(inside), options)
+    assert found[2:10, 9:13].min() > 0.9
+    assert found[2:10, 3:7].max() < 0.5
+    unknown = refine(even, colours, inside, ~inside, options)
+    assert unknown[2:10, 3:7].mean() > 1.2 * found[2:10, 3:7].mean()
+    assert (found[~inside] == 0).all()
+    assert (refine(even, colours, np.zeros_like(inside), ~inside, options) == 0).all()
 
 
 @settings(max_examples=30)

@@ -38,11 +38,21 @@ def reference_refine(
     prior = np.where(inside, prior_logit, random_field._OUTSIDE)
     posterior = np.where(inside, random_field._sigmoid(prior), 0).astype(np.float32)
     for _ in range(settings.rounds):
-        colour = random_field._colour_logit(cluster, posterior, unknown, settings.colour_limit)
+        colour = colour_logit(cluster, posterior, unknown, settings.colour_limit)
         unary = np.where(inside, prior + settings.colour * colour, random_field._OUTSIDE).astype(np.float32)
         posterior, logit = mean_field(unary, weights, inside, posterior, settings.steps)
         prior = prior + random_field._tightness_pull(logit, inside, settings.pull_limit)
     return posterior
+
+
+def colour_logit(cluster: np.ndarray, posterior: np.ndarray, unknown: np.ndarray, limit: float) -> np.ndarray:
+    ids, count = cluster.ravel(), int(cluster.max()) + 1
+    front = np.bincount(ids, posterior.ravel(), count)
+    back = np.bincount(ids, np.where(unknown, 0, 1 - posterior).ravel(), count)
+    share = front.sum() / max(front.sum() + back.sum(), 1e-6)
+    share = min(max(share, 1e-3), 1 - 1e-3)
+    ratio = np.log((front + 6 * share) / (back + 6 * (1 - share))) - np.log(share / (1 - share))
+    return np.clip(ratio, -limit, limit).astype(np.float32)[cluster]
 
 
 def contrast_weights(lab: np.ndarray, contrast: float) -> np.ndarray:
