@@ -16,6 +16,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -161,6 +162,7 @@ def course_of(arguments: argparse.Namespace) -> Course:
 
 def main() -> None:
     arguments = parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without its trainings
     until, out = time.monotonic() + 60 * arguments.minutes, arguments.out
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     size = Size.small(arguments.device) if arguments.small else Size(arguments.device)
