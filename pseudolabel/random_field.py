@@ -232,7 +232,10 @@ def _colour_logit(
 def _tightness_pull(
     logit: Float32[np.ndarray, "h w"], inside: Bool[np.ndarray, "h w"], limit: float
 ) -> Float32[np.ndarray, "h w"]:
-    """What the cells of a row or column without foreground lack to even odds, at most `limit`."""
+    """What the cells of a row or column without foreground lack to even odds, at most `limit`.
+
+    Cells outside the box decide nothing: their log-odds are so far below zero that none lacks less than the limit.
+    """
     row = np.clip(-logit.max(axis=1, keepdims=True), 0, limit)
     column = np.clip(-logit.max(axis=0, keepdims=True), 0, limit)
     pull: Float32[np.ndarray, "h w"] = np.where(inside, np.maximum(row, column), 0).astype(np.float32)
@@ -320,10 +323,8 @@ def _hear(
         middle = y + top + _RIM
         for index in range(_OFFSETS.shape[0]):
             down, right = _OFFSETS[index]
-            pair_before, vote_before = (
-                weights[index, middle - down, first - right :],
-                vote[middle - down, first - right :],
-            )
+            start = first - right
+            pair_before, vote_before = weights[index, middle - down, start:], vote[middle - down, start:]
             pair_after, vote_after = weights[index, middle, first:], vote[middle + down, first + right :]
             for x in range(width):
                 heard[x] = heard[x] + pair_before[x] * vote_before[x] + pair_after[x] * vote_after[x]
