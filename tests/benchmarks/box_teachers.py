@@ -340,7 +340,7 @@ class Table:
             before = json.loads(arguments.out.read_text())
             if before["on"] != self.on:
                 raise SystemExit(f"{arguments.out} is of another setting ({before['on']}): name another file")
-            self.rows = before["rows"]
+            self.rows = [{**row, "commit": row.get("commit", before["commit"])} for row in before["rows"]]
 
     def has(self, setting: str, seed: int) -> bool:
         """Whether the file has this row already."""

@@ -1,5 +1,6 @@
 """The script for a day with a GPU, in miniature on the CPU."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -42,6 +43,15 @@ def test_settings_of_a_seed_go_on_from_one_warm_start_and_are_measured(
         assert 0 < row["mean_iou"] < 1
         assert {"ap", "ap_any_class", "box_ap_any_class", "class_right"} <= row.keys()
     assert [path.name for path in tmp_path.iterdir()] == ["warm-0.pt"]  # checkpoints of what is done are gone
+
+
+def test_rows_of_an_earlier_commit_say_so_when_a_table_grows(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    teachers, out = scripts["box_teachers"], tmp_path / "table.json"
+    arguments = argparse.Namespace(gpu=False, steps=1, batch_size=1, short_px=96, change="{}", set="drawn", out=out)
+    on = teachers.Table(argparse.Namespace(**vars(arguments) | {"out": None})).on
+    rows = [{"setting": "projection", "seed": 0}, {"setting": "boxinst", "seed": 0, "commit": "second"}]
+    out.write_text(json.dumps({"on": on, "commit": "first", "rows": rows}))
+    assert [row["commit"] for row in teachers.Table(arguments).rows] == ["first", "second"]
 
 
 def test_a_perfect_detector_has_perfect_figures(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
