@@ -111,6 +111,7 @@ class OnnxNetwork:
             raise self._run_error(batch, error) from error
         finally:
             watchdog.cancel()
+            watchdog.join()
         result: np.ndarray = output
         return result
 
