@@ -1,13 +1,14 @@
 """What each part of SISeg adds: connected components of the semantic mask, + displacement, + displacement + boundary.
 
-Mask AP without boxes. `truth`: true semantic masks in, instances out (the paper's second setting); `segmenter`: the
-masks of a pretrained one. The network is always trained on the same kind of semantic masks that it is given, never on
-instances; with `--box-pairs` boxes tell it which cells of a class are different objects'. `touching` scenes hold discs
-of one class alone, many of them in contact. Every case has the defaults of `infer-siseg`. On real images the last rows
-are the labels that `fuse` makes of given boxes, through the product's stages: without this source, with it, and of it
-alone.
+Mask AP without boxes. `truth`: true semantic masks in, instances out (the paper's second setting); else the masks of a
+segmenter: DeepLabv3 and the same at half width on photographs, a PSPNet on drawn scenes, which is trained here. The
+network is always trained on the same kind of semantic masks that it is given, never on instances; with `--box-pairs`
+boxes tell it which cells of a class are different objects'. `touching` scenes hold discs of one class alone, many of
+them in contact. Every case has the defaults of `train-siseg` and `infer-siseg`. On real images the last rows are the
+labels that `fuse` makes of given boxes, through the product's stages: without this source, with it, and of it alone.
+`parameters` are the two heads', CPU seconds those of one image: of the fields, features included, and of the read-out.
 
-    python tests/benchmarks/siseg_ablation.py --case touching --seeds 0,1,2 \
+    python tests/benchmarks/siseg_ablation.py --case touching --seeds 0,1,2 --box-pairs both \
         --out docs/results/siseg_ablation_touching.json
 """
 
@@ -20,9 +21,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import segmentation_models_pytorch as smp
 import torch
+import yaml
 from harness import report, script_parser, shared_folder
 from siseg_fused import FusedData, fused_figures, write_labels
 
@@ -30,6 +34,7 @@ from pseudolabel.images import load_image
 from pseudolabel.masks import PixelMask, pixel_window, resample
 from pseudolabel.metrics.coco_ap import mask_ap
 from pseudolabel.metrics.objects import Prediction, TrueObject
+from pseudolabel.pipelines.demo import segmenter as demo
 from pseudolabel.pipelines.demo.scenes import draw_scene
 from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.rle import decode, encode, encode_crop, from_segmentation
@@ -53,6 +58,10 @@ STEPS = {
     "displacement_boundary": ReadOut(),
 }
 DISCS = ("disc",)
+DEEPLAB = {
+    "deeplabv3": "deeplabv3_mobilenetv2_voc21.onnx",
+    "deeplabv3-050": "deeplabv3_mobilenetv2_050_voc21_513.onnx",
+}
 FRESH = 200_000  # first scene to measure on; defaults of the read-out were compared on scenes below 1,000
 
 
@@ -111,6 +120,26 @@ def drawn(classes: Sequence[str], name: str, arguments: argparse.Namespace) -> C
     return Case(name, "truth", train, test, card, weights, 256, arguments.steps, arguments.learning_rate)
 
 
+def drawn_pspnet(arguments: argparse.Namespace, folder: Path) -> Case:
+    """Mixed scenes behind a PSPNet that learned the classes from other ones."""
+
+    def network() -> Any:
+        return smp.PSPNet("tu-test_resnet", encoder_weights=None, classes=len(demo.class_names()), psp_out_channels=64)
+
+    data = demo.make_demo_data(folder, scenes=1, test=1)
+    with patch.object(demo, "build_network", network):
+        demo._trained(*demo._read_labelled(data.train), demo.Recipe(), None).save_pretrained(folder / "pspnet")
+    (folder / "pspnet" / "model.yaml").write_text(yaml.safe_dump(demo.card()))
+    label = segmenter_labels(f"smp:{folder / 'pspnet'}")
+    case = drawn((), "drawn", arguments)
+
+    def seen(items: Sequence[Item]) -> list[Item]:
+        found = [label(item.image, []) for item in items]
+        return [replace(one, labels=of[0], confidence=of[1]) for one, of in zip(items, found, strict=True)]
+
+    return replace(case, masks="pspnet", train=seen(case.train), test=seen(case.test))
+
+
 def drawn_item(seed: int, classes: Sequence[str]) -> Item:
     scene = draw_scene(seed + 9_000, classes=classes) if classes else draw_scene(seed + 9_000)
     objects = [true_object(seed, label + 1, mask) for mask, label in zip(scene.masks, scene.labels, strict=True)]
@@ -154,11 +183,11 @@ def coco(masks: str, arguments: argparse.Namespace) -> Case:
     the training.
     """
     folder = shared_folder() / "data" / "coco-dev"
-    labels = truth_labels if masks == "truth" else segmenter_labels()
+    model = "" if masks == "truth" else f"onnx:{shared_folder() / 'weights' / DEEPLAB[masks]}"
+    labels = segmenter_labels(model) if model else truth_labels
     items = coco_items(folder, folder / "instances.json", labels, arguments.images)
     card, weights = small_card(0.8), small_weights()
-    model = {"model": f"onnx:{voc_model()}"}
-    fused = Fused(folder / "images", folder / "instances.json", "voc32", model) if masks == "segmenter" else None
+    fused = Fused(folder / "images", folder / "instances.json", "voc32", {"model": model}) if model else None
     return Case("coco-dev", masks, items, items, card, weights, 384, arguments.steps, arguments.learning_rate, fused)
 
 
@@ -198,17 +227,9 @@ def coco_items(folder: Path, annotations: Path, labeller: Labeller, most: int) -
 
 def voc_index(categories: list[dict[str, Any]]) -> dict[int, int]:
     """Label of every category: its VOC class, or its own place where none is in VOC."""
-    segmenter = voc_segmenter()
+    segmenter: Any = open_segmenter(f"onnx:{shared_folder() / 'weights' / DEEPLAB['deeplabv3']}", SegmenterOptions())
     found = match_classes(segmenter.classes, {row["id"]: row["name"] for row in categories}).index_of
     return dict(found) or {row["id"]: place for place, row in enumerate(categories, start=1)}
-
-
-def voc_segmenter() -> Any:
-    return open_segmenter(f"onnx:{voc_model()}", SegmenterOptions())
-
-
-def voc_model() -> Path:
-    return shared_folder() / "weights" / "deeplabv3_mobilenetv2_voc21.onnx"
 
 
 def truth_labels(image: np.ndarray, known: list[tuple[int, np.ndarray, bool]]) -> Labelled:
@@ -219,8 +240,8 @@ def truth_labels(image: np.ndarray, known: list[tuple[int, np.ndarray, bool]]) -
     return labels, None
 
 
-def segmenter_labels() -> Labeller:
-    segmenter = voc_segmenter()
+def segmenter_labels(model: str) -> Labeller:
+    segmenter: Any = open_segmenter(model, SegmenterOptions())
 
     def label(image: np.ndarray, known: list[tuple[int, np.ndarray, bool]]) -> Labelled:
         (result,) = segmenter.predict([Photo("", image.shape[:2], image)])
@@ -283,27 +304,33 @@ def predictions(instances: Iterable[Instance], item: Item) -> list[Prediction]:
     return found
 
 
-def average_precision(items: Sequence[Item], fields: Sequence[FieldMaps], options: ReadOut) -> tuple[Any, int]:
-    """AP of what is read out of the fields, and how many instances that is."""
+def average_precision(items: Sequence[Item], fields: Sequence[FieldMaps], options: ReadOut) -> tuple[Any, int, float]:
+    """AP of what is read out of the fields, how many instances that is, and the CPU seconds of an image."""
     found: list[Prediction] = []
+    started = time.process_time()
     for item, maps in zip(items, fields, strict=True):
         cells = semantic_cells(item.labels, item.confidence, maps.boundary.shape, objects=range(1, 255))
         found += predictions(find_instances(maps, cells, options).instances, item)
-    return mask_ap((one for item in items for one in item.objects), found), len(found)
+    seconds = (time.process_time() - started) / len(items)
+    return mask_ap((one for item in items for one in item.objects), found), len(found), seconds
 
 
 def measure(case: Case, seed: int, keep: Path | None) -> list[dict[str, Any]]:
     """AP of every step of the ablation on one case, and figures of fused labels where it has boxes."""
     network, train_s = kept_or_trained(case, seed, keep)
+    started = time.process_time()
     fields = [predict_fields(network, item.image, scale=case.card.scale, flip=True) for item in case.test]
+    fields_s = (time.process_time() - started) / len(fields)
+    heads = [one for name, one in network.named_parameters() if not name.startswith("backbone.")]
     common = {"case": case.name, "masks": case.masks, "box_pairs": case.box_pairs, "seed": seed}
     rows = []
     for setting, options in STEPS.items():
-        scored, found = average_precision(case.test, fields, options)
+        scored, found, read_out_s = average_precision(case.test, fields, options)
         ap = {"ap": scored.ap, "ap50": scored.ap50, "ap75": scored.ap75}
         sizes = {"n": sum(len(item.objects) for item in case.test), "images": len(case.test), "found": found}
+        cost = {"parameters": sum(one.numel() for one in heads), "fields_cpu_s": fields_s, "read_out_cpu_s": read_out_s}
         training = {"trained_on": len(case.train), "train_cpu_s": train_s}
-        rows.append(common | {"setting": setting} | ap | sizes | training)
+        rows.append(common | {"setting": setting} | ap | sizes | training | cost)
     return rows + [common | row for row in fused_rows_of(case, network)]
 
 
@@ -325,11 +352,23 @@ def fused_rows_of(case: Case, network: SisegNetwork) -> list[dict[str, Any]]:
         return fused_figures(data, semantic, weights)
 
 
+CASES: dict[str, Callable[[argparse.Namespace, Path], Case]] = {
+    "drawn": lambda arguments, _: drawn((), "drawn", arguments),
+    "drawn-pspnet": drawn_pspnet,
+    "touching": lambda arguments, _: drawn(DISCS, "touching", arguments),
+    "nuclei": lambda arguments, _: nuclei(arguments),
+    "coco": lambda arguments, _: coco("deeplabv3", arguments),
+    "coco-050": lambda arguments, _: coco("deeplabv3-050", arguments),
+    "coco-truth": lambda arguments, _: coco("truth", arguments),
+}
+
+
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("--case", choices=["drawn", "touching", "nuclei", "coco", "coco-truth", "all"], default="all")
+    parser.add_argument("--case", choices=[*CASES, "all"], default="all")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--learning-rate", type=float, default=4e-3, help="of the displacement head")
+    rate = SisegRecipe.model_fields["learning_rate"].default
+    parser.add_argument("--learning-rate", type=float, default=rate, help="of the displacement head")
     parser.add_argument("--scenes", type=int, default=100, help="images to train on, at most; coco: those of --images")
     parser.add_argument("--images", type=int, default=60, help="images to measure on, at most")
     parser.add_argument("--seeds", default="0", help="of weights and order, separated by commas")
@@ -345,18 +384,13 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=2.0, help="with --backbone")
     parser.add_argument("--keep", type=Path, help="folder for trained networks, to measure another read-out on them")
     arguments = parser.parse_args()
-    cases = {
-        "drawn": lambda: drawn((), "drawn", arguments),
-        "touching": lambda: drawn(DISCS, "touching", arguments),
-        "nuclei": lambda: nuclei(arguments),
-        "coco": lambda: coco("segmenter", arguments),
-        "coco-truth": lambda: coco("truth", arguments),
-    }
-    wanted = list(cases) if arguments.case == "all" else [arguments.case]
+    wanted = list(CASES) if arguments.case == "all" else [arguments.case]
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     torch.set_num_threads(arguments.threads)
     told = {"off": [False], "on": [True], "both": [False, True]}[arguments.box_pairs]
-    made = [replace(cases[name](), box_pairs=on) for name in wanted for on in told]
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = [CASES[name](arguments, Path(scratch)) for name in wanted]
+    made = [replace(case, box_pairs=on) for case in whole for on in told]
     made = [replace(one, fused=None) for one in made] if arguments.no_fused else made
     rows = [row for seed in seeds for case in made for row in measure(case, seed, arguments.keep)]
     name = "siseg_ablation" if len(wanted) > 1 else f"siseg_ablation_{wanted[0].replace('-', '_')}"
