@@ -11,6 +11,7 @@ from pseudolabel.encoders.encoder import DenseEncoder
 
 STRIDE = 4
 _LAST_SCALES = (1, 1, 2, 4, 4)  # what brings strides 4, 4, 8, 16, 16 to 4
+RIM_PX = 32  # of mirrored picture on every side, see `SisegNetwork.features`
 
 
 class Fields(NamedTuple):
@@ -91,7 +92,19 @@ class SisegNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> Fields:
         """Fields of RGB images with values from 0 to 255 and sides that are multiples of 16."""
-        return self.heads(self.backbone(images))
+        return self.heads(self.features(images))
+
+    def features(self, images: Float[Tensor, "b 3 H W"]) -> list[Float[Tensor, "b c h w"]]:
+        """The backbone's features, as if the picture went on beyond its sides.
+
+        Convolutions see zeros there, which features tell, and the boundary head takes for the border of an object: it
+        was twice as high along the sides of a picture as inside. So the picture is mirrored for `RIM_PX` on every side,
+        and the features of that are cut away.
+        """
+        mode = "reflect" if min(images.shape[-2:]) > RIM_PX else "replicate"
+        wide = self.backbone(nn.functional.pad(images, (RIM_PX,) * 4, mode=mode))
+        rims = [RIM_PX // (STRIDE * scale) for scale in _LAST_SCALES]
+        return [level[..., rim:-rim, rim:-rim] for level, rim in zip(wide, rims, strict=True)]
 
     def heads(self, features: Sequence[Float[Tensor, "b c h w"]]) -> Fields:
         """Fields of the backbone's features."""

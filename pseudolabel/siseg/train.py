@@ -104,7 +104,7 @@ class Samples:
     def _made(self, view: View) -> Sample:
         if not self._network.backbone.frozen:
             return Sample(view.name, (view.image,), view.labels, view.owners)
-        features = self._network.backbone.to(self._device)(view.image[None].to(self._device).float())
+        features = self._network.to(self._device).features(view.image[None].to(self._device).float())
         return Sample(view.name, tuple(level[0].half().cpu() for level in features), view.labels, view.owners)
 
 

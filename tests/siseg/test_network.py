@@ -111,6 +111,19 @@ def test_timm_encoder_is_had_at_stride_sixteen_and_one_that_cannot_be_is_refused
         build_dense_encoder("swin_tiny", "none")
 
 
+def test_features_do_not_tell_where_the_picture_ends() -> None:
+    torch.manual_seed(0)
+    network = SisegNetwork(build_dense_encoder("tiny", "none"), width=64).eval()
+    for size in ((96, 128), (16, 48)):
+        one_colour = torch.full((1, 3, *size), 120.0)
+        with torch.no_grad():
+            found, zeros_beyond = network.features(one_colour), network.backbone(one_colour)
+        assert [level.shape for level in found] == [level.shape for level in zeros_beyond]
+        for level, other in zip(found[:3], zeros_beyond[:3], strict=True):
+            torch.testing.assert_close(level, level[..., :1, :1].expand_as(level))
+            assert other.shape[-1] == 1 or not torch.allclose(other, other[..., :1, :1].expand_as(other), rtol=0.1)
+
+
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A segmenter as `save_pretrained` writes it, with a card of unusual mean and std."""
