@@ -23,6 +23,7 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.seals import is_current, seal
 from pseudolabel.pipelines.run.stage_config import SavedConfig, save_config
 from pseudolabel.pipelines.stage import Stage, StageConfig
+from pseudolabel.pipelines.typed import typed_command
 from pseudolabel.pipelines.work.acceptance import Acceptance
 from pseudolabel.pipelines.work.attempts import clear_failures, may_retry, read_failure, running, sweep_running
 from pseudolabel.pipelines.work.device import resolve_device
@@ -301,7 +302,7 @@ def _refuse_stale(job: Job, stage: Stage, states: Mapping[int, ShardState], *, o
         raise StaleOutputError(
             f"{table} holds {len(refused)} shards made otherwise: {'; '.join(differences(*refused[0]))}: "
             f"use --overwrite, or another run folder.\n"
-            f"To make them again:  pseudolabel {job.stage} {job.run.typed} --overwrite"
+            f"To make them again:  {typed_command(job.stage, job.run, job.plan, job.config, '--overwrite')}"
         )
     if pairs:
         _LOG.info("%s: %s is made again: %s", job.stage, table, "; ".join(differences(*pairs[0])))

@@ -132,7 +132,7 @@ def _given(
     boxes_xyxy: Any, classes: str | Sequence[str] | None, pixels: Pixels, *, needed: bool
 ) -> tuple[list[GivenBox], dict[int, str]]:
     """Boxes numbered from 1, clipped to the picture as `shard` does it, and the names of their categories."""
-    corners = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4) if len(boxes_xyxy) else np.zeros((0, 4))
+    corners = _corners(boxes_xyxy)
     if classes is None and needed:
         raise ConfigError("a model has to be told the boxes' classes: classes=['car', ...], or classes='car' for all")
     said = [classes or _ONE_CLASS] * len(corners) if classes is None or isinstance(classes, str) else list(classes)
@@ -141,16 +141,28 @@ def _given(
     numbers = {name: number for number, name in enumerate(dict.fromkeys(said), start=1)}
     boxes = [
         GivenBox(place, numbers[name], _clipped(place, box, pixels))
-        for place, (box, name) in enumerate(zip(xyxy_to_xywh(corners).tolist(), said, strict=True), start=1)
+        for place, (box, name) in enumerate(zip(corners, said, strict=True), start=1)
     ]
     return boxes, {number: name for name, number in numbers.items()}
 
 
-def _clipped(place: int, box_xywh: list[float], pixels: Pixels) -> tuple[float, float, float, float]:
+def _corners(boxes_xyxy: Any) -> Float[np.ndarray, "n 4"]:
     try:
-        return clip_xywh(check_xywh(box_xywh), (pixels.shape[0], pixels.shape[1]))
+        corners = np.asarray(boxes_xyxy, dtype=np.float64)
+        return corners.reshape(-1, 4) if corners.size else np.zeros((0, 4))
+    except (TypeError, ValueError):
+        raise InputError(
+            f"boxes: expected rows of four numbers, left, top, right, bottom, got {str(boxes_xyxy)[:60]}"
+        ) from None
+
+
+def _clipped(place: int, box_xyxy: Any, pixels: Pixels) -> tuple[float, float, float, float]:
+    try:
+        return clip_xywh(check_xywh(xyxy_to_xywh(box_xyxy[None])[0].tolist()), (pixels.shape[0], pixels.shape[1]))
     except RejectError as error:
-        raise InputError(f"box {place} of {box_xywh}, as left, top, width, height: {error.detail}") from None
+        raise InputError(
+            f"box {place} of {box_xyxy.tolist()}, taken as left, top, right, bottom in pixels: {error.detail}"
+        ) from None
 
 
 def _plain(key: str, value: Any) -> Any:

@@ -100,11 +100,21 @@ def from_segmentation(segmentation: object, size_hw: tuple[int, int]) -> Rle:
     Raises:
         RejectError: `bad_segmentation`; the detail says what is wrong, or that no pixel is covered.
     """
-    is_rle = isinstance(segmentation, dict)
-    rle = check_rle(segmentation, size_hw) if is_rle else _rasterise(check_polygons(segmentation, size_hw), size_hw)
+    rle = checked_segmentation(segmentation, size_hw)
     if area(rle) == 0:
         raise RejectError("bad_segmentation", "empty mask: it covers no pixel of the image")
     return rle
+
+
+def checked_segmentation(segmentation: object, size_hw: tuple[int, int]) -> Rle:
+    """The same where an empty mask is one, too.
+
+    Raises:
+        RejectError: `bad_segmentation`.
+    """
+    if isinstance(segmentation, dict):
+        return check_rle(segmentation, size_hw)
+    return _rasterise(check_polygons(segmentation, size_hw), size_hw)
 
 
 def check_segmentation(segmentation: object, size_hw: tuple[int, int]) -> None:

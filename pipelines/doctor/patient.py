@@ -1,7 +1,7 @@
 """`doctor RUN` and `doctor FILE --images DIR`: whether files, images and boxes are as they should be."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +29,7 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.runner import RunOptions, run_stage
 from pseudolabel.pipelines.status import TableStatus, run_status
+from pseudolabel.pipelines.typed import typed_command
 from pseudolabel.report.overlay import even_places
 from pseudolabel.training.config import PresetConfig
 
@@ -49,7 +50,8 @@ def run_checks(run: RunPaths, segmenter: InferSemanticConfig | None = None) -> I
         yield fail("run", str(error), f"pseudolabel shard {run.typed} --images DIR --annotations FILE")
         return
     yield ok("run", f"{plan.n_images} images, {plan.n_objects} boxes, {plan.num_shards} shards, of {plan.source}")
-    yield from (_table(run, table) for table in tables)
+    said = {saved.stage: saved.config for saved in saved_configs(run)[0]}
+    yield from (_table(table, _again(run, plan, table, said)) for table in tables)
     parts = [run.part("manifest", shard, plan.num_shards) for shard in range(plan.num_shards)]
     there = [part for part in parts if part.exists()]
     if there:
@@ -127,10 +129,18 @@ def _foreseen(name: str, size: Size) -> tuple[Forecast | None, Forecast | None]:
     return usual, forecast(name, parse_config(config_class, {"preset": "small"}, where=name), size)
 
 
-def _table(run: RunPaths, table: TableStatus) -> Check:
-    name, stage = table.table, table.stage or "its stage"
-    found = f"{table.done} of {table.shards} shards"
-    again = f"pseudolabel {stage} {run.typed}"
+def _again(run: RunPaths, plan: Plan, table: TableStatus, said: Mapping[str, Mapping[str, Any]]) -> str:
+    """What to type for a table that is not whole: the command that wrote it, by the options that it had."""
+    if table.stage in said:
+        return typed_command(table.stage, run, plan, said[table.stage])
+    kind, _, name = table.table.partition("/")
+    if kind == "candidates":  # no stage of this run wrote it, so that somebody brought it
+        return f"pseudolabel add-candidates {run.typed} --name {name} --masks FILE"
+    return f"pseudolabel fuse {run.typed}"  # which writes what people answered
+
+
+def _table(table: TableStatus, again: str) -> Check:
+    name, found = table.table, f"{table.done} of {table.shards} shards"
     if table.damaged:
         return fail(name, f"{found}, {len(table.damaged)} damaged", f"{again} makes them again")
     if table.mixed_fingerprints:

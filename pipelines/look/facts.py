@@ -1,17 +1,14 @@
 """What the files of a run say of it as a whole: funnel, sources, refused inputs, speed, and how to repeat it."""
 
-import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pseudolabel.errors import hide_credentials
-from pseudolabel.pipelines.graph import COMMANDS, Trainer, configured
+from pseudolabel.pipelines.graph import COMMANDS, Trainer
 from pseudolabel.pipelines.look.rows import FusedRun
 from pseudolabel.pipelines.planning.plan import Plan
 from pseudolabel.pipelines.review.reviewed import answers_of, waiting_answers
@@ -20,6 +17,7 @@ from pseudolabel.pipelines.run.conservation import Counts
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.status import TableStatus, rejected, run_status
+from pseudolabel.pipelines.typed import typed_command
 from pseudolabel.reviews import seconds_of, settled
 from pseudolabel.yaml_file import read_yaml
 
@@ -137,7 +135,9 @@ def repeat_commands(run: RunPaths, plan: Plan) -> list[str]:
     A table of which the run does not know how it was made is named in a comment.
     """
     said = {saved.stage: saved.config for saved in saved_configs(run)[0]} | _trainings(run)
-    typed = [_command(name, run, plan, said[name]) for name in COMMANDS if name in said and not COMMANDS[name].hidden]
+    typed = [
+        typed_command(name, run, plan, said[name]) for name in COMMANDS if name in said and not COMMANDS[name].hidden
+    ]
     unknown = [table for table in run_status(run) if table.stage not in (*said, "plan")]
     return typed + [
         f"# {table.table}, by {table.stage or 'another program'}: with which options is not known here"
@@ -155,42 +155,6 @@ def _trainings(run: RunPaths) -> dict[str, Mapping[str, Any]]:
         if name and isinstance(wanted, Mapping):
             found[name] = wanted.get("config", {})
     return found
-
-
-def _command(name: str, run: RunPaths, plan: Plan, values: Mapping[str, Any]) -> str:
-    if name == "shard":
-        kind, _, annotations = plan.source.partition(":")
-        planned: Row = {
-            "images": plan.images_root,
-            "annotations": annotations if annotations != plan.images_root else None,
-        }
-        planned |= {"source": kind, "shards": plan.num_shards, "exif": plan.exif, "stretch": plan.stretch}
-        planned |= {"channels": plan.channels, "page": plan.page}
-        values = {**values, **planned}
-    words = ["pseudolabel", name, str(run.root), *_options(name, values)]
-    return hide_credentials(" ".join(shlex.quote(word) for word in words))
-
-
-def _options(name: str, values: Mapping[str, Any]) -> Iterator[str]:
-    """The options that differ from their defaults; those of another version, which nobody could type now, are gone."""
-    for key, field in configured(name).config_class(values).model_fields.items():
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
-        value = values.get(key, default)
-        if value is not None and _plain(value) != _plain(default):
-            yield from _option(f"--{key.replace('_', '-')}", _plain(value))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-
-
-def _option(name: str, value: Any) -> Iterator[str]:
-    if isinstance(value, bool):
-        yield name if value else name.replace("--", "--no-", 1)
-        return
-    for one in value if isinstance(value, list) else [value]:
-        yield name
-        yield str(one)
 
 
 def stages(run: RunPaths) -> list[TableStatus]:

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.brought.base import KnownImage, KnownRun, known_run
-from pseudolabel.brought.match import Matched, are_ids_meant, match_by_box, match_by_id
+from pseudolabel.brought.base import KnownRun
+from pseudolabel.brought.match import Matched, match_masks
 from pseudolabel.brought.read import read_masks
-from pseudolabel.candidates import usable_images
 from pseudolabel.errors import InputError
 from pseudolabel.masks import PixelMask
 from pseudolabel.metrics.mask_iou import rle_iou
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.review.session import now
+from pseudolabel.pipelines.run.brought import known_by
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.records import expected_iou
@@ -28,14 +28,14 @@ Row = dict[str, Any]
 def take_in(run: RunPaths, path: Path, reviewer: str) -> Row:
     """The masks of a COCO file that differ from the fused ones, as accepted; counts of what became of all.
 
-    Masks find their objects by annotation id where the file kept the run's, else by their overlap with the boxes.
+    Masks find their objects by annotation id where the file kept the run's or its source's, else by their overlap with
+    the boxes.
 
     Raises:
         InputError: a mask is damaged, or none is of an object of this run.
     """
     known, brought = _known(run), list(read_masks(path))
-    ids = are_ids_meant(brought, known)
-    matching = match_by_id(brought, known) if ids else match_by_box(brought, known, min_iou=_LEAST_BOX_IOU)
+    matching = match_masks(brought, known, min_iou=_LEAST_BOX_IOU)
     if not matching.matched:
         raise InputError(f"{path}: not one of its {len(brought)} masks is of an object of {run.root}")
     file = AnswerFile(run.reviews / f"{reviewer}.jsonl")
@@ -52,11 +52,7 @@ def take_in(run: RunPaths, path: Path, reviewer: str) -> Row:
 
 def _known(run: RunPaths) -> KnownRun:
     shards = read_plan(run).num_shards
-    return known_run(
-        KnownImage(image.key, image.file_name, image.image_id, image.size_hw, shard, image.objects)
-        for shard in range(shards)
-        for image in usable_images(read_part(run.part("manifest", shard, shards)))
-    )
+    return known_by([read_part(run.part("manifest", shard, shards)) for shard in range(shards)])
 
 
 def _answers(run: RunPaths, matched: list[Matched], reviewer: str) -> Iterator[Answer]:

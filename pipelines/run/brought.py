@@ -1,13 +1,19 @@
 """Parts whose rows no stage computed: masks that were brought, answers of a review. A hash of the rows says which."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pseudolabel.candidates import usable_images
+from pseudolabel.formats.extras import object_extras
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_footer
 from pseudolabel.pipelines.run.conservation import count_shard
+
+if TYPE_CHECKING:
+    from pseudolabel.brought.base import KnownRun
 
 
 def brought_footer(
@@ -53,3 +59,18 @@ def footer_there(path: Path) -> Footer | None:
         return read_footer(path)
     except (FileNotFoundError, DamagedPartError):
         return None
+
+
+def known_by(manifests: Sequence[pa.Table]) -> "KnownRun":
+    """What a file of masks may call the images and objects of a run, whose manifest parts these are by shard."""
+    from pseudolabel.brought.base import KnownImage, known_run
+
+    source_ids = {number: extra.get("own_id") for one in manifests for number, extra in object_extras(one).items()}
+    return known_run(
+        (
+            KnownImage(image.key, image.file_name, image.image_id, image.size_hw, shard, image.objects)
+            for shard, table in enumerate(manifests)
+            for image in usable_images(table)
+        ),
+        source_ids,
+    )

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from pseudolabel import records
-from pseudolabel.candidates import Candidate, ManifestImage, usable_images
+from pseudolabel.candidates import Candidate, usable_images
+from pseudolabel.config import parse_config
 from pseudolabel.errors import IncompleteError, InputError, StaleOutputError
 from pseudolabel.pipelines.options.stages.add_candidates import AddCandidatesConfig
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
-from pseudolabel.pipelines.run.brought import brought_footer, footer_there
+from pseudolabel.pipelines.run.brought import brought_footer, footer_there, known_by
 from pseudolabel.pipelines.run.commit import commit_table, read_footer, read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.work.job import library_versions
 
 if TYPE_CHECKING:
-    from pseudolabel.brought.base import KnownImage, KnownRun
+    from pseudolabel.brought.base import KnownRun
     from pseudolabel.brought.match import Matched, Matching
 
 STAGE = "add-candidates"
@@ -44,9 +45,9 @@ class Added:
     candidates: int  # that were written
     objects: int  # of the run
     objects_with_mask: int
-    empty_masks: int  # nothing of them lies in the box of their object
+    empty_masks: list[str]  # nothing of them lies in the box of their object
     far_from_box: int  # written, but their extent overlaps the box by less than one half: fuse leaves them out
-    foreign_ids: list[int | None]
+    foreign_ids: list[int | str | None]
     foreign_images: list[str]
     without_box: list[str]
     shards_written: int
@@ -71,30 +72,34 @@ def write_candidates(
         run: the run, or its folder; its manifest must be there.
         masks: a path as the command takes it; masks by annotation id (boolean arrays or probabilities of the image's
             size, RLE or polygons; a list of arrays or RLE for several); or rows with the columns of docs/formats.md.
-        match, min_iou, knows_class: as the command's options.
+        name, match, min_iou, knows_class: as the command's options.
         overwrite: replace other masks of the same name.
 
     Raises:
+        ConfigError: an option is none that the command would take.
         InputError: a mask is damaged (the message names file, entry and field), or none of them is for this run.
         StaleOutputError: the table holds other masks, or is a stage's.
         IncompleteError: the manifest is not complete.
     """
+    from pseudolabel.brought.match import match_masks
     from pseudolabel.brought.read import read_masks
 
+    options = {"name": name, "match": match, "min_iou": min_iou, "knows_class": knows_class, "overwrite": overwrite}
+    parse_config(AddCandidatesConfig, {"masks": ".", **options}, where=STAGE)
     run = run if isinstance(run, RunPaths) else RunPaths(Path(run))
     plan, table = read_plan(run), f"candidates/{name}"
     _refuse_stage(run, plan, table)
     manifests = [_manifest(run, shard, plan.num_shards) for shard in range(plan.num_shards)]
-    known = _known(manifests)
+    known = known_by(manifests)
     brought = list(read_masks(masks))
     if not brought:
         raise InputError(f"{masks}: not one mask in it")
-    matching = _matched(brought, known, match, min_iou)
-    rows, counts = _rows(matching, name, knows_class)
+    matching = match_masks(brought, known, by=match, min_iou=min_iou)
+    rows, empty = _rows(matching, name, knows_class)
     if not rows:
-        raise InputError(_nothing_text(matching, known, len(brought)))
+        raise InputError(_nothing_text(matching, empty, known, len(brought)))
     written = _write(run, plan, table, manifests, rows, overwrite=overwrite)
-    return _added(table, len(brought), matching, known, rows, counts, written)
+    return _added(table, len(brought), matching, known, rows, empty, written)
 
 
 def add_candidates(run: RunPaths, config: AddCandidatesConfig) -> Row:
@@ -122,10 +127,9 @@ def format_added(figures: Mapping[str, Any]) -> str:
         "are of no object of the run (annotation ids {})": added.foreign_ids,
         "are of no image of the run ({})": added.foreign_images,
         "are no box's mask ({})": added.without_box,
+        "are empty in the box of their object ({})": added.empty_masks,
     }
     lines += [f"{len(found)} {text.format(_shown(found))}" for text, found in named.items() if found]
-    if added.empty_masks:
-        lines.append(f"{added.empty_masks} are empty in the box of their object")
     if added.far_from_box:
         lines.append(
             f"{added.far_from_box} overlap their box by less than one half, which fuse leaves out (--min-iou); "
@@ -143,40 +147,17 @@ def _manifest(run: RunPaths, shard: int, num_shards: int) -> pa.Table:
         ) from None
 
 
-def _known(manifests: list[pa.Table]) -> "KnownRun":
-    from pseudolabel.brought.base import known_run
-
-    return known_run(
-        _known_image(image, shard) for shard, table in enumerate(manifests) for image in usable_images(table)
-    )
-
-
-def _known_image(image: ManifestImage, shard: int) -> "KnownImage":
-    from pseudolabel.brought.base import KnownImage
-
-    return KnownImage(image.key, image.file_name, image.image_id, image.size_hw, shard, image.objects)
-
-
-def _matched(brought: list[Any], known: "KnownRun", match: Match, min_iou: float) -> "Matching":
-    from pseudolabel.brought.match import are_ids_meant, match_by_box, match_by_id
-
-    if match == "id" or (match == "auto" and are_ids_meant(brought, known)):
-        return match_by_id(brought, known)
-    return match_by_box(brought, known, min_iou=min_iou)
-
-
-def _rows(matching: "Matching", name: str, knows_class: bool) -> tuple[dict[int, list[Row]], Row]:
-    """Rows by shard, and how many masks were empty or lie far from their box."""
+def _rows(matching: "Matching", name: str, knows_class: bool) -> tuple[dict[int, list[Row]], list[str]]:
+    """Rows by shard, and where the masks stand of which nothing is in the box of their object."""
     rows: dict[int, list[Row]] = defaultdict(list)
-    counts = {"empty": 0, "far": 0}
+    empty: list[str] = []
     for one in matching.matched:
         row = _row(one, name, knows_class)
         if row is None:
-            counts["empty"] += 1
+            empty.append(one.brought.where)
         else:
-            counts["far"] += row["box_iou"] is not None and row["box_iou"] < 0.5
             rows[one.image.shard].append(row)
-    return dict(rows), counts
+    return dict(rows), empty
 
 
 def _row(one: "Matched", name: str, knows_class: bool) -> Row | None:
@@ -270,7 +251,7 @@ def _added(
     matching: "Matching",
     known: "KnownRun",
     rows: Mapping[int, list[Row]],
-    counts: Row,
+    empty: list[str],
     written: int,
 ) -> Added:
     everything = [row for several in rows.values() for row in several]
@@ -282,8 +263,8 @@ def _added(
         candidates=len(everything),
         objects=len(known.by_object),
         objects_with_mask=len(objects),
-        empty_masks=counts["empty"],
-        far_from_box=counts["far"],
+        empty_masks=empty,
+        far_from_box=sum(row["box_iou"] is not None and row["box_iou"] < 0.5 for row in everything),
         foreign_ids=matching.foreign_ids,
         foreign_images=matching.foreign_images,
         without_box=matching.without_box,
@@ -291,9 +272,11 @@ def _added(
     )
 
 
-def _nothing_text(matching: "Matching", known: "KnownRun", brought: int) -> str:
+def _nothing_text(matching: "Matching", empty: list[str], known: "KnownRun", brought: int) -> str:
+    if empty:
+        return f"nothing of {len(empty)} of {brought} masks is in the box of their object: {_shown(empty)}"
     said = matching.foreign_ids or matching.foreign_images or matching.without_box
-    ids = sorted(known.by_object)[:3]
+    ids = sorted(one for one in known.by_object if isinstance(one, int))[:3]
     return (
         f"not one of {brought} masks is for an object of this run (matched by {matching.by}); theirs: {_shown(said)}; "
         f"the run's annotation ids begin {_shown(ids)}, its images {_shown(sorted(known.images)[:3])}"

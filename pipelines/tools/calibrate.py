@@ -31,19 +31,20 @@ def calibrate(run: RunPaths, config: CalibrateConfig) -> Row:
         InputError: there are no pseudo labels, or too few of them are in the ground truth.
         QualityGateError: no score reaches the wanted precision.
     """
-    from pseudolabel.fusion.calibration import fit_calibration
+    from pseudolabel.fusion.calibration import fit_calibration, held_out_scores
 
     parts = _pseudo_parts(run)
     rows, ious, reviewed = _truths(run, parts, config)
     keep_order = config.ground_truth is None  # people look at doubtful masks, which do not stand for the others
     calibration = fit_calibration(rows, ious, provenance=_provenance(run, parts, config), keep_order=keep_order)
-    path = config.output or run.root / "calibration.json"
-    write_text_atomically(path, calibration.to_json() + "\n")
     held_out = held_out_scores(rows, ious, keep_order=keep_order)
+    threshold = _threshold(held_out, ious, config)
+    path = config.output or run.root / "calibration.json"
+    write_text_atomically(path, calibration.to_json() + "\n")  # once nothing more can be refused
     picture = _draw(run, rows, held_out, ious)
     where = {"run": str(run.root), "calibration": str(path), "picture": str(picture)}
     figures = _figures(rows, held_out, ious) | {"reviewed": reviewed} | where
-    return figures | {"threshold": _threshold(held_out, ious, config), "next": _advice(figures)}
+    return figures | {"threshold": threshold, "next": _advice(figures)}
 
 
 def _truths(run: RunPaths, parts: Sequence[Path], config: CalibrateConfig) -> tuple[list[Row], Any, int]:
@@ -114,7 +115,7 @@ def _advice(figures: Mapping[str, Any]) -> str:
     """What to do now: use the calibration where it helps on images that it was not learned from."""
     if figures["helps"]:
         run, calibration = shlex.quote(figures["run"]), shlex.quote(figures["calibration"])
-        return f"pseudolabel fuse {run} --calibration {calibration}"
+        return f"pseudolabel fuse {run} --calibration {calibration} --overwrite"
     return (
         f"these {figures['n']} masks do not improve the score, which stays as good without them: "
         f"audit about {2 * figures['n']} more, or go on without --calibration"
@@ -140,21 +141,6 @@ def _labels(parts: Sequence[Path]) -> Iterator[Row]:
         for row in read_part(part).to_pylist():
             if row["status"] == "ok" and row["evidence"] is not None and row["decision"] != "box_only":
                 yield row
-
-
-def held_out_scores(rows: Sequence[Row], ious: Any, *, keep_order: bool = False) -> Any:
-    """Every object's calibrated score by a calibration that was learned without its image."""
-    import numpy as np
-
-    from pseudolabel.fusion.calibration import fit_calibration, image_folds
-
-    fold = image_folds([row["image_key"] for row in rows])
-    out = np.empty(len(rows))
-    for k in sorted(set(fold.tolist())):
-        inner = [row for row, f in zip(rows, fold, strict=True) if f != k]
-        learned = fit_calibration(inner, ious[fold != k], keep_order=keep_order)
-        out[fold == k] = learned.expected_iou([row for row, f in zip(rows, fold, strict=True) if f == k])
-    return out
 
 
 def _figures(rows: Sequence[Row], held_out: Any, ious: Any) -> Row:

@@ -1,5 +1,6 @@
 """What every form of brought masks becomes, and what is known of the run that they are for."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from pseudolabel.candidates import GivenBox
+from pseudolabel.datasets.own_ids import Key, id_key
 from pseudolabel.masks import PixelMask, SoftMask
 
 BoxXyxy = tuple[float, float, float, float]
@@ -59,7 +61,7 @@ class Brought:
 
     where: str  # file and entry, for messages
     paint: Painter
-    annotation_id: int | None = None
+    annotation_id: Key | None = None
     image: str | int | None = None
     category_id: int | None = None
     score: float | None = None  # None: how well its extent meets the box
@@ -76,7 +78,8 @@ class KnownRun:
     images: Mapping[str, KnownImage]
     by_name: Mapping[str, KnownImage] = field(default_factory=dict)  # file names, and stems that one image alone has
     by_id: Mapping[int, KnownImage] = field(default_factory=dict)
-    by_object: Mapping[int, tuple[KnownImage, GivenBox]] = field(default_factory=dict)
+    by_object: Mapping[Key, tuple[KnownImage, GivenBox]] = field(default_factory=dict)
+    by_source_id: Mapping[Key, tuple[KnownImage, GivenBox]] = field(default_factory=dict)  # where it numbered them anew
 
     def image(self, said: str | int | None) -> KnownImage | None:
         """The image that a file means."""
@@ -84,25 +87,38 @@ class KnownRun:
             return self.by_id.get(said)
         if said is None:
             return None
-        return self.images.get(said) or self.by_name.get(said)
+        named, number = self.images.get(said) or self.by_name.get(said), id_key(said)
+        return self.by_id.get(number) if named is None and isinstance(number, int) else named
 
 
-def known_run(images: Iterable[KnownImage]) -> KnownRun:
-    """A run of these images."""
+def known_run(images: Iterable[KnownImage], source_ids: Mapping[int, Any] | None = None) -> KnownRun:
+    """A run of these images.
+
+    Args:
+        source_ids: of annotations that were numbered anew, what their source calls them; an id of two is left out.
+    """
     by_key = {image.key: image for image in images}
     names: dict[str, KnownImage | None] = {}
     for image in by_key.values():
         for name in {image.file_name, image.file_name.rsplit("/", 1)[-1], _stem(image.file_name)}:
             names[name] = None if name in names else image
+    by_object: dict[Key, tuple[KnownImage, GivenBox]] = {
+        one.annotation_id: (image, one)
+        for image in by_key.values()
+        for one in image.objects
+        if one.annotation_id is not None
+    }
+    keys = {number: id_key(said) for number, said in (source_ids or {}).items()}
+    often = Counter(keys.values())
     return KnownRun(
         by_key,
         {name: image for name, image in names.items() if image is not None},
         {image.image_id: image for image in by_key.values() if image.image_id is not None},
+        by_object,
         {
-            one.annotation_id: (image, one)
-            for image in by_key.values()
-            for one in image.objects
-            if one.annotation_id is not None
+            key: by_object[number]
+            for number, key in keys.items()
+            if key is not None and often[key] == 1 and number in by_object
         },
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pseudolabel.brought.base import Brought
 from pseudolabel.brought.segmentations import painter_of
+from pseudolabel.datasets.own_ids import Key, id_key
 from pseudolabel.errors import InputError
 
 
@@ -22,7 +23,7 @@ def read_coco(path: Path) -> Iterator[Brought]:
     if isinstance(content, list):
         return (_entry(path, f"result {place}", one, {}) for place, one in enumerate(content))
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        names = {one["id"]: one["file_name"] for one in content.get("images") or [] if _is_named(one)}
+        names = {id_key(one["id"]): one["file_name"] for one in content.get("images") or [] if _is_named(one)}
         return (_entry(path, f"annotation {place}", one, names) for place, one in enumerate(content["annotations"]))
     raise InputError(f"{path}: expected COCO: a list of results, or an object with annotations")
 
@@ -42,20 +43,19 @@ def _is_named(image: Any) -> bool:
     return isinstance(image, dict) and isinstance(image.get("file_name"), str) and "id" in image
 
 
-def _entry(path: Path, place: str, one: Any, names: Mapping[Any, str]) -> Brought:
+def _entry(path: Path, place: str, one: Any, names: Mapping[Key | None, str]) -> Brought:
     where = f"{path.name}, {place}"
     if not isinstance(one, dict):
         raise InputError(f"{where}: expected an object, got {type(one).__name__}")
     if one.get("segmentation") in (None, [], {}):
         raise InputError(f"{where}, segmentation: there is none; boxes alone are no masks")
-    said = one.get("annotation_id", one.get("id"))
     image = one.get("image_id")
     return Brought(
         where,
         painter_of(where, one["segmentation"]),
-        annotation_id=_whole(said),
-        image=names.get(image, image) if isinstance(image, int | str) else None,
-        category_id=_whole(one.get("category_id")),
+        annotation_id=_said_id(where, one) if "annotation_id" in one else id_key(one.get("id")),
+        image=names.get(id_key(image), image if isinstance(image, str) else _whole(id_key(image))),
+        category_id=_whole(id_key(one.get("category_id"))),
         score=score_of(where, one.get("score")),
         is_by_id="annotation_id" in one,
     )
@@ -72,6 +72,15 @@ def score_of(where: str, value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InputError(f"{where}, score: expected a number in [0, 1], got {value!r}")
     return float(value)
+
+
+def _said_id(where: str, one: Mapping[str, Any]) -> Key | None:
+    """The id of the object that an entry is for; null is a mask of no object."""
+    said = one["annotation_id"]
+    key = id_key(said)
+    if key is None and said is not None:
+        raise InputError(f"{where}, annotation_id: expected an id, a number or a text, got {said!r}")
+    return key
 
 
 def _whole(value: Any) -> int | None:

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -11,6 +12,8 @@ from pseudolabel.boxes import iou_matrix
 from pseudolabel.brought.base import Brought, KnownImage, KnownRun, Mask
 from pseudolabel.brought.soft import extent_xyxy
 from pseudolabel.candidates import GivenBox
+from pseudolabel.datasets.own_ids import Key
+from pseudolabel.errors import InputError
 
 _SAME_CLASS = 1e-6  # decides between boxes that overlap alike
 
@@ -30,9 +33,49 @@ class Matching:
 
     matched: list[Matched] = field(default_factory=list)
     by: str = "annotation id"
-    foreign_ids: list[int | None] = field(default_factory=list)
+    foreign_ids: list[Key | None] = field(default_factory=list)
     foreign_images: list[str] = field(default_factory=list)
     without_box: list[str] = field(default_factory=list)  # no box of the image overlaps enough, or another was nearer
+
+
+def match_masks(
+    masks: Sequence[Brought], run: KnownRun, *, by: Literal["auto", "id", "box"] = "auto", min_iou: float
+) -> Matching:
+    """Every mask with its object: by annotation id where ids are meant, else by overlap.
+
+    Where a run numbered its annotations anew, a file may have its ids (labels that were exported) or those of its
+    source (masks of a program that was prompted with the same boxes). Those hold by which masks meet their boxes best.
+
+    Args:
+        by: `auto` looks whether ids are meant.
+        min_iou: by overlap, pairs below it are none.
+
+    Raises:
+        InputError: a mask is damaged.
+    """
+    theirs = replace(run, by_object=run.by_source_id)
+    is_theirs = bool(run.by_source_id) and _met(masks, theirs) > _met(masks, run)
+    meant = theirs if is_theirs else run
+    if by == "box" or (by == "auto" and not are_ids_meant(masks, meant)):
+        return match_by_box(masks, run, min_iou=min_iou)
+    found = match_by_id(masks, meant)
+    return replace(found, by="annotation id of the source, which the run numbered anew") if is_theirs else found
+
+
+def _met(masks: Sequence[Brought], run: KnownRun) -> float:
+    """The sum of the masks' overlaps with the boxes that their ids name."""
+    return sum(_overlap(one, run) for one in masks)
+
+
+def _overlap(one: Brought, run: KnownRun) -> float:
+    if one.annotation_id is None or not _names_its_object(one, run):
+        return 0.0
+    image, box = run.by_object[one.annotation_id]
+    try:
+        extent = _extent(one.paint(image.size_hw))
+    except InputError:  # of another image's size; what is damaged is said where it is used
+        return 0.0
+    return float(iou_matrix(np.array([extent]), np.array([box.box_xyxy], dtype=np.float64))[0, 0])
 
 
 def are_ids_meant(masks: Sequence[Brought], run: KnownRun) -> bool:

@@ -36,7 +36,18 @@ def read_masks(masks: Path | Mapping[int, Any] | pa.Table | Iterable[Mapping[str
         return read_values(masks)
     if isinstance(masks, str | Path):
         return _read_path(Path(masks))
-    return read_table(masks if isinstance(masks, pa.Table) else pa.Table.from_pylist(list(masks)), "rows")
+    return read_table(masks if isinstance(masks, pa.Table) else _rows(masks), "rows")
+
+
+def _rows(rows: Any) -> pa.Table:
+    several = list(rows) if isinstance(rows, Iterable) else [rows]
+    strange = next((one for one in several if not isinstance(one, Mapping)), None)
+    if strange is not None or rows is None:
+        raise InputError(
+            f"masks: expected a path, masks by annotation id ({{17: mask}}), or rows, got {type(strange).__name__}"
+            + (f" in {type(rows).__name__}" if strange is not rows else "")
+        )
+    return pa.Table.from_pylist(several)
 
 
 def _read_path(path: Path) -> Iterator[Brought]:

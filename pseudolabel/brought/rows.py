@@ -16,7 +16,7 @@ from pseudolabel.errors import InputError
 from pseudolabel.records import soft_mask_from_struct
 from pseudolabel.registry import did_you_mean
 
-_COLUMNS = (*records.CANDIDATES.names, "segmentation")
+_COLUMNS = (*records.CANDIDATES.names, "segmentation", "score")
 _BATCH_ROWS = 1024
 
 
@@ -66,15 +66,18 @@ def _brought(where: str, row: Mapping[str, Any], masks: str) -> Brought:
         raise _bad(where, "annotation_id", "a whole number", annotation_id)
     if row.get("source") is not None and not isinstance(row["source"], str):
         raise _bad(where, "source", "a name", row["source"])
+    if row.get("knows_class") not in (None, True, False):
+        raise _bad(where, "knows_class", "true or false", row["knows_class"])
+    scores = [column for column in ("box_score", "score") if column in row]
     return Brought(
         where,
         _soft_painter(where, row["mask"]) if masks == "mask" else _rle_painter(where, row["segmentation"]),
         annotation_id=annotation_id,
         image=row.get("image_key"),
         category_id=_category(where, row),
-        score=_share(where, "box_score", row["box_score"]) if "box_score" in row else None,
+        score=_share(where, scores[0], row[scores[0]]) if scores else None,
         box_xyxy=None if row.get("box_xyxy") is None else _box(where, row["box_xyxy"]),
-        knows_class=row.get("knows_class") is True,
+        knows_class=row.get("knows_class") or False,
         source=row.get("source"),
         is_by_id=True,
     )

@@ -44,12 +44,47 @@ def fit_calibration(
     Raises:
         InputError: fewer than 30 objects, or all from fewer images than there are folds.
     """
-    images = [row["image_key"] for row in rows]
-    if len(rows) < MIN_OBJECTS or len(set(images)) < _FOLDS:
+    _refuse_small(rows)
+    return _fitted(rows, iou, prior=prior, provenance=provenance, keep_order=keep_order)
+
+
+def held_out_scores(
+    rows: Sequence[Mapping[str, Any]], iou: Float64[np.ndarray, " n"], *, keep_order: bool = False
+) -> Float64[np.ndarray, " n"]:
+    """Every object's calibrated score by a calibration that was learned without its image.
+
+    Raises:
+        InputError: as of `fit_calibration`, of all rows; what remains without a fold may be fewer.
+    """
+    _refuse_small(rows)
+    fold = image_folds([row["image_key"] for row in rows])
+    out = np.empty(len(rows))
+    for k in range(_FOLDS):
+        learned = _fitted(
+            [row for row, f in zip(rows, fold, strict=True) if f != k], iou[fold != k], keep_order=keep_order
+        )
+        out[fold == k] = learned.expected_iou([row for row, f in zip(rows, fold, strict=True) if f == k])
+    return out
+
+
+def _refuse_small(rows: Sequence[Mapping[str, Any]]) -> None:
+    images = {row["image_key"] for row in rows}
+    if len(rows) < MIN_OBJECTS or len(images) < _FOLDS:
         raise InputError(
-            f"{len(rows)} objects in {len(set(images))} images are too few to calibrate on; "
+            f"{len(rows)} objects in {len(images)} images are too few to calibrate on; "
             f"audit at least {MIN_OBJECTS} objects in {_FOLDS} images"
         )
+
+
+def _fitted(
+    rows: Sequence[Mapping[str, Any]],
+    iou: Float64[np.ndarray, " n"],
+    *,
+    prior: ScoreModel | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    keep_order: bool = False,
+) -> ScoreModel:
+    images = [row["image_key"] for row in rows]
     prior = prior or default_score_model()
     features, own = prior.standard(rows), np.array(prior.weights)
     towards = np.array([prior.intercept, *own])

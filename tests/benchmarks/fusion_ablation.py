@@ -22,6 +22,7 @@ import torch
 from harness import report, script_parser, shared_folder
 
 from pseudolabel.datasets.coco_file import read_coco
+from pseudolabel.fusion.calibration import held_out_scores
 from pseudolabel.metrics.calibration import bootstrap_interval, expected_calibration_error
 from pseudolabel.metrics.comparison import Selection, compare
 from pseudolabel.metrics.mask_iou import object_ious, rle_iou
@@ -36,7 +37,6 @@ from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.stage import Shard
 from pseudolabel.pipelines.stages.fuse import FuseStage
-from pseudolabel.pipelines.tools.calibrate import held_out_scores
 
 VOC = (
     "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pseudolabel.errors import InputError
-from pseudolabel.fusion.calibration import fit_calibration, image_folds, threshold_for
+from pseudolabel.fusion.calibration import fit_calibration, held_out_scores, image_folds, threshold_for
 from pseudolabel.fusion.score_model import ScoreModel, default_score_model, load_score_model
 from pseudolabel.metrics.calibration import expected_calibration_error, spearman
 
@@ -123,6 +123,17 @@ def test_too_small_an_audit_is_refused() -> None:
     one_image = [row(0, 0.5) for _ in range(40)]
     with pytest.raises(InputError, match="5 images"):
         fit_calibration(one_image, np.full(40, 0.5))
+
+
+def test_the_smallest_audit_that_is_taken_is_measured_on_images_not_learned_from() -> None:
+    """30 objects in 5 images: without a fold they are fewer, which is no reason to refuse them."""
+    rows, ious = audited(0, 8)
+    rows = [one | {"image_key": f"{place % 5}.png"} for place, one in enumerate(rows[:30])]
+    held_out = held_out_scores(rows, ious[:30])
+    assert held_out.shape == (30,)
+    assert ((held_out > 0) & (held_out < 1)).all()
+    with pytest.raises(InputError, match="29 objects in 5 images"):
+        held_out_scores(rows[:29], ious[:29])
 
 
 def test_objects_of_an_image_are_in_one_fold() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from click.testing import CliRunner
 import pseudolabel.pipelines.doctor.machine as machine
 import pseudolabel.pipelines.doctor.patient as patient
 from pseudolabel.cli.main import main
-from pseudolabel.errors import MachineError
+from pseudolabel.errors import MachineError, StaleOutputError
+from pseudolabel.pipelines.api import Run
 from pseudolabel.pipelines.chain import parse_chain, plan_lines
 from pseudolabel.pipelines.doctor import system
 from pseudolabel.pipelines.doctor.checks import Check
@@ -24,7 +26,9 @@ from pseudolabel.pipelines.doctor.patient import data_checks, run_checks
 from pseudolabel.pipelines.forecast import COSTS, Size, size_of_plan, stage_forecast
 from pseudolabel.pipelines.options.look import DoctorConfig
 from pseudolabel.pipelines.planning.plan import read_plan
+from pseudolabel.pipelines.run.commit import read_footer
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.tools.add_candidates import write_candidates
 from pseudolabel.teachers.mal.infer import FIRST_VIEWS, MOST_VIEWS
 from tests.look.made_runs import Made, MadeRun, make_run, many
 
@@ -150,6 +154,37 @@ def test_a_damaged_part_fails_and_says_which_command_mends_it(tmp_path: Path) ->
     check = found(run)["pseudo"]
     assert check.state == "fail"
     assert f"pseudolabel fuse {run.root}" in check.todo
+
+
+def test_what_a_refusal_and_doctor_say_to_type_has_the_options_and_works(tmp_path: Path) -> None:
+    made_in(tmp_path)
+    run = Run.create(tmp_path / "own", images=tmp_path / "images", boxes=tmp_path / "boxes.json")
+    run.step("infer-colors", engine="inline").step("fuse", engine="inline")
+    changed = ["--exclusive", "all", "--no-upright"]
+    refused = CliRunner().invoke(main, ["fuse", str(run.paths.root), *changed, "--engine", "inline"])
+    assert isinstance(refused.exception, StaleOutputError)
+    program, *typed = shlex.split(str(refused.exception).rpartition("To make them again:  ")[2])
+    assert program == "pseudolabel"
+    assert CliRunner().invoke(main, [*typed, "--engine", "inline"]).exit_code == 0
+    assert read_footer(run.paths.part("pseudo", 0, 1)).config["exclusive"] == "all"
+    run.paths.part("pseudo", 0, 1).write_bytes(b"damaged")
+    program, *typed = shlex.split(found(run.paths)["pseudo"].todo.removesuffix(" makes them again"))
+    result = CliRunner().invoke(main, [*typed, "--engine", "inline"])
+    assert result.exit_code == 0, result.output
+    assert read_footer(run.paths.part("pseudo", 0, 1)).config["upright"] is False
+
+
+def test_a_damaged_table_that_somebody_brought_is_to_be_brought_again(tmp_path: Path) -> None:
+    made = made_in(tmp_path)
+    write_candidates(made.paths, "own", made.truth)
+    for part in made.paths.table("candidates/own").glob("part-*.parquet"):
+        part.write_bytes(b"damaged")
+    todo = found(made.paths)["candidates/own"].todo
+    assert todo == f"pseudolabel add-candidates {made.paths.typed} --name own --masks FILE makes them again"
+    typed = shlex.split(todo.removesuffix(" makes them again").replace("FILE", shlex.quote(str(made.truth))))
+    result = CliRunner().invoke(main, typed[1:])
+    assert result.exit_code == 0, result.output
+    assert found(made.paths)["candidates/own"].state == "ok"
 
 
 def test_images_that_are_gone_fail(tmp_path: Path) -> None:

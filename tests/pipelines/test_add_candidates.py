@@ -15,7 +15,7 @@ from PIL import Image
 from pseudolabel import records
 from pseudolabel.cli.main import main
 from pseudolabel.datasets.manifest import image_row
-from pseudolabel.errors import IncompleteError, InputError, StaleOutputError
+from pseudolabel.errors import ConfigError, IncompleteError, InputError, StaleOutputError
 from pseudolabel.masks import Grid, SoftMask
 from pseudolabel.pipelines.options.stages.fuse import FuseConfig
 from pseudolabel.pipelines.planning.plan import PlanRequest, shard_of, write_plan
@@ -250,6 +250,104 @@ def test_yolo_polygons(run: RunPaths, tmp_path: Path) -> None:
     assert added.candidates == 2
     assert painted(rows_of(run)[1][0])[20:50, 10:50].all()
     assert painted(rows_of(run)[2][0])[5:25, 55:75].all()
+
+
+def test_text_and_whole_floats_are_ids_and_images_as_in_the_file_of_boxes(run: RunPaths, tmp_path: Path) -> None:
+    entries = [_entry(one, annotation_id=f"{one}" if one % 2 else float(one)) for one in BOXES]
+    entries = [one | {"image_id": f"{one['image_id']}"} for one in entries]
+    write_candidates(run, "mine", _coco(tmp_path, entries))
+    check_ellipses(run)
+    without = [{name: value for name, value in one.items() if name != "annotation_id"} for one in entries]
+    assert write_candidates(run, "other", _coco(tmp_path, without)).objects_with_mask == len(BOXES)
+
+
+@pytest.mark.parametrize("said", [True, 1.5, [1], {}])
+def test_an_annotation_id_that_is_none_is_refused_and_makes_no_free_candidate(
+    run: RunPaths, tmp_path: Path, said: Any
+) -> None:
+    with pytest.raises(InputError, match="result 1, annotation_id: expected an id, a number or a text"):
+        write_candidates(run, "mine", _coco(tmp_path, [_entry(1, annotation_id=1), _entry(2, annotation_id=said)]))
+
+
+@pytest.fixture(params=[pytest.param(0, id="from 0"), pytest.param("box ", id="texts")])
+def numbered(run: RunPaths, request: pytest.FixtureRequest) -> dict[int, Any]:
+    """The run as if it had numbered its annotations anew: the source's ids by the run's."""
+    begin = request.param
+    own = {one: one - 1 if begin == 0 else f"{begin}{one}" for one in BOXES}
+    for shard in range(SHARDS):
+        path = run.part("manifest", shard, SHARDS)
+        footer, rows = read_footer(path), read_part(path).to_pylist()
+        for row in rows:
+            for one in row["objects"] or []:
+                one["extra"] = json.dumps({"own_id": own[one["annotation_id"]]})
+        commit_table(records.table_from_rows(rows, records.MANIFEST), path, footer)
+    return own
+
+
+@pytest.mark.parametrize("name", ["annotation_id", "id"])
+def test_ids_of_the_source_are_understood_where_a_run_numbered_them_anew(
+    run: RunPaths, tmp_path: Path, numbered: dict[int, Any], name: str
+) -> None:
+    """From 0, every id but one is an id of the run, too, of another object."""
+    added = write_candidates(run, "mine", _coco(tmp_path, [_entry(one, **{name: numbered[one]}) for one in BOXES]))
+    assert added.by == "annotation id of the source, which the run numbered anew"
+    assert not added.foreign_ids
+    check_ellipses(run)
+
+
+def test_ids_of_the_run_still_hold_where_it_numbered_its_sources_anew(
+    run: RunPaths, tmp_path: Path, numbered: dict[int, Any]
+) -> None:
+    assert write_candidates(run, "mine", {one: ellipse(one) for one in BOXES}).by == "annotation id"
+    check_ellipses(run)
+
+
+def test_an_empty_mask_is_left_out_and_named_in_every_form(run: RunPaths, tmp_path: Path) -> None:
+    nothing = encode(np.zeros(SIZE_HW, dtype=bool))
+    entries = [_entry(1, annotation_id=1), _entry(2, annotation_id=2) | {"segmentation": nothing}]
+    path = _coco(tmp_path, entries)
+    assert write_candidates(run, "a", path).empty_masks == ["masks.json, result 1"]
+    assert write_candidates(run, "b", {1: ellipse(1), 2: ellipse(3)}).empty_masks == ["masks[2]"]
+    result = CliRunner().invoke(main, ["add-candidates", str(run.root), "--name", "c", "--masks", str(path)])
+    assert "1 are empty in the box of their object (masks.json, result 1)" in result.output
+    with pytest.raises(InputError, match=r"nothing of 1 of 1 masks is in the box of their object: masks\[2\]"):
+        write_candidates(run, "d", {2: nothing})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "../pseudo"}, "add-candidates: name"),
+        ({"name": "Mine"}, "add-candidates: name"),
+        ({"match": "boxes"}, "add-candidates: match"),
+        ({"min_iou": 5}, "add-candidates: min_iou"),
+    ],
+)
+def test_options_are_checked_in_python_as_on_the_command_line(
+    run: RunPaths, options: dict[str, Any], message: str
+) -> None:
+    before = sorted(run.root.rglob("*"))
+    with pytest.raises(ConfigError, match=message):
+        write_candidates(run, **({"name": "mine", "masks": {1: ellipse(1)}} | options))
+    assert sorted(run.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("masks", "got"), [(None, "NoneType"), ([np.ones(SIZE_HW, bool)], "ndarray in list"), (7, "int")]
+)
+def test_what_is_no_form_of_masks_at_all_is_an_input_error(run: RunPaths, masks: Any, got: str) -> None:
+    with pytest.raises(InputError, match=f"masks: expected a path, masks by annotation id .*, or rows, got {got}"):
+        write_candidates(run, "mine", masks)
+
+
+def test_a_score_of_rows_may_be_called_score(run: RunPaths) -> None:
+    rows = [{"annotation_id": one, "segmentation": encode(ellipse(one)), "score": 0.6} for one in BOXES]
+    write_candidates(run, "mine", rows)
+    assert rows_of(run)[4][0]["box_score"] == pytest.approx(0.6)
+    with pytest.raises(InputError, match=r"row 0, score: expected a number in \[0, 1\], got nan"):
+        write_candidates(run, "mine", [rows[0] | {"score": float("nan")}], overwrite=True)
+    with pytest.raises(InputError, match="row 0, knows_class: expected true or false, got 'no'"):
+        write_candidates(run, "mine", [rows[0] | {"knows_class": "no"}], overwrite=True)
 
 
 def test_foreign_ids_are_counted_and_named(run: RunPaths) -> None:

@@ -97,9 +97,13 @@ def test_no_box_gives_no_label_and_an_option_has_its_effect() -> None:
         ({"rgb": PHOTO[..., 0]}, r"got \(40, 60\) of uint8"),
         ({"boxes_xyxy": [[10, 5, 10, 35]]}, "box 1 of .*width or height is zero"),
         ({"boxes_xyxy": [[1, 2, 9, 9], [70, 5, 90, 35]]}, "box 2 of .*beside the image"),
+        ({"boxes_xyxy": [[30, 20, 10, 5]]}, r"box 1 of \[30.0, 20.0, 10.0, 5.0\], taken as left, top, right, bottom"),
+        ({"boxes_xyxy": [["a", "b", "c", "d"]]}, "boxes: expected rows of four numbers, left, top, right, bottom"),
+        ({"boxes_xyxy": [[1, 2, 3]]}, "boxes: expected rows of four numbers"),
+        ({"boxes_xyxy": None}, "boxes: expected rows of four numbers, .* got None"),
         ({"classes": ["a", "b"]}, "expected a class for each of 1 boxes, got 2"),
     ],
-    ids=["floats", "gray", "no area", "beside", "classes"],
+    ids=["floats", "gray", "no area", "beside", "width and height", "texts", "three", "none", "classes"],
 )
 def test_what_cannot_be_labelled_is_an_input_error(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):

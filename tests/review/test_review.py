@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shlex
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from pseudolabel import rle
 from pseudolabel.cli.main import main
-from pseudolabel.errors import InputError, MachineError
+from pseudolabel.errors import InputError, MachineError, QualityGateError
 from pseudolabel.fusion.score_model import default_score_model, load_score_model
 from pseudolabel.pipelines.api import Run
 from pseudolabel.pipelines.options.review import ReviewConfig
@@ -306,6 +307,40 @@ def test_an_accepted_mask_is_not_taken_for_exact_and_the_order_of_scores_stays(r
 def test_calibrate_without_answers_and_truth_says_what_it_needs(run: Run) -> None:
     with pytest.raises(InputError, match="pseudolabel review"):
         run.calibrate()
+
+
+@pytest.mark.parametrize(
+    ("answers", "options", "error"),
+    [
+        pytest.param(29, {}, InputError, id="too few answers"),
+        pytest.param(60, {"target_precision": 1.0, "at_iou": 0.99}, QualityGateError, id="no score is good enough"),
+    ],
+)
+def test_a_calibration_that_is_refused_is_not_written(
+    run: Run, answers: int, options: Row, error: type[Exception]
+) -> None:
+    session = session_of(run)
+    for number in range(1, answers + 1):
+        say(session, number)
+    earlier = run.paths.root / "calibration.json"
+    earlier.write_text("an earlier one")
+    with pytest.raises(error):
+        run.calibrate(**options)
+    assert earlier.read_text() == "an earlier one"
+
+
+def test_what_calibrate_says_to_type_next_works_as_it_stands(run: Run) -> None:
+    content = json.loads((run.paths.table("pseudo") / "instances.json").read_text())
+    for row in content["annotations"]:  # discs of half the radius: every score promises too much
+        x, y, radius = place(row["id"])
+        row["segmentation"] = rle.encode(disc((x, y), radius / 2))
+    truth = run.paths.root / "audited.json"
+    truth.write_text(json.dumps(content))
+    program, *typed = shlex.split(run.calibrate(ground_truth=truth)["next"])
+    assert program == "pseudolabel"
+    result = CliRunner().invoke(main, [*typed, "--engine", "inline"])
+    assert result.exit_code == 0, result.output
+    assert all(row["calibrated_iou"] is not None for row in pseudo(run).values())
 
 
 def test_masks_corrected_elsewhere_are_taken_in_once_and_only_where_they_differ(run: Run) -> None:
