@@ -33,7 +33,7 @@ class SisegRecipe(SisegCard, ScaleConfig, TrainConfig):
     crop: int = option(512, "side of a training crop, a multiple of 16", ge=96, multiple_of=16)
     radius: int = option(10, "of the pairs, in cells", ge=2, le=20)
     box_pairs: bool = option(
-        False,
+        True,
         "where boxes are given, cells of one class in different boxes are different objects' (the paper has no boxes)",
     )
     weight_object: float = option(1.0, "of the displacement term on objects", ge=0)
