@@ -225,7 +225,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "other options over old outputs": (
         ("fuse", "done", "--exclusive", "all", *INLINE),
         2,
-        ("exclusive class -> all", "pseudolabel fuse ", "done --overwrite"),
+        ("exclusive class -> all", "pseudolabel fuse ", "done --exclusive all --overwrite"),
     ),
     "a number out of its range": (
         ("evaluate", "done", "--ground-truth", "masks.json", "--min-mean-iou", "85"),
