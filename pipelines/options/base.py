@@ -2,7 +2,7 @@
 
 from pseudolabel.config import Config, option
 
-TABLE_NAME = r"^[a-z0-9][a-z0-9_-]*$"  # of a candidate table that a command line names
+TABLE_NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"  # of a candidate table that a command line names
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 
 

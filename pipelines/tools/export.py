@@ -49,10 +49,11 @@ def export_text(summary: Mapping[str, Any]) -> str:
     counts += [f"{summary[name]} {words}" for name, words in _MORE.items() if summary[name]]
     found = summary["round_trip"]
     worst = f", worst {found['worst_iou']:.4f} ({found['worst']})" if "worst" in found else ""
+    alike = f", mean IoU {found['mean_iou']:.4f}{worst}" if found["masks"] else ""
     lines = [f"export: {', '.join(counts)} -> {summary['folder']}"]
     lines += [f"left out: {_counted(summary['left_out'])}"] if summary["left_out"] else []
     lines += [f"note: {summary['hint']}"] if "hint" in summary else []
-    lines += [f"read again: {found['masks']} masks, mean IoU {found['mean_iou']:.4f}{worst}"]
+    lines += [f"read again: {found['masks']} masks{alike}"]
     return "\n".join(lines)
 
 

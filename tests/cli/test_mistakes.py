@@ -234,6 +234,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     ),
     "a student that is a run": (("predict", "done", "--images", "images", "--out", "found"), 2, ("done",)),
     "an export of nothing": (("export-model", "done/models/student.safetensors"), 2, ("--onnx FILE",)),
+    "a name that is too long for a file": (
+        ("add-candidates", "new", "--name", 300 * "s", "--masks", "masks.json"),
+        2,
+        ("name", "0,63"),
+    ),
     "masks of a file misspelt": (
         ("add-candidates", "new", "--name", "sam", "--masks", "mask.json"),
         2,

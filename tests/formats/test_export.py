@@ -12,6 +12,7 @@ from pseudolabel.errors import ConfigError, InputError, QualityGateError, StaleO
 from pseudolabel.formats.export import MARK
 from pseudolabel.formats.file_names import clashing_names, safe_name, unlike_others
 from pseudolabel.formats.profiles import PROFILES
+from pseudolabel.pipelines.tools.export import export_text
 from tests.formats.exporting import SIZE_HW, exported, square, tables
 from tests.formats.tables import pieces, ring
 
@@ -236,3 +237,9 @@ def test_the_split_of_the_data_is_kept(tmp_path: Path) -> None:
 def test_an_unknown_profile_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'yolo'"):
         exported(tables(), "yollo", tmp_path / "out")
+
+
+def test_nothing_that_was_read_again_is_like_nothing() -> None:
+    told = {"images": 1, "splits": {"train": 1}, "masks": 0, "boxes_alone": 0, "crowds": 0, "folder": "out"}
+    told |= {"left_out": {}, "round_trip": {"masks": 0, "mean_iou": 1.0}}
+    assert export_text(told).splitlines()[-1] == "read again: 0 masks"
