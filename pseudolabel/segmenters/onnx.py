@@ -127,6 +127,8 @@ class OnnxNetwork:
 def open_onnx(where: str, options: SegmenterOptions) -> NetworkSegmenter:
     """The segmenter of an ONNX file and its card."""
     path = Path(where)
+    if not path.is_file():
+        raise InputError(no_such_model(path))
     card = find_card(path, options)
     network = OnnxNetwork(path, card, device=options.device, threads=options.threads)
     batch_size = _batch_size(network.input_shape, options.batch_size, path)

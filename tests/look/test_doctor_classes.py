@@ -90,7 +90,7 @@ def test_what_becomes_of_unknown_classes_is_said(
 def test_a_segmenter_that_does_not_open_fails_in_the_words_of_infer_semantic(tmp_path: Path) -> None:
     (check,) = asked_segmenter(InferSemanticConfig(model=str(tmp_path / "none.onnx")), boxes_of(person=1))
     assert (check.name, check.state) == ("segmenter", "fail")
-    assert "no model card" in check.found
+    assert "no such ONNX file" in check.found
 
 
 def test_a_run_s_segmenter_is_matched_as_its_stage_matched_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -133,3 +133,8 @@ def _boxes_of(data: Path, folder: Path) -> Path:
     content["annotations"] = [row for row in content["annotations"] if row["image_id"] in ids]
     (folder / "boxes.json").write_text(json.dumps(content))
     return folder / "boxes.json"
+
+
+def test_a_model_that_is_not_there_is_said_to_be_missing_not_to_lack_a_card(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such"):
+        pl.load_segmenter(f"onnx:{tmp_path / 'nothere.onnx'}")
