@@ -45,7 +45,7 @@ def fit_calibration(
         InputError: fewer than 30 objects, or all from fewer images than there are folds.
     """
     _refuse_small(rows)
-    return _fitted(rows, iou, prior=prior, provenance=provenance, keep_order=keep_order)
+    return _fitted(rows, iou, prior or default_score_model(), provenance or {}, keep_order)
 
 
 def held_out_scores(
@@ -60,9 +60,8 @@ def held_out_scores(
     fold = image_folds([row["image_key"] for row in rows])
     out = np.empty(len(rows))
     for k in range(_FOLDS):
-        learned = _fitted(
-            [row for row, f in zip(rows, fold, strict=True) if f != k], iou[fold != k], keep_order=keep_order
-        )
+        others = [row for row, f in zip(rows, fold, strict=True) if f != k]
+        learned = _fitted(others, iou[fold != k], default_score_model(), {}, keep_order)
         out[fold == k] = learned.expected_iou([row for row, f in zip(rows, fold, strict=True) if f == k])
     return out
 
@@ -79,13 +78,11 @@ def _refuse_small(rows: Sequence[Mapping[str, Any]]) -> None:
 def _fitted(
     rows: Sequence[Mapping[str, Any]],
     iou: Float64[np.ndarray, " n"],
-    *,
-    prior: ScoreModel | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    keep_order: bool = False,
+    prior: ScoreModel,
+    provenance: Mapping[str, Any],
+    keep_order: bool,
 ) -> ScoreModel:
     images = [row["image_key"] for row in rows]
-    prior = prior or default_score_model()
     features, own = prior.standard(rows), np.array(prior.weights)
     towards = np.array([prior.intercept, *own])
     if keep_order:
@@ -94,7 +91,7 @@ def _fitted(
     kept = [pull for pull, move in moves.items() if not keep_order or move[1] > 0]
     pull = min(kept, key=lambda pull: _unseen_loss(features, iou, image_folds(images), towards, pull))
     weights = moves[pull][1:] * own if keep_order else moves[pull][1:]
-    told = dict(provenance or {}) | {"pull": list(pull), "objects": len(rows), "prior": prior.digest}
+    told = dict(provenance) | {"pull": list(pull), "objects": len(rows), "prior": prior.digest}
     return replace(prior, weights=weights.tolist(), intercept=float(moves[pull][0]), provenance=told)
 
 

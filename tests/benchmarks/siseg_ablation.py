@@ -51,7 +51,6 @@ from pseudolabel.siseg.views import LabelledBoxes, make_view
 from pseudolabel.training.config import FitConfig
 from pseudolabel.training.fit import fit
 
-SEED = 0
 STEPS = {
     "baseline": ReadOut(displaced=False, walk_steps=0),
     "displacement": ReadOut(walk_steps=0),
@@ -267,7 +266,7 @@ def kept_or_trained(case: Case, seed: int, folder: Path | None) -> tuple[SisegNe
     return network.eval(), content["train_cpu_s"]
 
 
-def trained(case: Case, seed: int = SEED) -> tuple[SisegNetwork, float]:
+def trained(case: Case, seed: int) -> tuple[SisegNetwork, float]:
     """The case's network and the CPU seconds that its training took, features included."""
     torch.manual_seed(seed)
     network, _ = new_network(case.card, case.weights)
