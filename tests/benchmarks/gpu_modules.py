@@ -101,7 +101,8 @@ def _picture(seed: int, number: int) -> Picture:
 
 @functools.cache
 def loader(course: Course, *, with_masks: bool) -> Loader:
-    return Loader(drawn(course), _size(course), with_masks=with_masks)
+    data = drawn(course)
+    return Loader(data, _size(course), masks_of=data.category_ids if with_masks else ())
 
 
 def _size(course: Course) -> InputSize:

@@ -175,7 +175,7 @@ def frozen(arguments: argparse.Namespace, data: Data, size: InputSize) -> CondIn
             raise SystemExit(f"{arguments.keep} is of another training ({kept['recipe']}): name another file")
         network.load_state_dict(kept["weights"])
         return network.eval()
-    loader = Loader(data, size, with_masks=False)
+    loader = Loader(data, size, masks_of=())
     settings = FitConfig(
         steps=arguments.steps, batch_size=4, seed=arguments.seed, device="cpu", checkpoint_every=arguments.steps
     )
