@@ -152,7 +152,7 @@ def table(
 ) -> Iterator[Row]:
     """One row per setting and case; `jobs` processes fuse."""
     truth = read_truth(read_coco(ground_truth))
-    objects = {case: selected(truth, CASES[case]) for case in cases}
+    objects = {case: found for case in cases if (found := selected(truth, CASES[case]))}
     sources = [name.removeprefix("candidates/") for name in run.candidate_tables()]
     wanted = {name: of_use((base or {}) | options) for name, options in settings(sources).items()}
     wanted = {name: options for name, options in wanted.items() if only in name or name in sources}
@@ -162,13 +162,13 @@ def table(
         if rows is not None:
             predictions = predictions_of(rows, truth)
             done[key] = {}
-            for case in cases:
+            for case in objects:
                 ious = object_ious(objects[case], predictions)
                 if name in sources and (case not in best or ious.mean() > best[case].mean()):
                     best[case] = ious
                 more = "" if name in sources else gain(ious, best[case], objects[case])
                 done[key][case] = measured(rows, truth, CASES[case]) | {"gain": more}
-        for case in cases:
+        for case in objects:
             yield {"setting": name, "case": case} | done[key][case]
 
 
@@ -253,7 +253,7 @@ def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--ground-truth", type=Path)
-    parser.add_argument("--case", action="append", choices=list(CASES), help="all and voc32 if not given")
+    parser.add_argument("--case", action="append", choices=list(CASES), help="default: all, and voc32 where its classes are")
     parser.add_argument("--set", choices=list(SETS), help="make the run, too")
     parser.add_argument("--folder", type=Path, help="where the runs of --set are made and kept")
     parser.add_argument("--jobs", type=int, default=1, help="processes that fuse")
