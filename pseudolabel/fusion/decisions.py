@@ -8,7 +8,7 @@ from pseudolabel.fusion.score_model import Chances, default_score_model
 
 TARGET_PRECISION = 0.85  # share of the kept masks that are to be good
 GOOD_IOU = 0.75  # what a good mask has with the truth
-LEAST_SCORE = 0.4  # masks that promise less are worth no look: their box alone is used
+LEAST_SCORE = 0.4  # masks that promise less are worth no look: a student learns their box alone
 
 _THIN = 0.35  # of the box
 _CROWDED = 0.8  # of the box, covered by others

@@ -237,9 +237,6 @@ def _judged(
         score = row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"]
         verdict = judge(score, row["area"], settings.limits)
         row["unsure"] = _unsure(label, size_hw, settings.unsure_band)
-        if verdict.decision == "box_only":
-            rectangle = np.ones((label.window.height, label.window.width), dtype=bool)
-            row |= _mask_columns(_encode(label.window, rectangle, size_hw)) | {"unsure": None}
     return row | _verdict_columns(verdict)
 
 

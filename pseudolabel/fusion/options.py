@@ -27,7 +27,7 @@ class FuseOptions(Config):
         ge=0, le=1,
     )  # fmt: skip
     review_score: float | None = option(
-        None, "masks below this score become box_only, from there up to the kept ones review. "
+        None, "masks below this score are box_only, from there up to the kept ones review. "
         "Default: 0.4; 0.3 for the papers' scores, 0.6 for consensus, 0.65 for expected", ge=0, le=1
     )  # fmt: skip
     calibration: Path | None = option(None, "a file that `calibrate` wrote", group="main")
@@ -51,7 +51,7 @@ class FuseOptions(Config):
     unsure_band: float = option(
         0.35, "pixels whose probability is less than this away from 1/2 are noted as unsure; 0 = none", ge=0, le=0.5
     )
-    min_area_px: int = option(4, "smaller masks become box_only", ge=0)
+    min_area_px: int = option(4, "smaller masks are box_only", ge=0)
     balance: bool = option(
         True, "give every source the same weight, however many candidates it has", needs={"fusion": ("qmf",)}
     )

@@ -111,7 +111,7 @@ def test_decisions_follow_the_score(tmp_path: Path, keep: float, review: float, 
     options = {"keep_score": keep, "review_score": review}
     row = fuse(tmp_path, [image(object_cell(1, 3, BOX))], table(candidate()), **options)[1]
     assert row["decision"] == expected
-    assert (row["area"] == 1200) == (expected == "box_only")
+    assert row["area"] < 1200, "the mask stays whose IoU the score says, also where it is not worth learning"
 
 
 def test_calibration_is_applied_and_decides(tmp_path: Path) -> None:
@@ -206,9 +206,7 @@ def test_the_score_sees_that_a_mask_does_not_fit_the_picture(tmp_path: Path) -> 
 
 
 def test_a_box_that_stands_in_for_a_mask_has_no_unsure_pixels(tmp_path: Path) -> None:
-    assert halves(tmp_path, review_score=1.0, keep_score=1.0)["decision"] == "box_only"
-    assert halves(tmp_path / "b", review_score=1.0, keep_score=1.0)["unsure"] is None
-    assert fuse(tmp_path / "c", [image(object_cell(7, 3, BOX))], table())[7]["unsure"] is None
+    assert fuse(tmp_path, [image(object_cell(7, 3, BOX))], table())[7]["unsure"] is None
 
 
 def test_a_crumb_that_was_dropped_is_unsure() -> None:
