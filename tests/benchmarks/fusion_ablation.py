@@ -253,7 +253,7 @@ def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--ground-truth", type=Path)
-    parser.add_argument("--case", action="append", choices=list(CASES), help="default: all, and voc32 where its classes are")
+    parser.add_argument("--case", action="append", choices=list(CASES), help="default: all that has objects")
     parser.add_argument("--set", choices=list(SETS), help="make the run, too")
     parser.add_argument("--folder", type=Path, help="where the runs of --set are made and kept")
     parser.add_argument("--jobs", type=int, default=1, help="processes that fuse")
