@@ -52,9 +52,9 @@ def shared_folder() -> Path:
 
 
 def report(name: str, rows: list[dict[str, Any]], *, on: str, seeds: list[int] | None = None) -> None:
-    """Print the rows as a table, or as JSON with `--json`; keep them with `--out FILE`."""
+    """Print the rows as a table, or as JSON with `--json`; keep them with `--out FILE`, under the file's name."""
     arguments, _ = script_parser(None).parse_known_args()
-    found = result(name, rows, on=on, seeds=seeds)
+    found = result(arguments.out.stem if arguments.out else name, rows, on=on, seeds=seeds)
     if arguments.out:
         keep(arguments.out, found)
     if arguments.json:
