@@ -114,6 +114,21 @@ def test_decisions_follow_the_score(tmp_path: Path, keep: float, review: float, 
     assert row["area"] < 1200, "the mask stays whose IoU the score says, also where it is not worth learning"
 
 
+@pytest.mark.parametrize("score", ["evidence", "consensus", "expected", "mqs", "mcs", "mcs-paper", "code"])
+def test_no_score_or_decision_changes_a_mask(tmp_path: Path, score: str) -> None:
+    weak = table(candidate(mask=SoftMask(ellipse(BOX).grid, (ellipse(BOX).probability * 0.7).astype(np.uint8))))
+    rows = []
+    for limit in (0.0, 1.0):
+        folder = tmp_path / str(limit)
+        folder.mkdir()
+        Image.new("RGB", SIZE_HW[::-1]).save(folder / "a.png")
+        options = {"score": score, "keep_score": limit, "review_score": limit}
+        rows.append(fuse(folder, [image(object_cell(1, 3, BOX))], weak, **options)[1])
+    assert [row["decision"] for row in rows] == ["keep", "box_only"]
+    assert rows[0]["segmentation"] == rows[1]["segmentation"]
+    assert rows[0]["score"] == rows[1]["score"]
+
+
 def test_calibration_is_applied_and_decides(tmp_path: Path) -> None:
     source = fuse(tmp_path / "before", [image(object_cell(1, 3, BOX))], table(candidate()))[1]
     learned = [source | {"image_key": f"{i}.png"} for i in range(40)]
