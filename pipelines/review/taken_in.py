@@ -31,9 +31,9 @@ _LEFT_OUT: tuple[LeftOut, ...] = get_args(LeftOut)
 def take_in(run: RunPaths, path: Path, reviewer: str) -> Row:
     """The masks of a COCO file that differ from the fused ones, as accepted; counts of what became of all `masks`.
 
-    Keys: `taken_in`, `known` (this reviewer's answers already), `unchanged`, `empty`, `not_fused` (of an object that has
-    no fused mask), `of_no_object`; and `file, run, matched_by`. Masks find their objects by annotation id where the file kept the run's or its source's, else by their overlap with
-    the boxes.
+    Keys: `taken_in`, `known` (this reviewer's answers already), `unchanged`, `empty`, `not_fused` (of an object that
+    has no fused mask), `of_no_object`; and `file, run, matched_by`. Masks find their objects by annotation id where
+    the file kept the run's or its source's, else by their overlap with the boxes.
 
     Raises:
         InputError: a mask is damaged, or none is of an object of this run.
