@@ -217,15 +217,9 @@ def _expected(job: Job, stage: Stage, shards: list[int]) -> dict[int, str]:
         table, gone = next(iter(absent.items()))
         raise IncompleteError(
             f"{job.stage} needs {table}, and {len(gone)} of its {job.plan.num_shards} shards are missing or damaged"
-            f" ({compress(gone)}); {maker_of(job.run, table)}{_or_bring(table)}"
+            f" ({compress(gone)}); {maker_of(job.run, table)}"
         )
     return prints
-
-
-def _or_bring(table: str) -> str:
-    """Files that somebody laid below candidates/ are no parts of a run."""
-    kind, _, name = table.partition("/")
-    return f", or bring own masks by  pseudolabel add-candidates --name {name}" if kind == "candidates" else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from pseudolabel.pipelines.planning.make_plan import make_plan
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.conservation import Counts
+from pseudolabel.pipelines.run.makers import bringing
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.runner import RunOptions, run_stage
@@ -133,9 +134,8 @@ def _again(run: RunPaths, plan: Plan, table: TableStatus, said: Mapping[str, Map
     """What to type for a table that is not whole: the command that wrote it, by the options that it had."""
     if table.stage in said:
         return typed_command(table.stage, run, plan, said[table.stage])
-    kind, _, name = table.table.partition("/")
-    if kind == "candidates":  # no stage of this run wrote it, so that somebody brought it
-        return f"pseudolabel add-candidates {run.typed} --name {name} --masks FILE"
+    if table.table.startswith("candidates/"):  # no stage of this run wrote it, so that somebody brought it
+        return bringing(run, table.table)
     return f"pseudolabel fuse {run.typed}"  # which writes what people answered
 
 

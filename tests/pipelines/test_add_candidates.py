@@ -541,8 +541,21 @@ def test_a_run_whose_manifest_is_not_complete_says_what_to_type(run: RunPaths) -
 def test_files_that_were_laid_there_by_hand_are_told_of_the_command(run: RunPaths) -> None:
     run.table("candidates/own").mkdir(parents=True)
     pq.write_table(_table(annotation_id=[1]), run.part("candidates/own", 0, SHARDS))
-    with pytest.raises(IncompleteError, match="or bring own masks by  pseudolabel add-candidates --name own"):
+    with pytest.raises(IncompleteError) as told:
         _fused(run)
+    assert f"or bring own masks by  pseudolabel add-candidates {run.typed} --name own --masks FILE" in str(told.value)
+
+
+def test_a_damaged_table_is_told_of_with_the_whole_line_and_brought_again(run: RunPaths) -> None:
+    masks = {one: ellipse(one) for one in BOXES}
+    write_candidates(run, "own", masks)
+    path = run.part("candidates/own", 0, SHARDS)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(IncompleteError) as told:
+        _fused(run)
+    assert f"pseudolabel add-candidates {run.typed} --name own --masks FILE" in str(told.value)
+    assert write_candidates(run, "own", masks).shards_written == 1
+    _fused(run)
 
 
 def test_the_command_says_what_was_left_out(run: RunPaths, tmp_path: Path) -> None:
