@@ -18,6 +18,7 @@ from pseudolabel.pipelines.doctor.classes import BoxesOf, asked_segmenter, class
 from pseudolabel.pipelines.doctor.system import room
 from pseudolabel.pipelines.forecast import COSTS, Forecast, Size, forecast, size_of, size_of_plan, stage_forecast
 from pseudolabel.pipelines.graph import ORDER, TRAINERS
+from pseudolabel.pipelines.makers import bringing
 from pseudolabel.pipelines.options.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.options.stages.shard import PlanConfig, ShardConfig
 from pseudolabel.pipelines.planning.input_counts import count_input
@@ -25,7 +26,6 @@ from pseudolabel.pipelines.planning.make_plan import make_plan
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.conservation import Counts
-from pseudolabel.pipelines.run.makers import bringing
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.pipelines.runner import RunOptions, run_stage
