@@ -145,7 +145,7 @@ def _run_step(name: str, config: Config, given: dict[str, Any]) -> None:
     if step.told_here():
         _print_summaries(summaries, as_json=given["as_json"], alone=alone)
         if not given["as_json"] and options.shards is None and not _handed_over(summaries):
-            shared.tell_next(name, {"asked": given["asked"]}, has_boxes=bool(read_plan(run).n_objects))
+            shared.tell_next(name, given["asked"], has_boxes=bool(read_plan(run).n_objects))
 
 
 def _print_summaries(summaries: list[dict[str, Any]], *, as_json: bool, alone: bool) -> None:
@@ -169,5 +169,5 @@ def _run_tool(name: str, config: Config, given: dict[str, Any]) -> None:
     click.echo(json.dumps(result, default=os.fspath) if given["as_json"] else shown(name, result))
     check(name, result, config)
     if not given["as_json"]:
-        told = result if isinstance(result, Mapping) else {}
-        shared.tell_next(name, {**told, "asked": given.get("asked")})
+        line = result.get("next", "") if isinstance(result, Mapping) else ""
+        shared.tell_next(name, given.get("asked"), config, line=line)

@@ -65,7 +65,7 @@ def run(
     if as_json:
         click.echo(json.dumps({"stages": summaries}))
     else:
-        shared.tell_next("run", {"asked": chain.run.root})
+        shared.tell_next("run", chain.run.root)
 
 
 def apply_settings(values: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:

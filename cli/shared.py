@@ -3,12 +3,15 @@
 import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import click
 
 from pseudolabel.cli.help import GroupedOption
+from pseudolabel.config import Config
 from pseudolabel.errors import ConfigError
 from pseudolabel.pipelines.graph import find_command
 from pseudolabel.pipelines.options.engine import ENGINES, EngineOptions
@@ -133,14 +136,27 @@ def print_yaml(values: Mapping[str, Any]) -> None:
     click.echo(yaml.safe_dump(dict(values), sort_keys=False), nl=False)
 
 
-def tell_next(name: str, values: Mapping[str, Any], *, has_boxes: bool = True) -> None:
+def tell_next(name: str, asked: Any, config: Config | None = None, *, line: str = "", has_boxes: bool = True) -> None:
     """What somebody would type next, on stderr: it is no part of the answer.
 
     Args:
-        values: `asked`, the argument of the command, and whatever else the line of the table has in braces.
+        asked: the argument of the command, `{asked}` in the line of the table.
+        config: its options, other names in braces.
+        line: of the answer, `{next}`.
     """
     entry = find_command(name)
     following = "" if entry is None else entry.next if has_boxes else entry.next_bare or entry.next
     if following:
-        typed = {key: shlex.quote(str(value)) if isinstance(value, Path) else value for key, value in values.items()}
-        click.echo(f"next: {following.format(**typed)}", err=True)
+        places = {place for _, place, _, _ in Formatter().parse(following) if place and place != "next"}
+        said = {place: _Said(asked if place == "asked" else getattr(config, place)) for place in places}
+        click.echo(f"next: {following.format(next=line, **said)}", err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A value as a line to type has it: `{images:DIR}` is what was said of `images`, else `DIR`."""
+
+    value: Any
+
+    def __format__(self, placeholder: str) -> str:
+        return placeholder if self.value is None else shlex.quote(str(self.value))

@@ -69,7 +69,7 @@ def status(run: Path, as_json: bool, missing_of: str | None, form: str, rejected
     waiting = waiting_answers(paths).total()
     if waiting:
         click.echo(f"{waiting} answers of reviews wait:  pseudolabel fuse {RunPaths(run).typed}  takes them in")
-    shared.tell_next("status", {"asked": run})
+    shared.tell_next("status", run)
 
 
 def print_rejected(run: RunPaths, *, as_csv: bool, as_json: bool) -> None:

@@ -26,6 +26,6 @@ def verify(run: Path, content: bool, as_json: bool) -> None:
         click.echo(json.dumps({"problems": problems}))
     elif not problems:
         click.echo("every part, model, config and export is there, is what was written, and adds up")
-        shared.tell_next("verify", {"asked": run})
+        shared.tell_next("verify", run)
     if problems:
         raise IncompleteError(f"{len(problems)} problems: " + "; ".join(problems[:5]))

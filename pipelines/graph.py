@@ -34,7 +34,8 @@ class Command:
         about: what else its own `--help` says.
         example: the arguments of a call that somebody would type.
         hidden: not listed.
-        next: what to type when it is done; {asked} is its argument, other names are keys of its answer.
+        next: what to type when it is done; {asked} is its argument, {next} what its answer has there, any other name
+            what was said of that option: of {images:DIR} it is DIR where nothing was.
         next_bare: the same in a run without boxes, where that is something else.
         extra: of the package, without which it cannot run; see `pseudolabel.optional`.
     """
@@ -317,7 +318,7 @@ COMMANDS: dict[str, Command] = {
         show=f"{_TOOLS}.evaluate:format_figures",
         check=f"{_TOOLS}.evaluate:check_quality",
         step=True,
-        next="pseudolabel report {asked} --ground-truth FILE  shows the worst of them",
+        next="pseudolabel report {asked} --ground-truth {ground_truth}  shows the worst of them",
     ),
     "picture": Tool(
         section="Look",
@@ -348,7 +349,7 @@ COMMANDS: dict[str, Command] = {
         config=f"{_OPTIONS}.review:ReviewConfig",
         function=f"{_TOOLS}.review:review",
         show=f"{_TOOLS}.review:format_review",
-        next="pseudolabel fuse {run}  takes them in, then  pseudolabel calibrate {run}  learns of them",
+        next="{next}",
     ),
     "diff": Tool(
         section="Look",
@@ -387,8 +388,8 @@ COMMANDS: dict[str, Command] = {
         show="pseudolabel.pipelines.doctor.doctor:format_checks",
         check="pseudolabel.pipelines.doctor.doctor:check_health",
         second="run",
-        next="type what stands behind an arrow, then  pseudolabel shard RUN --images DIR --annotations "
-        "FILE  or the next step of a run",
+        next="type what stands behind an arrow, then  pseudolabel shard RUN --images {images:DIR} "
+        "--annotations {annotations:FILE}  or the next step of a run",
     ),
     "audit": Tool(
         section="Look",
@@ -401,7 +402,8 @@ COMMANDS: dict[str, Command] = {
         function=f"{_TOOLS}.audit:audit",
         show=f"{_TOOLS}.audit:format_audit",
         check=f"{_TOOLS}.audit:check_audit",
-        next="look at {out}, correct the boxes, then  pseudolabel shard RUN --images DIR --annotations FILE",
+        next="look at {out}, correct the boxes, then  pseudolabel shard RUN --images {images:DIR} "
+        "--annotations {asked}",
     ),
     "verify": OwnCommand(
         section="Look",

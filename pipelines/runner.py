@@ -13,12 +13,12 @@ from pseudolabel.errors import IncompleteError, InputError, MachineError, Pseudo
 from pseudolabel.files import sweep_temporaries, write_text_atomically
 from pseudolabel.pipelines.engines.base import Engine, EngineOptions, HandedOver, make_engine
 from pseudolabel.pipelines.graph import STAGES, load_stage
+from pseudolabel.pipelines.makers import maker_of
 from pseudolabel.pipelines.planning.plan import Plan
 from pseudolabel.pipelines.run.commit import DamagedPartError, Footer, read_footer
 from pseudolabel.pipelines.run.conservation import total
 from pseudolabel.pipelines.run.known_parts import KnownParts, Look
 from pseudolabel.pipelines.run.leftovers import sweep_run
-from pseudolabel.pipelines.run.makers import maker_of
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.seals import is_current, seal
 from pseudolabel.pipelines.run.stage_config import SavedConfig, save_config
@@ -217,15 +217,9 @@ def _expected(job: Job, stage: Stage, shards: list[int]) -> dict[int, str]:
         table, gone = next(iter(absent.items()))
         raise IncompleteError(
             f"{job.stage} needs {table}, and {len(gone)} of its {job.plan.num_shards} shards are missing or damaged"
-            f" ({compress(gone)}); {maker_of(job.run, table)}{_or_bring(table)}"
+            f" ({compress(gone)}); {maker_of(job.run, table)}"
         )
     return prints
-
-
-def _or_bring(table: str) -> str:
-    """Files that somebody laid below candidates/ are no parts of a run."""
-    kind, _, name = table.partition("/")
-    return f", or bring own masks by  pseudolabel add-candidates --name {name}" if kind == "candidates" else ""
 
 
 @dataclass(frozen=True, slots=True)

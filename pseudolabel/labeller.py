@@ -4,12 +4,12 @@ The parts are the stages' own: candidates of `infer-semantic` (or `infer-colors`
 candidate is what its table would hold, so that the masks are those of a run, bit for bit.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from pydantic import TypeAdapter, ValidationError
 
 from pseudolabel import records
 from pseudolabel.boxes import check_xywh, clip_xywh, xyxy_to_xywh
@@ -58,7 +58,7 @@ def label_image(
     pixels = _pixels(rgb)
     boxes, names = _given(boxes_xyxy, classes, pixels, needed=model is not None)
     config = parse_config(FuseOptions, options, where="label_image")
-    segmenter = load_segmenter(model) if isinstance(model, str) else model
+    segmenter = None if model is None else _opened(model)
     found = color_candidates(boxes, pixels) if segmenter is None else _seen(segmenter, pixels, boxes, names)
     calibration = load_score_model(config.calibration) if config.calibration else None
     rows = image_rows(
@@ -84,11 +84,9 @@ def load_segmenter(model: str, **options: Any) -> Segmenter:
         ConfigError: a bad spec or an unknown option.
         InputError: a file is missing or is not what it should be.
     """
-    try:
-        asked = SegmenterOptions(**{key: _plain(key, value) for key, value in options.items()})
-    except TypeError as error:
-        raise ConfigError(f"load_segmenter: {str(error).removeprefix('SegmenterOptions.__init__() ')}") from None
-    segmenter = open_segmenter(model, asked)
+    if not isinstance(model, str):
+        raise ConfigError(f"model: expected onnx:FILE, smp:DIR or torchvision:NAME, got {model!r:.60}")
+    segmenter = open_segmenter(model, _checked(options))
     segmenter.probe()
     return segmenter
 
@@ -135,7 +133,7 @@ def _given(
     corners = _corners(boxes_xyxy)
     if classes is None and needed:
         raise ConfigError("a model has to be told the boxes' classes: classes=['car', ...], or classes='car' for all")
-    said = [classes or _ONE_CLASS] * len(corners) if classes is None or isinstance(classes, str) else list(classes)
+    said = [classes or _ONE_CLASS] * len(corners) if classes is None or isinstance(classes, str) else _names(classes)
     if len(said) != len(corners):
         raise InputError(f"expected a class for each of {len(corners)} boxes, got {len(said)} classes")
     numbers = {name: number for number, name in enumerate(dict.fromkeys(said), start=1)}
@@ -165,8 +163,25 @@ def _clipped(place: int, box_xyxy: Any, pixels: Pixels) -> tuple[float, float, f
         ) from None
 
 
-def _plain(key: str, value: Any) -> Any:
-    """A value as the options hold it: tuples for lists, paths for their text."""
-    if key in ("weights", "card") and isinstance(value, str):
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value
+def _opened(model: Any) -> Segmenter:
+    loaded: Segmenter = model if hasattr(model, "needs_pixels") else load_segmenter(model)
+    return loaded
+
+
+def _names(classes: Any) -> list[str]:
+    names = list(classes) if isinstance(classes, Iterable) and not isinstance(classes, Mapping) else [classes]
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"classes: expected a name for all boxes, or a list with one for each, got {classes!r:.60}")
+    return names
+
+
+def _checked(options: Mapping[str, Any]) -> SegmenterOptions:
+    """The options of `load_segmenter`: tuples for lists, paths for their text."""
+    try:
+        SegmenterOptions(**options)  # pydantic lets unknown names pass
+        return TypeAdapter(SegmenterOptions).validate_python(dict(options))
+    except TypeError as error:
+        raise ConfigError(f"load_segmenter: {str(error).removeprefix('SegmenterOptions.__init__() ')}") from None
+    except ValidationError as error:
+        found = [f"{one['loc'][0]}: {one['msg']} (got {one['input']!r:.60})" for one in error.errors()]
+        raise ConfigError(f"load_segmenter: {'; '.join(found)}") from None

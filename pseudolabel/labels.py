@@ -16,10 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float32, Float64, UInt8
 from PIL import Image
+from pydantic import Field
 
 from pseudolabel import records, rle
 from pseudolabel.boxes import xywh_to_xyxy
 from pseudolabel.candidates import ManifestImage
+from pseudolabel.config import Config, parse_config
 from pseudolabel.errors import ConfigError
 from pseudolabel.formats.coco import write_coco
 from pseudolabel.fusion.decisions import Decision
@@ -38,6 +40,24 @@ Row = dict[str, Any]
 Pixels = UInt8[np.ndarray, "h w 3"]
 STAGE = "labels"
 _OBJECT_PX = 640  # side of the picture of one object
+
+
+class _Filter(Config):
+    """The arguments of `Labels.filter`."""
+
+    decision: list[str] | None
+    min_score: float | None
+    class_name: str | None
+    image: str | None
+
+
+class _Shown(Config):
+    """The arguments of `Labels.show`."""
+
+    image: str | None
+    object: int | None
+    scale: float | None = Field(gt=0, le=64)
+    objects: int = Field(ge=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +177,11 @@ class Labels:
         """The labels for which all that is said is true.
 
         Raises:
-            ConfigError: an unknown decision, class or image.
+            ConfigError: an unknown decision, class or image, or a value of another type.
         """
+        decision = [decision] if isinstance(decision, str) else decision
+        asked = {"decision": decision, "min_score": min_score, "class_name": class_name, "image": image}
+        min_score = parse_config(_Filter, asked, where="filter").min_score
         chosen = np.ones(len(self), dtype=bool)
         if decision is not None:
             chosen &= np.isin(np.array(self.decisions, dtype=object).astype(str), _decisions(decision))
@@ -199,18 +222,21 @@ class Labels:
             objects: how many there are on a sheet, at most.
 
         Raises:
-            ConfigError: no such image or object, nothing to show, or the labels know no pixels.
+            ConfigError: no such image or object, nothing to show, a value of another type or out of its range, or the
+                labels know no pixels.
         """
+        asked = {"image": image, "object": object, "scale": scale, "objects": objects}
+        wanted = parse_config(_Shown, asked, where="show")
         if self.load_pixels is None:
             raise ConfigError("these labels know no pixels: make them by a run or by label_image")
-        if object is not None:
-            return self._object(object)
+        if wanted.object is not None:
+            return self._object(wanted.object)
         if image is None and len(self.images) != 1:
-            return self._sheet(objects)
+            return self._sheet(wanted.objects)
         key = self._key(image)
         drawn = [self._drawn(row) for row in self._of(key).to_pylist() if not row["iscrowd"]]
         pixels = self.load_pixels(key)
-        return Image.fromarray(overlay_picture(pixels, drawn, scale=scale or fitting_scale(pixels.shape[:2])))
+        return Image.fromarray(overlay_picture(pixels, drawn, scale=wanted.scale or fitting_scale(pixels.shape[:2])))
 
     def _object(self, number: int) -> Image.Image:
         rows = self.table.filter(pc.equal(self.table["annotation_id"], number)).to_pylist()
@@ -297,13 +323,14 @@ def _image_row(image: ManifestImage) -> Row:
     return row | {"width": width, "height": height, **records.ok(STAGE)}
 
 
-def _decisions(wanted: str | Sequence[str]) -> list[str]:
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
+def _decisions(names: Sequence[str]) -> list[str]:
     for name in names:
         _check_known("decision", name, get_args(Decision))
-    return names
+    return list(names)
 
 
 def _check_known(what: str, name: str, known: Any) -> None:
+    if not isinstance(name, str):
+        raise ConfigError(f"{what}: expected a name, got {name!r:.60}")
     if name not in known:
         raise ConfigError(f"no {what} is called {name!r}{did_you_mean(name, list(known))}")

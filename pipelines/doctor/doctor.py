@@ -31,7 +31,7 @@ def _checks(config: DoctorConfig) -> Iterator[Check]:
         from pseudolabel.pipelines.doctor.patient import data_checks
 
         yield disk(Path.cwd(), "disk", _LEAST_FREE_GB)
-        yield from data_checks(config.images, config.run, segmenter)
+        yield from data_checks(config.images, config.annotations, segmenter)
     elif run is not None:
         from pseudolabel.pipelines.doctor.patient import run_checks
 

@@ -18,6 +18,7 @@ from pseudolabel.pipelines.doctor.classes import BoxesOf, asked_segmenter, class
 from pseudolabel.pipelines.doctor.system import room
 from pseudolabel.pipelines.forecast import COSTS, Forecast, Size, forecast, size_of, size_of_plan, stage_forecast
 from pseudolabel.pipelines.graph import ORDER, TRAINERS
+from pseudolabel.pipelines.makers import bringing
 from pseudolabel.pipelines.options.stages.infer_semantic import InferSemanticConfig
 from pseudolabel.pipelines.options.stages.shard import PlanConfig, ShardConfig
 from pseudolabel.pipelines.planning.input_counts import count_input
@@ -133,9 +134,8 @@ def _again(run: RunPaths, plan: Plan, table: TableStatus, said: Mapping[str, Map
     """What to type for a table that is not whole: the command that wrote it, by the options that it had."""
     if table.stage in said:
         return typed_command(table.stage, run, plan, said[table.stage])
-    kind, _, name = table.table.partition("/")
-    if kind == "candidates":  # no stage of this run wrote it, so that somebody brought it
-        return f"pseudolabel add-candidates {run.typed} --name {name} --masks FILE"
+    if table.table.startswith("candidates/"):  # no stage of this run wrote it, so that somebody brought it
+        return bringing(run, table.table)
     return f"pseudolabel fuse {run.typed}"  # which writes what people answered
 
 

@@ -29,7 +29,7 @@ _USES = {
 
 
 def write_report(run: RunPaths, config: ReportConfig) -> dict[str, Any]:
-    """Write the page; `report`, its path, `objects` in all and those `shown` in the gallery.
+    """Write the page; `report`, its path, `objects` in all, those `shown` in the gallery, and `unreadable` images.
 
     Raises:
         InputError: the run has no pseudo labels yet, or the ground truth cannot be read.
@@ -49,12 +49,16 @@ def write_report(run: RunPaths, config: ReportConfig) -> dict[str, Any]:
     facts = _facts(fused, tally, gallery) | {"bought": bought.facts()}
     path = config.out or run.root / "report.html"
     write_text_atomically(path, render_page("report", facts, {"objects": gallery.objects, "run": run.typed}))
-    return {"report": path, "objects": facts["objects"], "shown": facts["shown"]}
+    return {
+        "report": path, "objects": facts["objects"], "shown": facts["shown"], "unreadable": gallery.unreadable,
+    }  # fmt: skip
 
 
 def format_written(written: Mapping[str, Any]) -> str:
     """What was written, in a line for people."""
-    return f"{written['report']}: {written['objects']} objects, {written['shown']} of them with pictures"
+    line = f"{written['report']}: {written['objects']} objects, {written['shown']} of them with pictures"
+    gone = written["unreadable"]
+    return f"{line}; images that could not be opened now: {len(gone)}, such as {gone[0]}" if gone else line
 
 
 def _counted(fused: "FusedRun", truth: "Truth", gallery: int, bought: "Bought") -> "tuple[Tally, Choice]":

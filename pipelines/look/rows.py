@@ -49,8 +49,9 @@ class FusedRun:
         return ((shard, row) for shard in self.shards for row in self.objects(shard))
 
     def file_names(self, shard: int) -> dict[str, str]:
-        """The images' files by key."""
-        manifest = read_part(self._part("manifest", shard), ["image_key", "file_name"])
+        """The images' files by key; a refused annotation has a row of its image's key, too, and no file."""
+        manifest = read_part(self._part("manifest", shard), ["image_key", "file_name", "annotation_id"])
+        manifest = manifest.filter(pc.is_null(manifest["annotation_id"]))
         return dict(zip(manifest["image_key"].to_pylist(), manifest["file_name"].to_pylist(), strict=True))
 
     def candidates(self, shard: int, ids: Collection[int]) -> dict[int, list[Candidate]]:

@@ -44,3 +44,8 @@ class DoctorConfig(SegmenterConfig):
         None, "which model: a segmenter to try, as `infer-semantic` takes it; does it work, and which boxes does it "
         "know? Default: the run's own, unopened where its label maps are there", group="main",
     )  # fmt: skip
+
+    @property
+    def annotations(self) -> Path | None:
+        """What `run` is beside images: their annotations."""
+        return None if self.images is None else self.run

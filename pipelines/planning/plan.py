@@ -140,6 +140,8 @@ def read_plan(run: RunPaths) -> Plan:
         raise InputError(
             f"{run.root} holds no plan; make one with  pseudolabel shard {run.typed} --images DIR"
         ) from None
+    except NotADirectoryError:
+        raise InputError(f"{run.root} is a file; expected a run folder, which  pseudolabel shard  makes") from None
     with damage_named(run.plan):
         values = json.loads(text)
         if values.get("format_version", 0) > records.FORMAT_VERSION:

@@ -1,8 +1,9 @@
 """Masks that were corrected in another program, as answers of a review."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pseudolabel.brought.base import KnownRun
 from pseudolabel.brought.match import Matched, match_masks
@@ -23,13 +24,16 @@ ORIGIN = "imported"
 SAME_IOU = 0.98  # with the fused mask: polygons and back move an outline as much
 _LEAST_BOX_IOU = 0.5
 Row = dict[str, Any]
+LeftOut = Literal["unchanged", "empty", "not_fused", "of_no_object"]
+_LEFT_OUT: tuple[LeftOut, ...] = get_args(LeftOut)
 
 
 def take_in(run: RunPaths, path: Path, reviewer: str) -> Row:
-    """The masks of a COCO file that differ from the fused ones, as accepted; counts of what became of all.
+    """The masks of a COCO file that differ from the fused ones, as accepted; counts of what became of all `masks`.
 
-    Masks find their objects by annotation id where the file kept the run's or its source's, else by their overlap with
-    the boxes.
+    Keys: `taken_in`, `known` (this reviewer's answers already), `unchanged`, `empty`, `not_fused` (of an object that
+    has no fused mask), `of_no_object`; and `file, run, matched_by`. Masks find their objects by annotation id where
+    the file kept the run's or its source's, else by their overlap with the boxes.
 
     Raises:
         InputError: a mask is damaged, or none is of an object of this run.
@@ -39,15 +43,14 @@ def take_in(run: RunPaths, path: Path, reviewer: str) -> Row:
     if not matching.matched:
         raise InputError(f"{path}: not one of its {len(brought)} masks is of an object of {run.root}")
     file = AnswerFile(run.reviews / f"{reviewer}.jsonl")
+    counts: Counter[str] = Counter(of_no_object=len(brought) - len(matching.matched))
     try:
-        taken = sum(_take(file, answer) for answer in _answers(run, matching.matched, reviewer))
+        for said in _answers(run, matching.matched, reviewer):
+            counts[said if isinstance(said, str) else "taken_in" if _take(file, said) else "known"] += 1
     finally:
         file.close()
-    return {
-        "file": str(file.path), "run": str(run.root), "masks": len(brought), "taken_in": taken,
-        "unchanged": len(matching.matched) - taken, "of_no_object": len(brought) - len(matching.matched),
-        "matched_by": matching.by,
-    }  # fmt: skip
+    told = {"file": str(file.path), "run": str(run.root), "matched_by": matching.by, "masks": len(brought)}
+    return told | {name: counts[name] for name in ("taken_in", "known", *_LEFT_OUT)}
 
 
 def _known(run: RunPaths) -> KnownRun:
@@ -55,19 +58,23 @@ def _known(run: RunPaths) -> KnownRun:
     return known_by([read_part(run.part("manifest", shard, shards)) for shard in range(shards)])
 
 
-def _answers(run: RunPaths, matched: list[Matched], reviewer: str) -> Iterator[Answer]:
-    """An answer for each mask that is another than the fused one of its object."""
+def _answers(run: RunPaths, matched: list[Matched], reviewer: str) -> Iterator[Answer | LeftOut]:
+    """An answer for each mask that is another than the fused one of its object; why it is none for the others."""
     fused = _fused(run)
     for one in matched:
-        number = one.target.annotation_id if one.target else None
-        if one.target is None or number is None or number not in fused:
-            continue
-        mask = _rle(one)
-        shown = fused[number]
-        if area(mask) and rle_iou(mask, shown.mask) < SAME_IOU:
+        shown = None if one.target is None else fused.get(one.target.annotation_id)
+        if one.target is None or one.target.annotation_id is None:
+            yield "of_no_object"
+        elif shown is None:
+            yield "not_fused"
+        elif not area(mask := _rle(one)):
+            yield "empty"
+        elif rle_iou(mask, shown.mask) >= SAME_IOU:
+            yield "unchanged"
+        else:
             category = one.brought.category_id
             yield Answer(
-                number, one.image.key, "accept", now(), reviewer, mask=mask, origin=ORIGIN,
+                one.target.annotation_id, one.image.key, "accept", now(), reviewer, mask=mask, origin=ORIGIN,
                 category_id=category if category != one.target.category_id else None, seen=mask_digest(shown.mask),
                 shown=shown,
             )  # fmt: skip
@@ -80,7 +87,7 @@ def _rle(one: Matched) -> Rle:
     return encode_crop(mask, one.image.size_hw)
 
 
-def _fused(run: RunPaths) -> dict[int, Shown]:
+def _fused(run: RunPaths) -> dict[int | None, Shown]:
     shards = read_plan(run).num_shards
     columns = ["annotation_id", "segmentation", "score", "calibrated_iou", "decision"]
     parts = [run.part("pseudo", shard, shards) for shard in range(shards)]

@@ -276,7 +276,7 @@ def _nothing_text(matching: "Matching", empty: list[str], known: "KnownRun", bro
     if empty:
         return f"nothing of {len(empty)} of {brought} masks is in the box of their object: {_shown(empty)}"
     said = matching.foreign_ids or matching.foreign_images or matching.without_box
-    ids = sorted(one for one in known.by_object if isinstance(one, int))[:3]
+    ids = list(known.by_source_id or known.by_object)[:3]
     return (
         f"not one of {brought} masks is for an object of this run (matched by {matching.by}); theirs: {_shown(said)}; "
         f"the run's annotation ids begin {_shown(ids)}, its images {_shown(sorted(known.images)[:3])}"

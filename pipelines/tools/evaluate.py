@@ -1,5 +1,6 @@
 """`evaluate`: a run's masks against the truth, beside the boxes themselves."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from pseudolabel.registry import did_you_mean
 
 def run_evaluation(run: RunPaths, config: EvaluateConfig) -> dict[str, Any]:
     """The figures of a run; see `evaluate`."""
+    if run.root.is_file():
+        measured = f"--predictions {run.typed} --ground-truth {shlex.quote(str(config.ground_truth))}"
+        raise InputError(f"{run.root} is a file, no run folder; type  pseudolabel evaluate RUN {measured}")
     predictions = config.predictions or run.table("pseudo") / "instances.json"
     if not predictions.exists():
         raise InputError(f"{predictions} does not exist. Make it with  pseudolabel fuse {run.typed}")

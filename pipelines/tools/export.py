@@ -16,8 +16,9 @@ from pseudolabel.images import load_image, read_file
 from pseudolabel.pipelines.options.export import ExportConfig
 from pseudolabel.pipelines.planning.made_categories import coco_header
 from pseudolabel.pipelines.planning.plan import Plan, read_plan
-from pseudolabel.pipelines.run.commit import read_part
+from pseudolabel.pipelines.run.commit import read_footer, read_part
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.typed import typed_command
 from pseudolabel.progress import tracked
 from pseudolabel.sources.place import is_url
 
@@ -39,8 +40,16 @@ def export_run(run: RunPaths, config: ExportConfig) -> Row:
     if missing:
         there = f"{run.root}: {missing} of {len(parts)} parts of pseudo are missing"
         raise InputError(f"{there}; run  pseudolabel fuse {run.typed}  first")
-    labels = Exportable(lambda: run_shards(run, plan), coco_header(run, parts), RunPictures(plan))
+    pictures, exclusive = RunPictures(plan), _exclusive(run, plan, parts[0])
+    labels = Exportable(lambda: run_shards(run, plan), coco_header(run, parts), pictures, exclusive)
     return export(labels, config.out, _request(config))
+
+
+def _exclusive(run: RunPaths, plan: Plan, part: Path) -> str:
+    """What to type for masks that share no pixel; empty where fuse made such."""
+    said = read_footer(part).config
+    wanted = {**said, "exclusive": "all"}
+    return "" if said == wanted else typed_command("fuse", run, plan, wanted, "--overwrite")
 
 
 def export_text(summary: Mapping[str, Any]) -> str:

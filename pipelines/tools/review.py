@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pseudolabel.pipelines.options.review import ReviewConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.review.server import serve
 from pseudolabel.pipelines.review.session import Session
-from pseudolabel.pipelines.review.taken_in import take_in
+from pseudolabel.pipelines.review.taken_in import SAME_IOU, take_in
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.typed import typed_command
 from pseudolabel.reviews import told_torn
 
 Row = dict[str, Any]
@@ -18,11 +20,14 @@ Row = dict[str, Any]
 def review(run: RunPaths, config: ReviewConfig) -> Row:
     """Serve the page until the review is over; what it was about: see `Session.bought`, of an import `take_in`.
 
+    In `next` of either is what to type then.
+
     Raises:
         InputError, MachineError: as `Session` and `serve` have it.
     """
     if config.import_file is not None:
-        return take_in(run, config.import_file, config.reviewer)
+        taken = take_in(run, config.import_file, config.reviewer)
+        return taken | {"next": _after_import(run, config, taken)}
     session = Session(run, config)
     if session.file.torn_bytes:
         _tell(told_torn(session.file.path, session.file.torn_bytes))
@@ -32,7 +37,8 @@ def review(run: RunPaths, config: ReviewConfig) -> Row:
         _tell("")
     finally:
         session.file.close()
-    return session.bought()
+    bought = session.bought()
+    return bought | {"next": _fuse(run) if bought["answers"] else f"{_again(run, config)}  goes on where this ended"}
 
 
 def _ready(address: str, config: ReviewConfig, state: Mapping[str, Any]) -> None:
@@ -63,11 +69,36 @@ def format_review(bought: Mapping[str, Any]) -> str:
 
 
 def _taken_in_line(taken: Mapping[str, Any]) -> str:
+    told = [f"{taken[name]} {words}" for name, words in _BECAME.items() if taken[name] or name == "taken_in"]
+    return f"review: of {taken['masks']} masks, matched by {taken['matched_by']}, {', '.join(told)} -> {taken['file']}"
+
+
+def _after_import(run: RunPaths, config: ReviewConfig, taken: Mapping[str, Any]) -> str:
+    if taken["taken_in"]:
+        return _fuse(run)
+    if taken["known"]:
+        return f"they are answers already;  {_fuse(run)}"
     return (
-        f"review: {taken['taken_in']} of {taken['masks']} masks are corrections and taken in, {taken['unchanged']} are "
-        f"as they were, {taken['of_no_object']} are of no object (matched by {taken['matched_by']}) -> {taken['file']}"
+        f"correct masks of {config.import_file} (those count whose IoU with the fused one is below {SAME_IOU}), "
+        f"then  {_again(run, config)}"
     )
 
 
+def _fuse(run: RunPaths) -> str:
+    return f"pseudolabel fuse {run.typed}  takes them in, then  pseudolabel calibrate {run.typed}  learns of them"
+
+
+def _again(run: RunPaths, config: ReviewConfig) -> str:
+    return typed_command("review", run, read_plan(run), config.model_dump())
+
+
+_BECAME = {
+    "taken_in": "are corrections and taken in",
+    "known": "were taken in before",
+    "unchanged": "are as they were",
+    "empty": "are empty, which is no correction",
+    "not_fused": "are of objects that fuse gave no mask",
+    "of_no_object": "are of no object",
+}
 _ORIGINS = {"fused": "accepted as they were", "drawn": "drawn"}
 _VERDICTS = {"box_only": "box only", "wrong_class": "of another class", "reject": "no object"}

@@ -10,10 +10,10 @@ from pseudolabel.encoders.resolve import resolve_backbone_weights
 from pseudolabel.errors import IncompleteError, StaleOutputError
 from pseudolabel.files import sweep_temporaries, write_text_atomically
 from pseudolabel.pipelines.graph import TRAINERS
+from pseudolabel.pipelines.makers import maker_of
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import DamagedPartError, read_footer
 from pseudolabel.pipelines.run.fingerprint import file_sha256, fingerprint
-from pseudolabel.pipelines.run.makers import maker_of
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.run.seals import check_seal, seal
 from pseudolabel.pipelines.trainers.segmenter_encoder import with_settled_weights

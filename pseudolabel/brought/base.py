@@ -10,6 +10,7 @@ from jaxtyping import Float32
 
 from pseudolabel.candidates import GivenBox
 from pseudolabel.datasets.own_ids import Key, id_key
+from pseudolabel.errors import InputError
 from pseudolabel.masks import PixelMask, SoftMask
 
 BoxXyxy = tuple[float, float, float, float]
@@ -69,6 +70,18 @@ class Brought:
     knows_class: bool = False
     source: str | None = None  # None: the table's name
     is_by_id: bool = False  # nothing but an annotation id of the run can be meant; without one it is a free candidate
+
+
+def said_id(where: str, said: Any) -> Key | None:
+    """The id of the object that a mask is for, by the rule of the boxes file; None is said of a mask of no object.
+
+    Raises:
+        InputError: it is no id; the message begins with `where`.
+    """
+    key = id_key(said)
+    if key is None and said is not None:
+        raise InputError(f"{where}: expected an annotation id, a number or a text, got {said!r:.60}")
+    return key
 
 
 @dataclass(frozen=True)

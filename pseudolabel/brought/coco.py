@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.brought.base import Brought
+from pseudolabel.brought.base import Brought, said_id
 from pseudolabel.brought.segmentations import painter_of
 from pseudolabel.datasets.own_ids import Key, id_key
 from pseudolabel.errors import InputError
@@ -53,7 +53,9 @@ def _entry(path: Path, place: str, one: Any, names: Mapping[Key | None, str]) ->
     return Brought(
         where,
         painter_of(where, one["segmentation"]),
-        annotation_id=_said_id(where, one) if "annotation_id" in one else id_key(one.get("id")),
+        annotation_id=said_id(f"{where}, annotation_id", one["annotation_id"])
+        if "annotation_id" in one
+        else id_key(one.get("id")),
         image=names.get(id_key(image), image if isinstance(image, str) else _whole(id_key(image))),
         category_id=_whole(id_key(one.get("category_id"))),
         score=score_of(where, one.get("score")),
@@ -72,15 +74,6 @@ def score_of(where: str, value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InputError(f"{where}, score: expected a number in [0, 1], got {value!r}")
     return float(value)
-
-
-def _said_id(where: str, one: Mapping[str, Any]) -> Key | None:
-    """The id of the object that an entry is for; null is a mask of no object."""
-    said = one["annotation_id"]
-    key = id_key(said)
-    if key is None and said is not None:
-        raise InputError(f"{where}, annotation_id: expected an id, a number or a text, got {said!r}")
-    return key
 
 
 def _whole(value: Any) -> int | None:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from pseudolabel.brought.base import Brought, FullMask, Mask, Painter
+from pseudolabel.brought.base import Brought, FullMask, Mask, Painter, said_id
 from pseudolabel.errors import InputError
 
 
@@ -16,13 +16,13 @@ def read_pictures(paths: Sequence[Path]) -> Iterator[Brought]:
 
     A picture whose only values are 0 and 1 is a mask of these.
 
+    A name is the id as the boxes file has it, a number or a text.
+
     Raises:
         InputError: a name that is no annotation id.
     """
     for path in paths:
-        if not (path.stem.isascii() and path.stem.isdigit()):
-            raise InputError(f"{path}: expected a PNG named by its annotation id, such as 17.png")
-        yield Brought(path.name, _painter(path), annotation_id=int(path.stem), is_by_id=True)
+        yield Brought(path.name, _painter(path), annotation_id=said_id(str(path), path.stem), is_by_id=True)
 
 
 def _painter(path: Path) -> Painter:

@@ -47,7 +47,15 @@ def _rows(rows: Any) -> pa.Table:
             f"masks: expected a path, masks by annotation id ({{17: mask}}), or rows, got {type(strange).__name__}"
             + (f" in {type(rows).__name__}" if strange is not rows else "")
         )
-    return pa.Table.from_pylist(several)
+    names = dict.fromkeys(name for one in several for name in one)
+    return pa.table({name: _column(name, [one.get(name) for one in several]) for name in names})
+
+
+def _column(name: str, values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError) as error:
+        raise InputError(f"rows, column {name!r}: {str(error).splitlines()[0][:160]}") from None
 
 
 def _read_path(path: Path) -> Iterator[Brought]:

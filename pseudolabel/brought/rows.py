@@ -10,8 +10,9 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from pseudolabel import records
-from pseudolabel.brought.base import BoxXyxy, Brought, Mask, Painter
+from pseudolabel.brought.base import BoxXyxy, Brought, Mask, Painter, said_id
 from pseudolabel.brought.segmentations import painter_of
+from pseudolabel.datasets.own_ids import id_key
 from pseudolabel.errors import InputError
 from pseudolabel.records import soft_mask_from_struct
 from pseudolabel.registry import did_you_mean
@@ -61,9 +62,6 @@ def _table(path: Path) -> pa.Table:
 
 
 def _brought(where: str, row: Mapping[str, Any], masks: str) -> Brought:
-    annotation_id = row.get("annotation_id")
-    if annotation_id is not None and not _is_whole(annotation_id):
-        raise _bad(where, "annotation_id", "a whole number", annotation_id)
     if row.get("source") is not None and not isinstance(row["source"], str):
         raise _bad(where, "source", "a name", row["source"])
     if row.get("knows_class") not in (None, True, False):
@@ -72,8 +70,8 @@ def _brought(where: str, row: Mapping[str, Any], masks: str) -> Brought:
     return Brought(
         where,
         _soft_painter(where, row["mask"]) if masks == "mask" else _rle_painter(where, row["segmentation"]),
-        annotation_id=annotation_id,
-        image=row.get("image_key"),
+        annotation_id=said_id(f"{where}, annotation_id", row.get("annotation_id")),
+        image=_image(where, row.get("image_key")),
         category_id=_category(where, row),
         score=_share(where, scores[0], row[scores[0]]) if scores else None,
         box_xyxy=None if row.get("box_xyxy") is None else _box(where, row["box_xyxy"]),
@@ -85,9 +83,17 @@ def _brought(where: str, row: Mapping[str, Any], masks: str) -> Brought:
 
 def _category(where: str, row: Mapping[str, Any]) -> int | None:
     value = row.get("category_id")
-    if value is not None and not _is_whole(value):
+    key = id_key(value)
+    if value is not None and not isinstance(key, int):
         raise _bad(where, "category_id", "a whole number", value)
-    return value
+    return key if isinstance(key, int) else None
+
+
+def _image(where: str, value: Any) -> str | int | None:
+    key = value if isinstance(value, str) else id_key(value)
+    if key is None and value is not None:
+        raise _bad(where, "image_key", "a key, a file name or an id", value)
+    return key
 
 
 def _soft_painter(where: str, cell: Any) -> Painter:
@@ -127,10 +133,6 @@ def _box(where: str, value: Any) -> BoxXyxy:
     if not numbers or not all(math.isfinite(one) for one in value) or value[2] <= value[0] or value[3] <= value[1]:
         raise _bad(where, "box_xyxy", "left, top, right, bottom with an area", value)
     return (float(value[0]), float(value[1]), float(value[2]), float(value[3]))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _bad(where: str, column: str, wanted: str, got: Any) -> InputError:

@@ -6,24 +6,25 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from pseudolabel.brought.base import Brought, FullMask, Mask, Painter
+from pseudolabel.brought.base import Brought, FullMask, Mask, Painter, said_id
 from pseudolabel.brought.segmentations import painter_of
 from pseudolabel.errors import InputError
 
 
-def read_values(masks: Mapping[int, Any]) -> Iterator[Brought]:
+def read_values(masks: Mapping[Any, Any]) -> Iterator[Brought]:
     """Arrays of the image's size (boolean, or probabilities), RLE or polygons; a list of arrays or RLE are several.
 
     Raises:
         InputError: a key that is no annotation id, or a value of another kind.
     """
     for key, value in masks.items():
-        if isinstance(key, bool) or not isinstance(key, int | np.integer):
-            raise InputError(f"masks: keys are annotation ids, got {key!r}")
+        number = said_id("masks", int(key) if isinstance(key, np.integer) else key)
+        if number is None:
+            raise InputError("masks: expected annotation ids for keys, got None")
         several = isinstance(value, list) and value and isinstance(value[0], np.ndarray | dict)
         for place, one in enumerate(value if several else [value]):
-            where = f"masks[{key}]" + (f"[{place}]" if several else "")
-            yield Brought(where, _painter(where, one), annotation_id=int(key), is_by_id=True)
+            where = f"masks[{key!r}]" + (f"[{place}]" if several else "")
+            yield Brought(where, _painter(where, one), annotation_id=number, is_by_id=True)
 
 
 def _painter(where: str, value: Any) -> Painter:

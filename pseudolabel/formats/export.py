@@ -62,6 +62,7 @@ class Exportable:
     shards: Callable[[], Iterable[ShardTables]]
     header: Mapping[str, Any]
     pictures: Pictures
+    exclusive: str = "pseudolabel fuse RUN --exclusive all"  # what to type for masks that share no pixel; "" of such
 
 
 def export(labels: Exportable, out: Path, request: ExportRequest) -> Row:
@@ -79,7 +80,7 @@ def export(labels: Exportable, out: Path, request: ExportRequest) -> Row:
     with _published(out) as folder:
         made = _Export(labels, folder, request, profile_class)
         summary = {"profile": request.to, "folder": str(out), **made.write(), "next": made.profile.next_step(out)}
-        check_round_trip(summary, request)
+        check_round_trip(summary, request, labels.exclusive if profile_class.one_owner else "")
         told = {"made_by": "pseudolabel export", **summary, "options": asdict(request)}
         write_text_atomically(folder / MARK, json.dumps(told, indent=1, ensure_ascii=False))
     return summary
@@ -99,8 +100,8 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise StaleOutputError(f"{out} holds an export: give another --out, or replace it with --overwrite")
 
 
-def check_round_trip(summary: Row, request: ExportRequest) -> None:
-    """Pass where the files keep enough of the masks.
+def check_round_trip(summary: Row, request: ExportRequest, exclusive: str) -> None:
+    """Pass where the files keep enough of the masks; `exclusive` is what to type for masks that share no pixel.
 
     Raises:
         QualityGateError: they do not; nothing is kept of the export.
@@ -112,6 +113,7 @@ def check_round_trip(summary: Row, request: ExportRequest) -> None:
             f"{request.to}: read again, the mean IoU of masks is {found['mean_iou']:.4f} ({worst}), "
             f"less than --min-round-trip {request.min_round_trip}; nothing was written. This form loses "
             f"{PROFILES.load(request.to).about_loss}. Choose other options, another form, or a lower limit"
+            + (f"; masks that share no pixel are made by  {exclusive}" if exclusive else "")
         )
 
 

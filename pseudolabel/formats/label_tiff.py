@@ -20,6 +20,7 @@ from pseudolabel.formats.profile import ExportImage, Profile
 class LabelTiffProfile(Profile):
     """Two files per image."""
 
+    one_owner: ClassVar[bool] = True
     about_loss: ClassVar[str] = f"{OVERLAPS}; crowds and boxes without a mask"
 
     def add(self, image: ExportImage) -> None:

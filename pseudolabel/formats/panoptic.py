@@ -25,6 +25,7 @@ class PanopticProfile(Profile):
     """A JSON file per split and a picture per image."""
 
     takes_crowds: ClassVar[bool] = True
+    one_owner: ClassVar[bool] = True
     about_loss: ClassVar[str] = f"{OVERLAPS}; boxes without a mask"
 
     def __init__(self, folder: Path, about: About, options: ExportOptions) -> None:

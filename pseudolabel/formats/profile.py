@@ -99,6 +99,7 @@ class Profile(ABC):
     about_boxes: ClassVar[str] = ""  # what to know where there are such
     takes_crowds: ClassVar[bool] = False
     wants_val: ClassVar[bool] = False  # its tools want a part of the images to validate on
+    one_owner: ClassVar[bool] = False  # a pixel belongs to one object at most
     about_loss: ClassVar[str] = ""  # what does not survive, for people
 
     def __init__(self, folder: Path, about: About, options: ExportOptions) -> None:

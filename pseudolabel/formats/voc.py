@@ -24,6 +24,7 @@ class VocProfile(Profile):
     """An XML per image, and two pictures of 8 bits with VOC's colours."""
 
     takes_boxes: ClassVar[bool] = True
+    one_owner: ClassVar[bool] = True
     about_loss: ClassVar[str] = f"{OVERLAPS}, and masks beyond 254 of an image; crowds, ids; fractions of boxes"
 
     def image_path(self, image: ExportImage) -> PurePosixPath:

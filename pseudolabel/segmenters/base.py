@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Annotated, Protocol, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
+from pydantic import Field
 
 from pseudolabel.errors import ConfigError, RejectError
 from pseudolabel.masks import SoftMask
@@ -89,7 +90,7 @@ class SegmenterOptions:
     long_side: int | None = None
     batch_size: int = 1
     threads: int = 1
-    device: str = "cpu"
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     label_format: str | None = None
     label_offset: int | None = None
     label_suffix: str = ""

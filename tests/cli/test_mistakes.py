@@ -195,6 +195,12 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     ),
     "a card of no graph": (("card", "broken.onnx"), 2, ("broken.onnx", "not an ONNX model")),
     "evaluate before fuse": (("evaluate", "half", "--ground-truth", "masks.json"), 2, ("pseudolabel fuse half",)),
+    "masks for a run": (
+        ("evaluate", "masks.json", "--ground-truth", "other_ids.json"),
+        2,
+        ("masks.json is a file", "pseudolabel evaluate RUN --predictions masks.json --ground-truth other_ids.json"),
+    ),
+    "a file for a run": (("report", "masks.json"), 2, ("masks.json is a file", "expected a run folder")),
     "boxes as truth": (
         ("evaluate", "done", "--ground-truth", "boxes.json"),
         2,
@@ -271,6 +277,20 @@ def test_what_to_type_next_is_quoted_where_a_path_has_spaces(place: Path, capfd:
     assert "next: pseudolabel infer-colors 'my run'," in capfd.readouterr().err
     assert _typed("report", "my run") == 2
     assert "pseudolabel fuse 'my run'" in capfd.readouterr().err
+
+
+def test_what_to_type_next_names_what_was_said(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (place / "true masks.json").write_bytes((place / "masks.json").read_bytes())
+    assert _typed("evaluate", "done", "--ground-truth", "true masks.json") == 0
+    assert "next: pseudolabel report done --ground-truth 'true masks.json'  shows" in capfd.readouterr().err
+    assert _typed("audit", "boxes.json", "--images", "images", "--out", "my audit") == 0
+    told = capfd.readouterr().err
+    assert "look at 'my audit', correct" in told
+    assert told.rstrip().endswith("pseudolabel shard RUN --images images --annotations boxes.json")
+    _typed("doctor", "boxes.json", "--images", "images")
+    assert "pseudolabel shard RUN --images images --annotations boxes.json  or" in capfd.readouterr().err
+    _typed("doctor", "done")
+    assert "pseudolabel shard RUN --images DIR --annotations FILE  or" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("trouble", ["boxes", "corners_inside", "centres"])

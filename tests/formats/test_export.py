@@ -113,6 +113,13 @@ def test_filled_holes_are_measured_and_refused_below_the_limit(tmp_path: Path) -
     assert told["round_trip"]["worst_iou"] == pytest.approx(96 / 108)
 
 
+@pytest.mark.parametrize("to", ["label-tiff", "voc", "panoptic", "yolo"])
+def test_what_overlaps_take_is_refused_with_the_way_to_masks_that_share_no_pixel(tmp_path: Path, to: str) -> None:
+    with pytest.raises(QualityGateError) as refused:
+        exported(tables(), to, tmp_path / "out", min_round_trip=1.0, **({"holes": "fill"} if to == "yolo" else {}))
+    assert ("pseudolabel fuse RUN --exclusive all" in str(refused.value)) == (to != "yolo")
+
+
 def test_the_smaller_of_two_objects_has_the_pixel_of_a_label_tiff(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     exported(tables(), "label-tiff", tmp_path / "out", min_round_trip=0)

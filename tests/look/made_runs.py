@@ -77,8 +77,9 @@ def write_labels(made: MadeRun, images: dict[str, Sequence[Made]], *, shards: in
     """The tables of candidates and of pseudo labels, in place of those that are there."""
     categories = {name: number for number, name in enumerate(_class_names(images), 1)}
     for shard in range(shards):
-        manifest = read_part(made.paths.part("manifest", shard, shards)).to_pylist()
-        names = [row["image_key"] for row in manifest if row["status"] == "ok" and row["annotation_id"] is None]
+        rows = read_part(made.paths.part("manifest", shard, shards)).to_pylist()
+        manifest = [row for row in rows if row["annotation_id"] is None]  # others are refused annotations
+        names = [row["image_key"] for row in manifest if row["status"] == "ok"]
         size_hw = {row["image_key"]: (row["height"], row["width"]) for row in manifest}
         pairs = [
             (name, number, one) for name in names for number, one in zip(made.ids[name], images[name], strict=True)

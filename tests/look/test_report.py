@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import pseudolabel as pl
 from pseudolabel import rle
 from pseudolabel.cli.main import main
-from pseudolabel.errors import InputError
+from pseudolabel.errors import IncompleteError, InputError
 from pseudolabel.pipelines.look.bought import Bought
-from pseudolabel.pipelines.look.report import write_report
+from pseudolabel.pipelines.look.report import format_written, write_report
 from pseudolabel.pipelines.options.look import ReportConfig
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.report.page import script_json
 from pseudolabel.reviews import Answer, AnswerFile, Shown
 from tests.look.browser import opened
-from tests.look.made_runs import FIRST_ID, Made, MadeRun, make_run, many
+from tests.look.made_runs import FIRST_ID, Made, MadeRun, make_run, many, write_labels
 
 HOSTILE_CLASS = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 HOSTILE_FILE = "a'\"><img src=x onerror=alert(3)>&amp;.png"
@@ -129,9 +130,24 @@ def test_a_run_without_pseudo_labels_says_what_to_type(tmp_path: Path, made: Mad
 def test_an_image_that_is_gone_is_named_and_all_others_are_shown(tmp_path: Path) -> None:
     made = make_run(tmp_path, {"a.png": [Made((5, 5, 20, 20))], "b.png": [Made((9, 9, 20, 20))]}, shards=1)
     (tmp_path / "images" / "a.png").unlink()
-    path = Path(write_report(made.paths, ReportConfig())["report"])
+    written = write_report(made.paths, ReportConfig())
+    path = Path(written["report"])
+    assert "1 of them with pictures; images that could not be opened now: 1, such as a.png" in format_written(written)
     assert [one["file"] for one in data_of(path)] == ["b.png"]
     assert "Could not be opened now: a.png" in path.read_text()
+
+
+def test_an_image_of_which_a_box_was_refused_is_shown(tmp_path: Path) -> None:
+    made = make_run(tmp_path, {"a.png": [Made((5, 5, 20, 20))], "b.png": [Made((9, 9, 20, 20))]}, shards=1)
+    content = json.loads((tmp_path / "boxes.json").read_text())
+    content["annotations"].append({"id": 9, "image_id": 1, "category_id": 1, "bbox": [1, 1, 0, 5], "iscrowd": 0})
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    made.paths = RunPaths(tmp_path / "other")
+    with pytest.raises(IncompleteError, match="1 of 3 objects were rejected"):
+        pl.Run.create(made.paths.root, images=tmp_path / "images", boxes=tmp_path / "boxes.json", shards=1)
+    write_labels(made, {"a.png": [Made((5, 5, 20, 20))], "b.png": [Made((9, 9, 20, 20))]}, shards=1)
+    written = write_report(made.paths, ReportConfig())
+    assert (written["objects"], written["shown"], written["unreadable"]) == (2, 2, [])
 
 
 def test_the_command_says_where_the_page_is(made: MadeRun, tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ def test_text_and_whole_floats_are_ids_and_images_as_in_the_file_of_boxes(run: R
 def test_an_annotation_id_that_is_none_is_refused_and_makes_no_free_candidate(
     run: RunPaths, tmp_path: Path, said: Any
 ) -> None:
-    with pytest.raises(InputError, match="result 1, annotation_id: expected an id, a number or a text"):
+    with pytest.raises(InputError, match="result 1, annotation_id: expected an annotation id, a number or a text"):
         write_candidates(run, "mine", _coco(tmp_path, [_entry(1, annotation_id=1), _entry(2, annotation_id=said)]))
 
 
@@ -293,6 +293,39 @@ def test_ids_of_the_source_are_understood_where_a_run_numbered_them_anew(
     assert added.by == "annotation id of the source, which the run numbered anew"
     assert not added.foreign_ids
     check_ellipses(run)
+
+
+@pytest.mark.parametrize("form", ["pictures", "parquet", "rows", "arrays"])
+def test_every_form_takes_ids_as_the_file_of_boxes_has_them(
+    run: RunPaths, tmp_path: Path, numbered: dict[int, Any], form: str
+) -> None:
+    table = _table(annotation_id=list(BOXES))
+    table = table.set_column(1, "annotation_id", pa.array([str(numbered[one]) for one in BOXES]))
+    (tmp_path / "masks").mkdir()
+    for one in BOXES:
+        Image.fromarray(ellipse(one).astype(np.uint8) * 255).save(tmp_path / "masks" / f"{numbered[one]}.png")
+    pq.write_table(table, tmp_path / "rows.parquet")
+    masks = {
+        "pictures": tmp_path / "masks",
+        "parquet": tmp_path / "rows.parquet",
+        "rows": table.to_pylist(),
+        "arrays": {numbered[one]: ellipse(one) for one in BOXES},
+    }[form]
+    assert not write_candidates(run, "mine", masks).foreign_ids
+    check_ellipses(run)
+
+
+def test_text_and_whole_floats_of_rows_are_the_numbers_that_they_say(run: RunPaths) -> None:
+    rows = [{"annotation_id": float(one), "segmentation": encode(ellipse(one)), "category_id": "3"} for one in BOXES]
+    write_candidates(run, "mine", rows)
+    check_ellipses(run)
+
+
+def test_a_column_that_later_rows_alone_have_is_read(run: RunPaths) -> None:
+    rows: list[dict[str, Any]] = [{"annotation_id": one, "segmentation": encode(ellipse(one))} for one in BOXES]
+    rows[3]["source"] = "other"
+    write_candidates(run, "mine", rows)
+    assert [rows_of(run)[one][0]["source"] for one in BOXES] == ["mine", "mine", "mine", "other"]
 
 
 def test_ids_of_the_run_still_hold_where_it_numbered_its_sources_anew(
@@ -379,13 +412,16 @@ _FAR = _row()["mask"] | {"x0": 500.0}
         ([_row(mask=_SHORT)], "row 0, mask: expected 30 x 40 bytes, got 3"),
         ([_row(mask=_FAR)], "row 0, mask: it covers .* its image is 80x60"),
         ([_row(box_xyxy=[5.0, 5, 5, 9])], "row 0, box_xyxy: expected left, top, right, bottom with an area"),
-        ([_row(annotation_id="one")], "row 0, annotation_id: expected a whole number, got 'one'"),
+        ([_row(annotation_id=1.5)], "row 0, annotation_id: expected an annotation id, a number or a text, got 1.5"),
+        ([_row(category_id="cat")], "row 0, category_id: expected a whole number, got 'cat'"),
+        ([_row(image_key=[1])], r"row 0, image_key: expected a key, a file name or an id, got \[1\]"),
+        ([_row(annotation_id="a"), _row()], "rows, column 'annotation_id': "),
         ([{**_row(), "box_scores": 0.5}], "unknown column 'box_scores'; did you mean 'box_score'"),
         ([{"annotation_id": 1, "box_score": 0.5}], "one of mask and segmentation, got annotation_id, box_score"),
         ({1: np.zeros((10, 10), dtype=bool)}, "expected the image's height and width .60, 80., got .10, 10."),
         ({1: np.full(SIZE_HW, 1.5)}, r"masks\[1\]: expected probabilities in \[0, 1\]"),
         ({1: np.zeros(SIZE_HW, dtype=np.uint8)}, "expected booleans, or probabilities as floats, got uint8"),
-        ({"1": ellipse(1)}, "keys are annotation ids, got '1'"),
+        ({1.5: ellipse(1)}, "masks: expected an annotation id, a number or a text, got 1.5"),
         ({1: {"size": [60, 80], "counts": [5]}}, r"masks\[1\], segmentation: "),
     ],
 )  # fmt: skip
@@ -435,7 +471,7 @@ def test_a_damaged_file_is_named_with_its_place(
     [
         ({"a.txt": "0 0.1 0.2 x 0.4 0.5 0.6"}, "a.txt, line 1, column 4: expected a share .* got 'x'"),
         ({"a.txt": "\n0 0.1 0.2 0.3 0.4"}, "a.txt, line 2: expected a class and the corners of a polygon, got 5"),
-        ({"cat.png": b""}, "expected a PNG named by its annotation id"),
+        ({"cat.png": b""}, "not one of 1 masks is for an object .* theirs: cat; .* annotation ids begin 1, 2, 3"),
         ({"1.png": b"nothing"}, "not a readable PNG"),
         ({"1.png": b"", "a.txt": ""}, "1 PNG and 1 YOLO in it"),
         ({}, "no such files in it"),
@@ -505,8 +541,21 @@ def test_a_run_whose_manifest_is_not_complete_says_what_to_type(run: RunPaths) -
 def test_files_that_were_laid_there_by_hand_are_told_of_the_command(run: RunPaths) -> None:
     run.table("candidates/own").mkdir(parents=True)
     pq.write_table(_table(annotation_id=[1]), run.part("candidates/own", 0, SHARDS))
-    with pytest.raises(IncompleteError, match="or bring own masks by  pseudolabel add-candidates --name own"):
+    with pytest.raises(IncompleteError) as told:
         _fused(run)
+    assert f"or bring own masks by  pseudolabel add-candidates {run.typed} --name own --masks FILE" in str(told.value)
+
+
+def test_a_damaged_table_is_told_of_with_the_whole_line_and_brought_again(run: RunPaths) -> None:
+    masks = {one: ellipse(one) for one in BOXES}
+    write_candidates(run, "own", masks)
+    path = run.part("candidates/own", 0, SHARDS)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(IncompleteError) as told:
+        _fused(run)
+    assert f"pseudolabel add-candidates {run.typed} --name own --masks FILE" in str(told.value)
+    assert write_candidates(run, "own", masks).shards_written == 1
+    _fused(run)
 
 
 def test_the_command_says_what_was_left_out(run: RunPaths, tmp_path: Path) -> None:

@@ -138,3 +138,31 @@ def _boxes_of(data: Path, folder: Path) -> Path:
 def test_a_model_that_is_not_there_is_said_to_be_missing_not_to_lack_a_card(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such"):
         pl.load_segmenter(f"onnx:{tmp_path / 'nothere.onnx'}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        pytest.param({"classes": 3}, "classes: expected a name for all boxes", id="classes, a number"),
+        pytest.param({"classes": [["a"]]}, "classes: expected a name for all boxes", id="classes, nested"),
+        pytest.param({"classes": {"a": 1}}, "classes: expected a name for all boxes", id="classes by name"),
+        pytest.param({"classes": "a", "model": Path("net.onnx")}, "model: expected onnx:FILE", id="model, a path"),
+    ],
+)
+def test_an_argument_of_another_type_is_named_with_what_it_takes(asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        pl.label_image(np.zeros((20, 30, 3), dtype=np.uint8), [[1, 1, 9, 9]], **asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        pytest.param({"long_side": "a"}, "long_side: Input should be a valid integer", id="side, a text"),
+        pytest.param({"classes": 3}, "classes: Input should be a valid tuple", id="classes, a number"),
+        pytest.param({"card": 3}, "card: Input is not a valid path", id="card, a number"),
+        pytest.param({"device": "gpu"}, "device: String should match", id="device that is none"),
+    ],
+)
+def test_an_option_of_a_segmenter_of_another_type_is_named(asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"load_segmenter: {told}"):
+        pl.load_segmenter("onnx:net.onnx", **asked)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,49 @@ def test_a_filter_by_an_unknown_word_names_the_nearest(labels: Labels) -> None:
         labels.filter(decision="keeep")
     with pytest.raises(ConfigError, match="no class is called 'dgo'; did you mean 'dog'"):
         labels.filter(class_name="dgo")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        pytest.param({"min_score": "a"}, "filter: min_score: Input should be a valid number", id="score, a text"),
+        pytest.param({"min_score": float("nan")}, "filter: min_score: Input should be a finite", id="score, no number"),
+        pytest.param({"decision": 3}, "filter: decision: Input should be a valid list", id="decision, a number"),
+        pytest.param({"decision": [3]}, "filter: decision.0: Input should be a valid string", id="decisions, numbers"),
+        pytest.param({"class_name": ["cat"]}, "filter: class_name: Input should be a valid string", id="classes"),
+        pytest.param({"image": 1}, "filter: image: Input should be a valid string", id="image, a number"),
+    ],
+)
+def test_a_filter_by_another_type_names_the_argument_and_what_it_takes(
+    labels: Labels, asked: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        labels.filter(**asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        pytest.param({"object": "a"}, "show: object: Input should be a valid integer", id="object, a text"),
+        pytest.param({"scale": -1}, "show: scale: Input should be greater than 0", id="scale below 0"),
+        pytest.param({"scale": 1e9}, "show: scale: Input should be less than", id="scale without end"),
+        pytest.param({"objects": 1.5}, "show: objects: Input should be a valid integer", id="half an object"),
+        pytest.param({"image": ["a.jpg"]}, "show: image: Input should be a valid string", id="images"),
+    ],
+)
+def test_a_picture_by_another_type_names_the_argument_and_what_it_takes(
+    labels: Labels, asked: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        labels.show(**asked)
+
+
+def test_numbers_of_numpy_are_numbers(labels: Labels) -> None:
+    assert labels.filter(min_score=float(np.float32(0.8)), decision=("keep", "review")).annotation_ids == [11]
+    assert labels.filter(min_score=np.float32(0.8)).annotation_ids == [11]
+    assert labels.show("a.jpg", scale=np.float32(2)).size == (60, 40)
+    with pytest.raises(ConfigError, match="image: expected a name, got 3"):
+        labels.masks(3)  # type: ignore[arg-type] - what is told of it
 
 
 def test_labels_are_gone_through_one_by_one_and_by_place(labels: Labels) -> None:

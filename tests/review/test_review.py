@@ -360,10 +360,31 @@ def test_masks_corrected_elsewhere_are_taken_in_once_and_only_where_they_differ(
     path.write_text(json.dumps(content))
     taken = run.review(import_file=path, reviewer="team")
     assert (taken["taken_in"], taken["unchanged"], taken["of_no_object"]) == (1, 59, 0)
-    assert "1 of 60 masks are corrections" in format_review(taken)
-    assert run.review(import_file=path, reviewer="team")["taken_in"] == 0
+    assert "of 60 masks, matched by annotation id, 1 are corrections and taken in, 59 are" in format_review(taken)
+    assert taken["next"].startswith("pseudolabel fuse ")
+    again = run.review(import_file=path, reviewer="team")
+    assert (again["taken_in"], again["known"], again["unchanged"]) == (0, 1, 59)
     run.step("fuse", refine="none", engine="inline")
     assert np.array_equal(rle.decode(pseudo(run)[9]["segmentation"]), wanted)
+
+
+def test_an_import_that_takes_in_nothing_says_why_and_what_to_type(run: Run) -> None:
+    content = json.loads((run.paths.table("pseudo") / "instances.json").read_text())
+    content["annotations"][0]["segmentation"] = rle.encode(np.zeros(SIZE_HW, dtype=bool))
+    path = run.paths.root / "as exported.json"
+    path.write_text(json.dumps(content))
+    taken = run.review(import_file=path, reviewer="team")
+    assert (taken["taken_in"], taken["unchanged"], taken["empty"]) == (0, 59, 1)
+    assert "0 are corrections and taken in, 59 are as they were, 1 are empty" in format_review(taken)
+    assert "calibrate" not in taken["next"]
+    typed = shlex.split(taken["next"].partition("then  ")[2])
+    assert typed == ["pseudolabel", "review", str(run.paths.root), "--reviewer", "team", "--import-file", str(path)]
+
+
+def test_a_review_without_an_answer_says_how_it_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pseudolabel.pipelines.tools.review.serve", lambda *_: None)
+    told = run.review(reviewer="anna")["next"]
+    assert told == f"pseudolabel review {run.paths.typed} --reviewer anna  goes on where this ended"
 
 
 def test_the_end_says_what_the_minutes_bought(run: Run) -> None:
