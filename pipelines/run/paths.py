@@ -93,11 +93,9 @@ class RunPaths:
         return RunPaths(self.root / "rounds" / str(number))
 
     def candidate_tables(self) -> tuple[str, ...]:
-        """Names of the candidate tables that hold at least one committed shard, sorted."""
-        folder = self.root / "candidates"
-        if not folder.is_dir():
-            return ()
-        return tuple(f"candidates/{path.name}" for path in sorted(folder.iterdir()) if any(path.glob("part-*.parquet")))
+        """Names of the candidate tables, sorted; also of one whose parts are gone, which nobody should go on without."""
+        folders = sorted((self.root / "candidates").glob("[!.]*/"))
+        return tuple(f"candidates/{folder.name}" for folder in folders)
 
 
 def parse_part_name(name: str) -> tuple[int, int] | None:

@@ -518,6 +518,15 @@ def test_other_masks_make_fuse_go_again_and_the_same_ones_do_nothing(run: RunPat
     assert _fused(run) != first
 
 
+def test_fuse_does_not_go_on_without_a_source_whose_parts_are_gone(run: RunPaths) -> None:
+    for name in ("mine", "others"):
+        write_candidates(run, name, {one: ellipse(one) for one in BOXES})
+    for shard in range(SHARDS):
+        run.part("candidates/others", shard, SHARDS).unlink()
+    with pytest.raises(IncompleteError, match=r"needs candidates/others, and 2 of its 2 shards are missing"):
+        _fused(run)
+
+
 def test_images_without_a_mask_have_an_empty_row_and_the_footer_counts_all(run: RunPaths) -> None:
     write_candidates(run, "mine", {1: ellipse(1)})
     footers = [read_footer(run.part("candidates/mine", shard, SHARDS)) for shard in range(SHARDS)]
