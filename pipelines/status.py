@@ -56,9 +56,9 @@ def run_status(run: RunPaths) -> list[TableStatus]:
 
 def begun_tables(run: RunPaths) -> dict[str, str]:
     """Tables of the stages that ran here, and tables that stand here otherwise; each with its stage's name or none."""
-    saved = {one.stage: one.table for one in saved_configs(run)[0]}
-    order = [name for name in STAGES if name in saved] + sorted(set(saved) - set(STAGES))
-    tables = {saved[name]: name for name in order}
+    saved = {one.table: one.stage for one in saved_configs(run)[0]}
+    order = {name: place for place, name in enumerate((*STAGES, *sorted(set(saved.values()) - set(STAGES))))}
+    tables = dict(sorted(saved.items(), key=lambda one: (order[one[1]], one[0])))
     standing = [
         "manifest",
         "semantic",

@@ -68,7 +68,7 @@ def recorded_segmenters(run: RunPaths, found: BoxesOf) -> Iterator[Check]:
     asked = [one.config for one in saved_configs(run)[0] if one.stage == "infer-semantic"]
     if asked and not made:
         try:
-            config = parse_config(InferSemanticConfig, asked[0], where=str(run.config("infer-semantic")))
+            config = parse_config(InferSemanticConfig, asked[0], where=f"{run.root}, infer-semantic")
         except ConfigError as error:
             yield fail("segmenter", str(error), f"pseudolabel infer-semantic {run.typed} --model FILE.onnx")
             return

@@ -51,7 +51,7 @@ def run_checks(run: RunPaths, segmenter: InferSemanticConfig | None = None) -> I
         yield fail("run", str(error), f"pseudolabel shard {run.typed} --images DIR --annotations FILE")
         return
     yield ok("run", f"{plan.n_images} images, {plan.n_objects} boxes, {plan.num_shards} shards, of {plan.source}")
-    said = {saved.stage: saved.config for saved in saved_configs(run)[0]}
+    said = {saved.table: saved.config for saved in saved_configs(run)[0]}
     yield from (_table(table, _again(run, plan, table, said)) for table in tables)
     parts = [run.part("manifest", shard, plan.num_shards) for shard in range(plan.num_shards)]
     there = [part for part in parts if part.exists()]
@@ -132,8 +132,8 @@ def _foreseen(name: str, size: Size) -> tuple[Forecast | None, Forecast | None]:
 
 def _again(run: RunPaths, plan: Plan, table: TableStatus, said: Mapping[str, Mapping[str, Any]]) -> str:
     """What to type for a table that is not whole: the command that wrote it, by the options that it had."""
-    if table.stage in said:
-        return typed_command(table.stage, run, plan, said[table.stage])
+    if table.table in said:
+        return typed_command(table.stage, run, plan, said[table.table])
     if table.table.startswith("candidates/"):  # no stage of this run wrote it, so that somebody brought it
         return bringing(run, table.table)
     return f"pseudolabel fuse {run.typed}"  # which writes what people answered

@@ -134,11 +134,13 @@ def repeat_commands(run: RunPaths, plan: Plan) -> list[str]:
 
     A table of which the run does not know how it was made is named in a comment.
     """
-    said = {saved.stage: saved.config for saved in saved_configs(run)[0]} | _trainings(run)
-    typed = [
-        typed_command(name, run, plan, said[name]) for name in COMMANDS if name in said and not COMMANDS[name].hidden
-    ]
-    unknown = [table for table in run_status(run) if table.stage not in (*said, "plan")]
+    saved = saved_configs(run)[0]
+    said = [*((one.stage, one.config) for one in saved), *_trainings(run).items()]
+    order = {name: place for place, name in enumerate(COMMANDS) if not COMMANDS[name].hidden}
+    shown = sorted((one for one in said if one[0] in order), key=lambda one: order[one[0]])
+    typed = [typed_command(name, run, plan, config) for name, config in shown]
+    written = {one.table for one in saved}
+    unknown = [table for table in run_status(run) if table.table not in written and table.stage != "plan"]
     return typed + [
         f"# {table.table}, by {table.stage or 'another program'}: with which options is not known here"
         for table in unknown

@@ -67,9 +67,9 @@ class RunPaths:
         """Folder of what was handed to a scheduler: job, lists of shards, script and logs of each submission."""
         return self.root / "_slurm"
 
-    def config(self, stage: str) -> Path:
-        """The effective config with which a stage last ran."""
-        return self.root / "config" / f"{stage}.yaml"
+    def config(self, table: str) -> Path:
+        """The effective config with which a table was last written."""
+        return self.root / "config" / f"{table}.yaml"
 
     def model(self, name: str) -> Path:
         """Weights that a training stage of this run wrote: `siseg`, `teacher`, `student`."""

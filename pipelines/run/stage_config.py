@@ -1,4 +1,4 @@
-"""The config with which a stage last ran, as a YAML file in the run that tells when it is damaged."""
+"""The config with which a table was last written, as a YAML file in the run that tells when it is damaged."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def save_config(run: RunPaths, saved: SavedConfig) -> None:
     """Write the config, its digest in the last line."""
     values = {name: getattr(saved, name) for name in SavedConfig.__slots__}
     text = dump_yaml(json.loads(json.dumps(values, default=dict))).rstrip("\n")
-    write_text_atomically(run.config(saved.stage), f"{text}{_DIGEST}{_sha256(text)}\n")
+    write_text_atomically(run.config(saved.table), f"{text}{_DIGEST}{_sha256(text)}\n")
 
 
 def read_saved_config(path: Path) -> SavedConfig:
@@ -52,15 +52,21 @@ def read_saved_config(path: Path) -> SavedConfig:
 
 
 def saved_configs(run: RunPaths) -> tuple[list[SavedConfig], list[DamagedPartError]]:
-    """The configs of the stages that ran here, and what is damaged of them."""
-    saved: list[SavedConfig] = []
+    """The config of every table that a stage wrote here, and what is damaged of them.
+
+    A file that version 0.1.0 named by its stage tells of its table where no other does.
+    """
+    saved: dict[str, SavedConfig] = {}
     damaged: list[DamagedPartError] = []
-    for path in sorted((run.root / "config").glob("*.yaml")):
+    for path in sorted((run.root / "config").rglob("*.yaml")):
         try:
-            saved.append(read_saved_config(path))
+            one = read_saved_config(path)
         except DamagedPartError as error:
             damaged.append(error)
-    return saved, damaged
+            continue
+        if one.table not in saved or path == run.config(one.table):
+            saved[one.table] = one
+    return list(saved.values()), damaged
 
 
 def _sha256(text: str) -> str:

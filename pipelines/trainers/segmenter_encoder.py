@@ -47,8 +47,9 @@ def lent_weights(run: RunPaths, backbone: str) -> tuple[str | None, str]:
 
 def _weights_of_segmenter(run: RunPaths) -> str | None:
     """What `--backbone-weights` would say: the ONNX file or smp:DIR of `infer-semantic`, if it is here."""
-    path = run.config("infer-semantic")
-    if not path.is_file():
+    named = sorted((run.root / "config").glob("semantic-*.yaml"))  # by --name
+    path = next((path for path in (run.config("semantic"), *named) if path.is_file()), None)
+    if path is None:
         return None
     model = str(read_saved_config(path).config["model"])
     if model.startswith(_ONNX) and Path(model.removeprefix(_ONNX)).is_file():

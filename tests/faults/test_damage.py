@@ -32,7 +32,7 @@ KINDS = {
     "instances": "pseudo/instances.json",
     "results": "pseudo/results.json",
     "provenance": "pseudo/provenance.json",
-    "config": "config/fuse.yaml",
+    "config": "config/pseudo.yaml",
     "a seal": "_seals/pseudo/instances.json.json",
     "model": "models/teacher.safetensors",
     "a model's config": "models/teacher.yaml",

@@ -16,10 +16,14 @@ from pseudolabel import rle
 from pseudolabel.cli.main import main
 from pseudolabel.errors import IncompleteError, InputError
 from pseudolabel.pipelines.look.bought import Bought
+from pseudolabel.pipelines.look.facts import repeat_commands
 from pseudolabel.pipelines.look.report import format_written, write_report
 from pseudolabel.pipelines.options.look import ReportConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
+from pseudolabel.pipelines.run.stage_config import SavedConfig, save_config
+from pseudolabel.pipelines.status import begun_tables
 from pseudolabel.report.page import script_json
 from pseudolabel.reviews import Answer, AnswerFile, Shown
 from tests.look.browser import opened
@@ -157,6 +161,18 @@ def test_the_command_says_where_the_page_is(made: MadeRun, tmp_path: Path) -> No
     page, following = result.output.splitlines()
     assert page == f"{out}: 91 objects, 5 of them with pictures"
     assert following.startswith("next: open the page")
+
+
+def test_every_table_of_one_stage_is_told_of_by_the_line_that_made_it(made: MadeRun) -> None:
+    for name, per_box in (("teacher", 5), ("second", 7)):
+        config = {"name": name, "per_box": per_box}
+        save_config(made.paths, SavedConfig("infer-teacher", f"candidates/{name}", "cpu", config, {}))
+    lines = repeat_commands(made.paths, read_plan(made.paths))
+    assert [line for line in lines if "infer-teacher" in line] == [
+        f"pseudolabel infer-teacher {made.paths.typed} --name second --per-box 7",
+        f"pseudolabel infer-teacher {made.paths.typed} --per-box 5",
+    ]
+    assert {"candidates/teacher", "candidates/second"} <= set(begun_tables(made.paths))
 
 
 def test_the_page_stops_at_its_bytes_and_says_what_is_left_out(

@@ -15,7 +15,6 @@ from pseudolabel.teachers.mal.config import MalConfig
 def _run(folder: Path, model: str | None) -> RunPaths:
     run = RunPaths(folder / "run")
     if model:
-        run.config("infer-semantic").parent.mkdir(parents=True)
         save_config(run, SavedConfig("infer-semantic", "semantic", "cpu", {"model": model}, {}))
     return run
 
