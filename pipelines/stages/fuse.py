@@ -36,7 +36,7 @@ class FuseStage(Stage[FuseConfig]):
     """Reads the manifest and every candidate table, writes `pseudo`."""
 
     name = "fuse"
-    version = 20
+    version = 21
     config_class = FuseConfig
     unit = "object"
     schema = records.PSEUDO
