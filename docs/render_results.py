@@ -32,11 +32,16 @@ def render(result: dict[str, object]) -> str:
     return f"## {result['name']}\n\nOn {result['on']}.\n\n{format_rows(rows)}\n\n{origin}\n"
 
 
-def main() -> None:
-    """Write docs/results.md."""
+def page() -> str:
+    """All of docs/results.md."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((HERE / "results").glob("*.json"))]
     goals = f"## Speeds and their goals\n\n`make bench` measures them anew.\n\n{format_rows(standing())}\n"
-    (HERE / "results.md").write_text("\n".join([HEAD, goals, *map(render, results)]), encoding="utf-8")
+    return "\n".join([HEAD, goals, *map(render, results)])
+
+
+def main() -> None:
+    """Write docs/results.md."""
+    (HERE / "results.md").write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":
