@@ -92,7 +92,7 @@ def print_rejected(run: RunPaths, *, as_csv: bool, as_json: bool) -> None:
 def table_lines(table: "TableStatus") -> list[str]:
     """A table's line for people, and below it what needs a look."""
     from pseudolabel.pipelines.run.conservation import Counts
-    from pseudolabel.pipelines.summary import NOTES
+    from pseudolabel.pipelines.summary import NOTES, whole_notes
 
     counts = Counts.from_dict(table.counts)
     images, objects = counts.images, counts.objects
@@ -105,7 +105,7 @@ def table_lines(table: "TableStatus") -> list[str]:
     ]
     lines += _notes(table)
     lines += [f"  rejected {count}: {reason}" for reason, count in table.rejects.items()]
-    lines += [f"  {count} {NOTES.get(name, name)}" for name, count in counts.notes.items()]
+    lines += [f"  {count} {NOTES.get(name, name)}" for name, count in whole_notes(counts.notes).items()]
     failed = [f"  shard {shard:05d} failed: {error}" for shard, error in table.failures.items()]
     return lines + failed[:_LISTED] + ([f"  and {len(failed) - _LISTED} more"] if len(failed) > _LISTED else [])
 

@@ -26,6 +26,14 @@ NOTES = {
 _FEW, _NEARLY_ALL, _SOME = 0.05, 0.98, 20  # shares of kept masks that deserve a word, from so many masks on
 
 
+def whole_notes(notes: Mapping[str, int]) -> dict[str, int]:
+    """Notes as people are told them: masks expected to be good, which shards count in thousandths, as whole ones."""
+    whole = {name: count for name, count in notes.items() if name not in ("good", "good_thousandths")}
+    if len(whole) == len(notes):
+        return whole
+    return whole | {"good": notes.get("good", 0) + round(notes.get("good_thousandths", 0) / 1000)}
+
+
 def stage_line(summary: Mapping[str, Any]) -> str:
     """One line about a stage that ended.
 
@@ -53,7 +61,7 @@ def _worked_on(counts: Counts, such_as: str) -> str:
 
 def _fused(counts: Counts) -> str:
     """`146 objects: 120 keep, 20 review, 4 box_only, 2 ignored, 3 without a candidate`."""
-    notes, objects = counts.notes, counts.objects
+    notes, objects = whole_notes(counts.notes), counts.objects
     made = objects.n_ok or notes["masks"]
     decided = [_told(name, notes) for name in _DECISIONS if notes.get(name)]
     boxes = f"{NOTES['without_candidate']}, so that the box is the mask"

@@ -105,6 +105,53 @@ def test_masks_with_ids_of_their_own_are_measured_by_ap_alone(tmp_path: Path) ->
     assert "plate" in format_figures(result)
 
 
+def bare(names: list[str], ids: list[int]) -> dict[str, Any]:
+    """What a run of bare images says of these: a perfect plate on the first one."""
+    images = [
+        {**truth()["images"][0], "id": number, "file_name": name} for number, name in zip(ids, names, strict=True)
+    ]
+    info = {"pseudolabel": {"annotation_ids": "made"}}
+    return {**truth(), "info": info, "images": images, "annotations": [scored(0, id=12, image_id=ids[0])]}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        pytest.param(["a.png", "b.png"], ["b.png", "a.png"], id="the ids of another order"),
+        pytest.param(["x/a.png", "y/a.png"], ["y/a.png", "x/a.png"], id="one name in two folders"),
+        pytest.param(["a.png", "b.png"], ["val/B.png", "val/A.png"], id="other folders"),
+    ],
+)
+def test_images_without_given_ids_meet_the_truth_by_file_name(
+    tmp_path: Path, ours: list[str], theirs: list[str]
+) -> None:
+    true = truth()
+    true["images"] = [{**true["images"][0], "id": number, "file_name": theirs[number - 1]} for number in (1, 2)]
+    true["annotations"] = [{**true["annotations"][0], "image_id": 2}]
+    found = saved(tmp_path / "found.json", bare(ours, [1, 2]))
+    result = evaluate(found, saved(tmp_path / "truth.json", true))
+    assert (result["n"], result["ap"]) == (1, pytest.approx(1.0))
+    sampled = evaluate(found, saved(tmp_path / "truth.json", true), images=frozenset({1}))
+    assert (sampled["n"], sampled["ap"]) == (1, pytest.approx(1.0))
+
+
+def test_masks_on_images_that_the_truth_lacks_do_not_count_where_ids_are_made(tmp_path: Path) -> None:
+    content = bare(["a.png", "b.png"], [1, 2])
+    content["annotations"].append({**content["annotations"][0], "id": 13, "image_id": 2, "score": 1.0})
+    true = truth()
+    true["images"] = [{**true["images"][0], "id": 70, "file_name": "a.png"}]
+    true["annotations"] = [{**true["annotations"][0], "image_id": 70}]
+    result = evaluate(saved(tmp_path / "found.json", content), saved(tmp_path / "truth.json", true))
+    assert (result["n_predictions"], result["ap"]) == (1, pytest.approx(1.0))
+
+
+def test_a_truth_of_other_images_is_refused_where_ids_are_made(tmp_path: Path) -> None:
+    true = truth()
+    true["images"] = [{**true["images"][0], "file_name": "other.png"}]
+    with pytest.raises(InputError, match=r"none of its 1 images has the file name .*'a.png' here.*'other.png' there"):
+        evaluate(saved(tmp_path / "found.json", bare(["a.png"], [1])), saved(tmp_path / "truth.json", true))
+
+
 def test_masks_beyond_the_limit_of_detections_do_not_count_for_ap(tmp_path: Path) -> None:
     content = truth()
     content["annotations"] = [{**content["annotations"][0], "id": n} for n in range(1, 4)]

@@ -196,4 +196,5 @@ def _encoder(command: str, run: RunPaths | None) -> Check:
         return ok(command, f"weights of {backbone}: {lent or find_on_hub(backbone, fetch=False)}")
     except PseudolabelError:
         found = f"the weights of {backbone} are not on this machine, and nothing is fetched unasked"
-        return warn(command, found, "--backbone-weights FILE, hub-download, or none to start from chance")
+        chance = "" if command == "train-siseg" else ", or none to start from chance"  # its encoder is not trained
+        return warn(command, found, f"--backbone-weights FILE or hub-download{chance}")

@@ -31,7 +31,7 @@ def draw_pictures(run: RunPaths, config: PictureConfig) -> list[Path]:
     from pseudolabel.pipelines.look.rows import FusedRun, true_masks
 
     fused = FusedRun(run)
-    truth, folder = true_masks(config.ground_truth, fused.own_ids), run.pictures("fuse")
+    truth, folder = true_masks(config.ground_truth, fused), run.pictures("fuse")
     if config.object:
         pictures = _objects(fused, truth, config.object)
         return [save_picture(folder / f"object-{number}.png", pixels) for number, pixels in pictures]

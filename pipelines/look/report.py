@@ -42,7 +42,7 @@ def write_report(run: RunPaths, config: ReportConfig) -> dict[str, Any]:
     from pseudolabel.reviews import settled
 
     fused = FusedRun(run)
-    truth = true_masks(config.ground_truth, fused.own_ids)
+    truth = true_masks(config.ground_truth, fused)
     bought = Bought(settled(answers_of(run)))
     tally, choice = _counted(fused, truth, config.gallery, bought)
     gallery = make_gallery(fused, choice.objects(), truth)

@@ -1,6 +1,6 @@
 """What a finished run holds, shard by shard, for pictures and pages; never all of it at once."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,25 +75,27 @@ class FusedRun:
         return self.paths.part(table, shard, self.plan.num_shards)
 
 
-def true_masks(
-    path: Path | None, own: Callable[[], Mapping[int, int]]
-) -> Callable[[Row, tuple[int, int]], rle.Rle | None]:
+def true_masks(path: Path | None, fused: FusedRun) -> Callable[[Row, tuple[int, int]], rle.Rle | None]:
     """From a row of the pseudo table and the size of its image to the true mask of its object, if the file has one.
 
     Args:
         path: a COCO file; None for no truth at all.
-        own: the ids of the source by those of the run.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or the run has no ids of given boxes, by which masks are found in it.
     """
     if path is None:
         return lambda row, size_hw: None
+    if not fused.plan.n_objects:
+        raise InputError(
+            f"{fused.paths.root} was made without boxes, so that no id says which true mask is whose; for figures:  "
+            f"pseudolabel evaluate {fused.paths.typed} --ground-truth {path}"
+        )
     from pseudolabel.datasets.coco_file import read_coco
 
     rows = read_coco(path)["annotations"]
     known = {row["id"]: row.get("segmentation") for row in rows if not row.get("iscrowd")}
-    other = own()
+    other = fused.own_ids()
 
     def of(row: Row, size_hw: tuple[int, int]) -> rle.Rle | None:
         number = row["annotation_id"]

@@ -204,19 +204,26 @@ function pick() {
   $("filter").focus();
 }
 
+// The whole name first, then names that begin so, then those that have it in them. What is typed and in no name chooses
+// nothing: "none of these classes" drops the object, and a slip must not.
 function listClasses() {
-  const wanted = $("filter").value.toLowerCase();
-  const found = classes.filter((one) => one.name.toLowerCase().includes(wanted));
-  const rows = [...found, { id: null, name: "none of these classes" }].map((one, place) => {
+  const wanted = $("filter").value.trim().toLowerCase();
+  const rank = (name) => (name === wanted ? 0 : name.startsWith(wanted) ? 1 : name.includes(wanted) ? 2 : 3);
+  const found = classes.map((one) => ({ ...one, rank: rank(one.name.toLowerCase()) })).filter((one) => one.rank < 3);
+  if (wanted) found.sort((one, other) => one.rank - other.rank);
+  const none = { id: null, name: "none of these classes" };
+  const chosen = found.length || none.name.startsWith(wanted) ? 0 : -1;
+  const rows = [...found, none].map((one, place) => {
     const row = document.createElement("li");
     row.setAttribute("role", "option");
-    row.setAttribute("aria-selected", String(place === 0));
+    row.setAttribute("aria-selected", String(place === chosen));
     row.textContent = one.name;
     row.onclick = () => picked(one.id);
     row.picked = one.id;
     return row;
   });
   $("classes").replaceChildren(...rows);
+  $("unknown").hidden = chosen === 0;
 }
 
 function picked(id) {
@@ -232,11 +239,14 @@ $("filter").addEventListener("input", listClasses);
 $("picker").addEventListener("keydown", (event) => {
   event.stopPropagation();
   const rows = [...$("classes").children], place = rows.findIndex((row) => row.getAttribute("aria-selected") === "true");
-  if (event.key === "Enter") { event.preventDefault(); picked(rows[place].picked); }
+  if (event.key === "Enter") {
+    event.preventDefault();
+    if (place >= 0) picked(rows[place].picked);
+  }
   if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
   event.preventDefault();
-  const next = (place + (event.key === "ArrowDown" ? 1 : rows.length - 1)) % rows.length;
-  rows[place].setAttribute("aria-selected", "false");
+  const next = (Math.max(place, 0) + (event.key === "ArrowDown" ? Number(place >= 0) : rows.length - 1)) % rows.length;
+  rows[place]?.setAttribute("aria-selected", "false");
   rows[next].setAttribute("aria-selected", "true");
   rows[next].scrollIntoView({ block: "nearest" });
 });

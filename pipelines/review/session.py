@@ -50,7 +50,7 @@ class Session:
         self.file = AnswerFile(run.reviews / f"{config.reviewer}.jsonl")
         self._others = [one for one in answers_of(run) if one.reviewer != config.reviewer]
         self._before = len(self._own())
-        self._moved: list[float] = []
+        self._moved: dict[int, float] = {}
         self._lock = threading.RLock()
         self._loading = threading.Lock()
         self._scene = lru_cache(maxsize=8)(self._scene_of)
@@ -103,7 +103,7 @@ class Session:
                 raise ConflictError(f"annotation {answer.annotation_id} has an answer already")
             self.file.append(answer)
             if answer.mask is not None:
-                self._moved.append(rle_iou(scene.choices[0].mask, answer.mask))
+                self._moved[answer.annotation_id] = rle_iou(scene.choices[0].mask, answer.mask)
 
     def undo(self, key: str) -> int | None:
         """Take back the last answer that counts; the id of its object, None where there is none."""
@@ -114,6 +114,7 @@ class Session:
             places = {id(one): place for place, one in enumerate(self.file.answers)}
             last = max(own.values(), key=lambda one: places[id(one)])
             self.file.append(Answer(last.annotation_id, last.image_key, "undo", now(), self._config.reviewer, key=key))
+            self._moved.pop(last.annotation_id, None)
             return last.annotation_id
 
     def bought(self) -> Row:
@@ -129,7 +130,7 @@ class Session:
                 "verdicts": dict(Counter(one.verdict for one in own.values())),
                 "origins": dict(Counter(one.origin for one in own.values() if one.verdict == "accept")),
                 "masks": len(self._moved),
-                "mean_iou_before": sum(self._moved) / len(self._moved) if self._moved else None,
+                "mean_iou_before": sum(self._moved.values()) / len(self._moved) if self._moved else None,
                 "run": str(self._run.root),
             }
 

@@ -93,7 +93,7 @@ class RunPaths:
         return RunPaths(self.root / "rounds" / str(number))
 
     def candidate_tables(self) -> tuple[str, ...]:
-        """Names of the candidate tables, sorted; also of one whose parts are gone, which nobody should go on without."""
+        """Names of the candidate tables, sorted; one whose parts are gone is among them, and missed."""
         folders = sorted((self.root / "candidates").glob("[!.]*/"))
         return tuple(f"candidates/{folder.name}" for folder in folders)
 

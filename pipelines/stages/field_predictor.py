@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pseudolabel.errors import RejectError
+from pseudolabel.errors import InputError, RejectError
 from pseudolabel.pipelines.run.paths import RunPaths
 
 if TYPE_CHECKING:
@@ -13,8 +13,14 @@ if TYPE_CHECKING:
 
 
 def siseg_files(run: RunPaths, weights: Path | None) -> dict[str, Path]:
-    """The model, the run's own if none is named, and the YAML beside it."""
+    """The model, the run's own if none is named, and the YAML beside it.
+
+    Raises:
+        InputError: nobody has trained one in this run.
+    """
     path = weights or run.model("siseg")
+    if weights is None and not path.exists():
+        raise InputError(f"{path}: no such file; train it with  pseudolabel train-siseg {run.typed}")
     return {"siseg": path, "card": path.with_suffix(".yaml")}
 
 

@@ -135,7 +135,9 @@ class FuseStage(Stage[FuseConfig]):
         return [row | key | records.ok(self.name) for row in rows] or [key | records.empty(self.name)]
 
     def _expected(self, rows: Sequence[Row], settings: "LabelSettings") -> Counter[str]:
-        """How many of the kept masks are expected to be good; nothing where no score says that."""
+        """How many of the kept masks are expected to be good, in thousandths, so that rounding does not add up over
+        shards; nothing where no score says that.
+        """
         from pseudolabel.fusion.score_model import default_score_model
 
         model = self._calibration or (default_score_model() if settings.score_of_mask == "evidence" else None)
@@ -143,7 +145,7 @@ class FuseStage(Stage[FuseConfig]):
         if model is None or not kept:
             return Counter()
         scores = [row["score"] if row["calibrated_iou"] is None else row["calibrated_iou"] for row in kept]
-        return Counter(good=round(float(model.chances.of(scores, self.config.at_iou).sum())))
+        return Counter(good_thousandths=round(1000 * float(model.chances.of(scores, self.config.at_iou).sum())))
 
     def _looks(self, settings: "LabelSettings") -> bool:
         """Whether masks or their scores depend on the pictures."""

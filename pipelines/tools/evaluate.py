@@ -44,8 +44,8 @@ def evaluate(
     risk_coverage_oracle, n_predictions, per_class, per_size, left_out`, in `baseline_box` the same for "the box is the
     mask" over the same objects, and in `baseline_ellipse` the IoU of the ellipses in the boxes. An object without a
     prediction of its annotation id has IoU 0. A file whose `info.pseudolabel.annotation_ids` is `made` shares no ids
-    with the truth; then only AP is measured, categories are matched by their names, and `ap_any_class, box_ap,
-    box_ap_any_class, class_right` stand beside it.
+    with the truth; then only AP is measured, images are matched by file name and categories by name, and
+    `ap_any_class, box_ap, box_ap_any_class, class_right` stand beside it.
 
     Args:
         run_or_instances: a run folder, or a COCO file of masks with scores.
@@ -90,16 +90,20 @@ def evaluate_content(
     from pseudolabel.datasets.coco_file import read_coco
     from pseudolabel.metrics.comparison import Selection, compare
     from pseudolabel.metrics.objects import only_images, read_predictions, read_truth
+    from pseudolabel.metrics.same_images import true_image_ids
 
-    truth = read_truth(read_coco(ground_truth))
+    true_content = read_coco(ground_truth)
+    truth = read_truth(true_content)
     if not truth.objects:
         why = ", ".join(f"{count} x {reason}" for reason, count in truth.left_out.items()) or "it has no annotations"
         raise InputError(f"{ground_truth}: not one true mask ({why}); --ground-truth takes the file that has the masks")
-    truth = truth if images is None else only_images(truth, images)
     _check_names(categories, truth.class_names.values())
     by_id = _shares_ids(content)
     if not by_id:
-        content = _with_ids_of(content, truth.class_names, ground_truth)
+        theirs = true_image_ids(content["images"], true_content["images"], where=where, truth=str(ground_truth))
+        images = None if images is None else frozenset(theirs[number] for number in images if number in theirs)
+        content = _with_ids_of(content, truth.class_names, theirs, ground_truth)
+    truth = truth if images is None else only_images(truth, images)
     predictions = read_predictions(content, truth, where=where)
     if by_id:
         _check_ids(predictions, truth, where, ground_truth)
@@ -124,12 +128,18 @@ def _shares_ids(content: Mapping[str, Any]) -> bool:
     return bool(ours.get("annotation_ids") != "made")
 
 
-def _with_ids_of(content: dict[str, Any], class_names: Mapping[int, str], ground_truth: Path) -> dict[str, Any]:
-    """The content with the truth's category ids: a run of bare images has those of its segmenter."""
+def _with_ids_of(
+    content: dict[str, Any], class_names: Mapping[int, str], images: Mapping[int, int], ground_truth: Path
+) -> dict[str, Any]:
+    """The content with the truth's ids of images and categories; without masks on images that the truth lacks.
+
+    A run of bare images numbers its images itself, and has the categories of its segmenter.
+    """
     from pseudolabel.metrics.categories import file_ids, renumbered
 
     ids = file_ids(content["categories"], class_names, where=str(ground_truth))
-    return {**content, "annotations": renumbered(content["annotations"], ids)}
+    rows = [{**row, "image_id": images[row["image_id"]]} for row in content["annotations"] if row["image_id"] in images]
+    return {**content, "annotations": renumbered(rows, ids)}
 
 
 def _check_ids(predictions: list[Any], truth: Any, where: str, ground_truth: Path) -> None:

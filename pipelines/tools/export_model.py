@@ -24,10 +24,8 @@ def export_model(weights: Path, config: ExportModelConfig) -> dict[str, Any]:
     side = config.image_px or trained.image_px
     summary: dict[str, Any] = {"stage": "export-model", "image_px": side}
     if config.onnx is not None:
-        config.onnx.parent.mkdir(parents=True, exist_ok=True)
         summary |= {"onnx": str(config.onnx), "largest_difference": export_onnx(trained, config.onnx, image_px=side)}
     if config.torch_export is not None:
-        config.torch_export.parent.mkdir(parents=True, exist_ok=True)
         export_torch(trained, config.torch_export, image_px=side)
         summary |= {"torch_export": str(config.torch_export)}
     return summary

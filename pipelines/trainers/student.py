@@ -59,7 +59,8 @@ def train_student(run: RunPaths, config: TrainStudentConfig, folder: Path) -> Pa
     speed = _speed(method, config, device)
     about = {"trained": result_relevant(config), "labels": labels.counts(), "figures": figures}
     weights = run.model("student")
-    save_student(weights, method.average, student.config, labels.categories, image_px=config.used_px, about=about)
+    side, rule = config.used_px, plan.pixel_rule
+    save_student(weights, method.average, student.config, labels.categories, image_px=side, about=about, rule=rule)
     card = _card(weights, plan, config, labels, figures | speed)
     if is_first_process():
         write_text_atomically(weights.with_suffix(".md"), card)
@@ -88,9 +89,11 @@ def _final_figures(
         labels.categories,
         image_px=config.used_px,
         detections=config.detections,
+        rule=plan.pixel_rule,
     )
     figures = {"validation_ap": ap.ap, "validation_ap50": ap.ap50, "validation_ap75": ap.ap75}
     known = {name: round(value, 4) for name, value in figures.items() if value is not None}
+    _LOG.info("train-student: %s", ", ".join(f"{name} {value}" for name, value in known.items()))
     return known | {"best_validation_ap": round(max(float(method.best_ap), known.get("validation_ap", 0.0)), 4)}
 
 
@@ -133,7 +136,7 @@ def _validate(config: TrainStudentConfig, plan: Plan, labels: LabelSet) -> Valid
     if config.validation is None:
         return None
     root = config.validation_images or plan.images_root
-    return ap_on_file(config.validation, root, labels.categories, image_px=config.used_px)
+    return ap_on_file(config.validation, root, labels.categories, image_px=config.used_px, rule=plan.pixel_rule)
 
 
 def _card(weights: Path, plan: Plan, config: TrainStudentConfig, labels: LabelSet, figures: dict[str, float]) -> str:

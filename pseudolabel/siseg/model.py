@@ -31,7 +31,8 @@ def new_network(card: SisegCard, backbone_weights: str) -> tuple[SisegNetwork, S
     network = build_network(card, wanted.weights)
     if network.backbone.frozen and wanted.weights == NONE:
         raise ConfigError(
-            f"backbone {wanted.name!r} is not trained: it needs weights, say --backbone-weights FILE or hub"
+            f"backbone {wanted.name!r} does not learn with SISeg, so it needs weights: "
+            "--backbone-weights FILE, hub or hub-download"
         )
     return network, card
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 
-from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.errors import InputError, RejectError
-from pseudolabel.images import load_image
-from pseudolabel.metrics.categories import file_ids, renumbered
+from pseudolabel.images import load_image, read_file, read_header
+from pseudolabel.metrics.categories import renumbered
 from pseudolabel.metrics.coco_ap import MOST_DETECTIONS, MaskAp, mask_ap
-from pseudolabel.metrics.objects import read_truth
+from pseudolabel.metrics.truth_file import file_name, read_truth_file
 from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.sources import ImagesRoot
 from pseudolabel.students.base import Student
@@ -27,10 +26,10 @@ def ap_on_file(
     image_px: int,
     rule: PixelRule = PixelRule(),
 ) -> Callable[[Student], float]:
-    """A function that measures a student's AP on the file's images, 0 where the file has no object of its classes.
+    """A function that measures a student's AP on the file's images, all of which are looked at before it is given.
 
     Raises:
-        InputError: the file is damaged or has none of the classes; on the call, an image is damaged.
+        InputError: the file is damaged, or has no mask of the classes; an image is missing or of another size.
     """
 
     def measure(student: Student) -> float:
@@ -38,7 +37,9 @@ def ap_on_file(
         ap = evaluate_student(student, truth, images, categories, image_px=image_px, detections=most, rule=rule)
         return ap.ap or 0.0
 
-    file_ids(categories, read_truth(read_coco(truth)).class_names, where=str(truth))
+    file = read_truth_file(truth, categories)
+    for image in file.images:
+        file.check_size(int(image["id"]), _size_hw(images, file_name(image, truth), rule))
     return measure
 
 
@@ -59,17 +60,26 @@ def evaluate_student(
     Args:
         categories: of the student, by place; they meet the file's as `file_ids` has it.
         detections: how many masks of an image and class count.
+
+    Raises:
+        InputError: as `ap_on_file`.
     """
-    content = read_coco(truth)
-    known = read_truth(content)
+    file = read_truth_file(truth, categories)
     as_in_first_process(student)
     rows: list[dict[str, Any]] = []
-    for image in share(content["images"]):
-        found = student.predict([read_pixels(images, image["file_name"], rule)], image_px=image_px)[0]
-        rows += coco_rows(found, int(image["id"]), categories)
-    ids = file_ids(categories, known.class_names, where=str(truth))
+    for image in share(file.images):
+        pixels = read_pixels(images, file_name(image, truth), rule)
+        file.check_size(int(image["id"]), (pixels.shape[1], pixels.shape[2]))
+        rows += coco_rows(student.predict([pixels], image_px=image_px)[0], int(image["id"]), categories)
     everything = sorted(gathered(rows), key=lambda row: int(row["image_id"]))
-    return mask_ap(known.objects, as_predictions(renumbered(everything, ids)), detections=detections)
+    return mask_ap(file.truth.objects, as_predictions(renumbered(everything, file.ids)), detections=detections)
+
+
+def _size_hw(root: ImagesRoot, file_name: str, rule: PixelRule) -> tuple[int, int]:
+    try:
+        return read_header(read_file(root, file_name), rule=rule).size_hw
+    except RejectError as error:
+        raise InputError(f"{root}: {file_name}: {error}") from None
 
 
 def read_pixels(root: ImagesRoot, file_name: str, rule: PixelRule) -> torch.Tensor:

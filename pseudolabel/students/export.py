@@ -21,6 +21,7 @@ from pseudolabel.condinst.batch import STRIDE
 from pseudolabel.condinst.fcos import Locations, decode
 from pseudolabel.condinst.mask_head import FEATURE_STRIDE, upsample_masks
 from pseudolabel.errors import ConfigError, MachineError
+from pseudolabel.files import atomic_file, atomic_path, write_text_atomically
 from pseudolabel.students.base import Student
 from pseudolabel.students.condinst import NMS_IOU, CondInstStudent
 from pseudolabel.students.export_mask_rcnn import MaskRcnnGraph
@@ -145,24 +146,25 @@ def export_onnx(trained: TrainedStudent, path: Path, *, image_px: int | None = N
 
     Raises:
         ConfigError: this student cannot be exported.
-        MachineError: ONNX Runtime's outputs are not torch's.
+        MachineError: ONNX Runtime's outputs are not torch's, or the file cannot be written; one that was there stays.
     """
     side = image_px or trained.image_px
     graph, probe = _graph_and_probe(trained, side)
-    torch.onnx.export(
-        graph,
-        (probe,),
-        str(path),
-        dynamo=True,
-        external_data=False,
-        input_names=["image"],
-        output_names=list(OUTPUTS),
-        verbose=False,
-    )
-    worst = largest_difference(graph, path, probe)
-    if not worst <= MAX_DIFFERENCE:
-        raise MachineError(f"{path}: ONNX Runtime's outputs differ from torch's by {worst:.2g}; it is not usable")
-    path.with_suffix(".yaml").write_text(yaml.safe_dump(_sidecar(trained, side), sort_keys=False), encoding="utf-8")
+    with atomic_path(path) as temporary:
+        torch.onnx.export(
+            graph,
+            (probe,),
+            str(temporary),
+            dynamo=True,
+            external_data=False,
+            input_names=["image"],
+            output_names=list(OUTPUTS),
+            verbose=False,
+        )
+        worst = largest_difference(graph, temporary, probe)
+        if not worst <= MAX_DIFFERENCE:
+            raise MachineError(f"{path}: ONNX Runtime's outputs differ from torch's by {worst:.2g}; it is not written")
+    _write_sidecar(trained, path, side)
     return worst
 
 
@@ -174,8 +176,14 @@ def export_torch(trained: TrainedStudent, path: Path, *, image_px: int | None = 
     """
     side = image_px or trained.image_px
     graph, probe = _graph_and_probe(trained, side)
-    torch.export.save(torch.export.export(graph, (probe,)), path)
-    path.with_suffix(".yaml").write_text(yaml.safe_dump(_sidecar(trained, side), sort_keys=False), encoding="utf-8")
+    program = torch.export.export(graph, (probe,))
+    with atomic_file(path) as file:
+        torch.export.save(program, file)
+    _write_sidecar(trained, path, side)
+
+
+def _write_sidecar(trained: TrainedStudent, path: Path, side: int) -> None:
+    write_text_atomically(path.with_suffix(".yaml"), yaml.safe_dump(_sidecar(trained, side), sort_keys=False))
 
 
 def largest_difference(graph: nn.Module, path: Path, probe: Float[Tensor, "1 3 S S"]) -> float:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,17 @@ import numpy as np
 import torch
 import yaml
 from jaxtyping import Bool, UInt8
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pseudolabel import rle
 from pseudolabel.errors import InputError
 from pseudolabel.labels import Labels
+from pseudolabel.pixel_rule import PixelRule
 from pseudolabel.students.base import Student, StudentConfig, make_student
 from pseudolabel.training.checkpoint import read_config, save_model
 from pseudolabel.weights import load_weights_file
+
+_RULE = TypeAdapter(PixelRule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class TrainedStudent:
     student: Student
     categories: tuple[dict[str, Any], ...]
     image_px: int  # what the longer side of an image is resized to
+    rule: PixelRule = PixelRule()  # by which the images of its training were read
 
     @classmethod
     def load(cls, weights: Path | str, *, device: str = "cpu") -> "TrainedStudent":
@@ -70,13 +74,19 @@ def save_student(
     *,
     image_px: int,
     about: Mapping[str, Any],
+    rule: PixelRule = PixelRule(),
 ) -> str:
-    """Write the weights and, beside them, the YAML from which the student is built again; the sha256 of the weights."""
+    """Write the weights and, beside them, the YAML from which the student is built again; the sha256 of the weights.
+
+    Args:
+        rule: by which the images of the training were read; `predict` reads others alike.
+    """
     content = {
         "method": "student",  # what `infer-teacher` takes it for
         "student": config.model_dump(mode="json"),
         "categories": [dict(row) for row in categories],
         "image_px": image_px,
+        "pixels": {**asdict(rule), "channels": list(rule.channels)},
         **about,
     }
     return save_model(weights, student.state_dict(), content)
@@ -93,11 +103,12 @@ def load_student(weights: Path, *, device: str = "cpu") -> TrainedStudent:
         config = StudentConfig.model_validate(content["student"])
         categories = tuple({"id": int(row["id"]), "name": str(row["name"])} for row in content["categories"])
         image_px = int(content["image_px"])
+        rule = _RULE.validate_python(content.get("pixels", {}))
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise InputError(f"{weights}: its config is no student's ({type(error).__name__}: {error})") from None
     student = make_student(config, len(categories))
     load_weights_file(student, weights)
-    return TrainedStudent(student.to(device).eval(), categories, image_px)
+    return TrainedStudent(student.to(device).eval(), categories, image_px, rule)
 
 
 def model_card(

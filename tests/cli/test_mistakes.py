@@ -170,6 +170,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         2,
         ("make one with  pseudolabel train-siseg ", "pseudolabel infer-siseg ", "no boxes"),
     ),
+    "SISeg that nobody trained": (
+        ("infer-siseg", "no_boxes", *INLINE),
+        2,
+        ("no such file; train it with  pseudolabel train-siseg ",),
+    ),
     "a segmenter without a kind": (("infer-semantic", "new", "--model", "images"), 2, ("--model labels:images",)),
     "a kind of segmenter misspelt": (("infer-semantic", "new", "--model", "onxx:a.onnx"), 2, ("did you mean 'onnx'",)),
     "a segmenter that is not there": (

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import pseudolabel.pipelines.doctor.machine as machine
 import pseudolabel.pipelines.doctor.patient as patient
 from pseudolabel.cli.main import main
-from pseudolabel.errors import MachineError, StaleOutputError
+from pseudolabel.errors import ConfigError, InputError, MachineError, StaleOutputError
 from pseudolabel.pipelines.api import Run
 from pseudolabel.pipelines.chain import parse_chain, plan_lines
 from pseudolabel.pipelines.doctor import system
@@ -29,6 +29,8 @@ from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_footer
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.tools.add_candidates import write_candidates
+from pseudolabel.siseg.config import SisegCard
+from pseudolabel.siseg.model import new_network
 from pseudolabel.teachers.mal.infer import FIRST_VIEWS, MOST_VIEWS
 from tests.look.made_runs import Made, MadeRun, make_run, many
 
@@ -122,6 +124,20 @@ def test_the_hub_s_cache_is_told_and_that_its_client_is_offline(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     check = machine._hub_cache()
     assert check.found == f"{tmp_path / 'hub'}: can be written; HF_HUB_OFFLINE: nothing can be fetched"
+
+
+def test_what_doctor_says_of_an_encoder_s_weights_the_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("pseudolabel.encoders.resolve.find_on_hub", _nothing_on_hub)
+    advice = {one.name: one.todo for one in machine_checks()}
+    assert "none to start from chance" in advice["train-student"]
+    assert "none" not in advice["train-siseg"]
+    with pytest.raises(ConfigError, match="needs weights"):
+        new_network(SisegCard(backbone="mobilenet_v2"), "none")
+
+
+def _nothing_on_hub(backbone: str, *, fetch: bool) -> str:
+    raise InputError(f"{backbone} is not there")
 
 
 def test_a_sound_run_has_nothing_that_failed(made: MadeRun) -> None:

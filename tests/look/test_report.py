@@ -17,8 +17,10 @@ from pseudolabel.cli.main import main
 from pseudolabel.errors import IncompleteError, InputError
 from pseudolabel.pipelines.look.bought import Bought
 from pseudolabel.pipelines.look.facts import repeat_commands
+from pseudolabel.pipelines.look.picture import draw_pictures
 from pseudolabel.pipelines.look.report import format_written, write_report
 from pseudolabel.pipelines.options.look import ReportConfig
+from pseudolabel.pipelines.options.tools import PictureConfig
 from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.commit import read_part
 from pseudolabel.pipelines.run.paths import RunPaths
@@ -28,6 +30,7 @@ from pseudolabel.report.page import script_json
 from pseudolabel.reviews import Answer, AnswerFile, Shown
 from tests.look.browser import opened
 from tests.look.made_runs import FIRST_ID, Made, MadeRun, make_run, many, write_labels
+from tests.students.runs import labelled_run
 
 HOSTILE_CLASS = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 HOSTILE_FILE = "a'\"><img src=x onerror=alert(3)>&amp;.png"
@@ -129,6 +132,13 @@ def test_a_run_without_pseudo_labels_says_what_to_type(tmp_path: Path, made: Mad
     bare.paths.part("pseudo", 0, 1).unlink()
     with pytest.raises(InputError, match="pseudolabel fuse"):
         write_report(bare.paths, ReportConfig())
+
+
+def test_a_run_without_boxes_has_no_truth_to_show_and_says_so(tmp_path: Path) -> None:
+    run, truth = labelled_run(tmp_path, bare=True), tmp_path / "data" / "instances.json"
+    for look, config in ((write_report, ReportConfig), (draw_pictures, PictureConfig)):
+        with pytest.raises(InputError, match=r"made without boxes.* pseudolabel evaluate .* --ground-truth"):
+            look(run, config(ground_truth=truth))
 
 
 def test_an_image_that_is_gone_is_named_and_all_others_are_shown(tmp_path: Path) -> None:

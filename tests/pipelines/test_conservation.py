@@ -1,9 +1,13 @@
 """What went in comes out, in images and in objects; and what a labelling stage may see."""
 
 import pyarrow as pa
+import pytest
 
 from pseudolabel import records
+from pseudolabel.pipelines.api import Run
+from pseudolabel.pipelines.demo.scenes import write_dataset
 from pseudolabel.pipelines.run.conservation import Count, count_shard, images_in, objects_in, without_object_masks
+from pseudolabel.pipelines.summary import whole_notes
 
 
 def _object(annotation_id: int, iscrowd: bool) -> dict[str, object]:
@@ -64,3 +68,28 @@ def test_an_image_with_many_candidates_counts_once_and_an_object_without_one_is_
     assert counts.notes == {"box_and_colors": 1}  # object 2 is a crowd, nobody's candidate
     nothing = records.table_from_rows([{"image_key": key, **records.empty("x")} for key in "acd"], records.CANDIDATES)
     assert count_shard(nothing, {"manifest": _manifest()}, "image").notes == {"without_candidate": 2}
+
+
+def test_masks_expected_to_be_good_do_not_depend_on_the_number_of_shards(tmp_path):
+    write_dataset(tmp_path, 12, 0, size_hw=(96, 96))
+    told = set()
+    for shards in (1, 12):
+        run = Run.create(
+            tmp_path / str(shards), images=tmp_path / "images", boxes=tmp_path / "boxes.json", shards=shards
+        )
+        run.infer_colors().fuse()
+        [told_of] = [table.counts["notes"] for table in run.status() if table.table == "pseudo"]
+        told.add(whole_notes(told_of)["good"])
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("notes", "good"),
+    [
+        pytest.param({"keep": 6, "good_thousandths": 2400}, 2, id="six shards of 0.4"),
+        pytest.param({"keep": 6, "good": 3, "good_thousandths": 1600}, 5, id="some of an earlier version"),
+        pytest.param({"keep": 6, "good": 4}, 4, id="all of an earlier version"),
+    ],
+)
+def test_masks_expected_to_be_good_are_told_whole(notes, good):
+    assert whole_notes(notes) == {"keep": 6, "good": good}

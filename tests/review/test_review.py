@@ -396,6 +396,15 @@ def test_the_end_says_what_the_minutes_bought(run: Run) -> None:
     assert "3 answers in 2.0 min: 1 accepted as they were, 1 by poor, 1 no object" in text
 
 
+def test_a_mask_that_was_taken_back_bought_nothing(run: Run) -> None:
+    session = session_of(run)
+    say(session, 1)
+    say(session, 2, choice=choice_of(session, 2, "poor"))
+    session.undo("u")
+    bought = session.bought()
+    assert (bought["answers"], bought["masks"], bought["mean_iou_before"]) == (1, 1, 1.0)
+
+
 # --- the server's doors ---------------------------------------------------------------------------------------------
 
 

@@ -181,6 +181,29 @@ def test_another_class_is_chosen_by_typing(run: Run, context: Any) -> None:
     assert answers(run)[0].category_id == (1 if own == CLASSES[1] else 2)
 
 
+def test_a_class_that_nobody_knows_is_no_answer(run: Run, context: Any) -> None:
+    with program(run) as (_, address):
+        page = open_page(context, address)
+        page.keyboard.press("3")
+        page.keyboard.type("zzz")
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(300)
+        assert page.inner_text("#unknown") == "No class has that in its name."
+        assert answers(run) == []
+        page.keyboard.press("ArrowUp")
+        press(page, "Enter")
+    assert [one.verdict for one in answers(run)] == ["wrong_class"]
+
+
+def test_of_classes_the_one_of_the_very_name_comes_first(run: Run, context: Any) -> None:
+    with program(run) as (_, address):
+        page = open_page(context, address)
+        page.evaluate("classes = [{id: 7, name: 'racecar'}, {id: 8, name: 'carrot'}, {id: 9, name: 'Car'}]")
+        page.keyboard.press("3")
+        page.keyboard.type("car")
+        assert page.locator("#classes li").all_inner_texts()[:3] == ["Car", "carrot", "racecar"]
+
+
 def test_hostile_names_are_text(run: Run, context: Any) -> None:
     with program(run) as (_, address):
         page = open_page(context, address)

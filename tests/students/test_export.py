@@ -1,5 +1,8 @@
 """Exported students say what the students say."""
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, box_iou
 
 from pseudolabel.condinst.mask_head import aligned_upsample
-from pseudolabel.errors import ConfigError, InputError
+from pseudolabel.errors import ConfigError, InputError, MachineError
+from pseudolabel.students import export
 from pseudolabel.students.base import make_student
 from pseudolabel.students.config import StudentConfig
 from pseudolabel.students.export import OUTPUTS, export_onnx, export_torch, graph_of
@@ -49,6 +53,26 @@ def test_onnx_runtime_gives_the_graph_s_outputs(name, tmp_path):
     np.testing.assert_allclose(found["scores"][real], wanted.scores.numpy(), atol=1e-4)
     np.testing.assert_allclose(found["boxes"][real], wanted.boxes.numpy(), atol=1e-2)
     assert yaml.safe_load(path.with_suffix(".yaml").read_text())["categories"] == list(CATEGORIES)
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def half(graph, probe, file, **_):
+    Path(file).write_bytes(b"half")
+
+
+@pytest.mark.parametrize("fault", ["differs", "full"])
+def test_a_graph_that_cannot_be_written_leaves_the_one_before(fault, tmp_path, monkeypatch):
+    path = tmp_path / "student.onnx"
+    path.write_bytes(b"before")
+    monkeypatch.setattr(torch.onnx, "export", full if fault == "full" else half)
+    monkeypatch.setattr(export, "largest_difference", lambda *_: 0.5)
+    with pytest.raises(MachineError, match=r"cannot write .*no space left" if fault == "full" else "differ from torch"):
+        export_onnx(trained("condinst"), path)
+    assert [one.name for one in tmp_path.iterdir()] == ["student.onnx"]
+    assert path.read_bytes() == b"before"
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """`train-student` on a run: from tables to weights, to predictions, and on after a stop."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,18 @@ from safetensors.torch import load_file
 
 from pseudolabel.config import parse_config
 from pseudolabel.errors import ConfigError, SignalStopError
+from pseudolabel.images import load_image
 from pseudolabel.pipelines.options.train_student import TrainStudentConfig
+from pseudolabel.pipelines.planning.plan import read_plan
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.tools.predict import PredictConfig, predict
+from pseudolabel.pipelines.trainers import student
 from pseudolabel.pipelines.trainers.base import run_training
+from pseudolabel.students import evaluation
 from pseudolabel.students.base import make_student
 from pseudolabel.students.config import AugmentConfig, RecipeConfig, StudentConfig
 from pseudolabel.students.method import StudentMethod
+from pseudolabel.students.save import load_student
 from pseudolabel.training.config import FitConfig
 from pseudolabel.training.fit import fit
 
@@ -46,6 +52,25 @@ def test_a_student_of_a_run_is_trained_saved_and_predicts(run, tmp_path):
     assert isinstance(json.loads((tmp_path / "results.json").read_text()), list)
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 4
     assert not run_training(run, "train-student", config).trained
+
+
+@pytest.mark.slow
+def test_a_validation_is_read_as_the_images_of_the_training_and_its_ap_is_said(tmp_path, monkeypatch, caplog):
+    run, rules = labelled_run(tmp_path), []
+    plan = replace(read_plan(run), stretch="percentile")
+    monkeypatch.setattr(student, "read_plan", lambda run: plan)
+
+    def noted(root, file_name, *, rule):
+        rules.append(rule)
+        return load_image(root, file_name, rule=rule)
+
+    monkeypatch.setattr(evaluation, "load_image", noted)
+    config = TrainStudentConfig(**SMALL, steps=1, validation=tmp_path / "data" / "instances.json", validate_every=1)
+    with caplog.at_level("INFO"):
+        student.train_student(run, config, tmp_path / "logs")
+    assert {rule.stretch for rule in rules} == {"percentile"}
+    assert load_student(run.model("student")).rule.stretch == "percentile"
+    assert "train-student: validation_ap 0." in caplog.text
 
 
 @pytest.mark.parametrize(
