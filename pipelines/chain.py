@@ -1,5 +1,6 @@
 """A whole run from one file: its sections say which commands run and how, the table says in which order."""
 
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -7,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.config import narrowed
-from pseudolabel.errors import ConfigError, PseudolabelError
+from pseudolabel.errors import ConfigError, InputError, PseudolabelError
 from pseudolabel.pipelines.doctor.before import need_extras
 from pseudolabel.pipelines.engines.warm import warm_workers
 from pseudolabel.pipelines.forecast import Forecast, Size, planned_size, total
-from pseudolabel.pipelines.graph import ORDER
+from pseudolabel.pipelines.graph import COMMANDS, ORDER
 from pseudolabel.pipelines.options.stages.shard import PlanConfig
 from pseudolabel.pipelines.rounds import (
     REPEATED,
@@ -25,7 +26,9 @@ from pseudolabel.pipelines.rounds import (
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.steps import Step, Summary, make_step, parse_step, step_line
-from pseudolabel.registry import did_you_mean
+from pseudolabel.registry import did_you_mean, no_such_file
+
+_BROUGHT = ("ground_truth", "validation", "validation_images", "learn_from")  # options of files that no step makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def parse_chain(values: Mapping[str, Any], *, where: str) -> Chain:
     sections = {key: value for key, value in values.items() if key not in ("run", "rounds")}
     if not isinstance(values.get("run"), str):
         raise ConfigError(f"{where}: 'run:' must name the run folder")
-    problems = [f"unknown section {name!r}{did_you_mean(name, ORDER)}" for name in sections if name not in ORDER]
+    problems = [_unknown(name, values["run"]) for name in sections if name not in ORDER]
     steps = []
     for name in ORDER:
         if name in sections:
@@ -60,9 +63,20 @@ def parse_chain(values: Mapping[str, Any], *, where: str) -> Chain:
     return Chain(RunPaths(Path(values["run"])), tuple(steps), rounds)
 
 
+def _unknown(name: str, run: str) -> str:
+    if name in COMMANDS:
+        return f"{name!r} is no section of a run file; type it afterwards:  pseudolabel {name} {shlex.quote(run)}"
+    return f"unknown section {name!r}{did_you_mean(name, ORDER)}"
+
+
 def run_chain(chain: Chain, options: RunOptions) -> Iterator[Summary]:
-    """Run every step in order, giving each one's summary as it ends; of several rounds, their figures last."""
+    """Run every step in order, giving each one's summary as it ends; of several rounds, their figures last.
+
+    Raises:
+        InputError: before the first step, a file that one of them reads is not there.
+    """
     run, steps, rounds = chain.run, chain.steps, []
+    _need_files(steps)
     for step in steps:  # before the first one has worked for an hour
         need_extras(step.name, step.config, options.engine_options.name)
     for number in range(1, chain.rounds + 1):
@@ -88,8 +102,9 @@ def plan_lines(chain: Chain) -> list[str]:
     """What a dry run tells: on how much, each step, how much of it is there, and what it will take.
 
     Raises:
-        InputError: the images or annotations are missing or damaged.
+        InputError: the images or annotations are missing or damaged, or another file that a step reads is not there.
     """
+    _need_files(chain.steps)
     planning = [narrowed(step.config, PlanConfig) for step in chain.steps if isinstance(step.config, PlanConfig)]
     size = planned_size(chain.run, planning[0] if planning else None)
     lines = [f"run folder {chain.run.root}" + (f": {size}" if size else "")]
@@ -117,6 +132,14 @@ def _still_taken(step: Step, left: float, size: Size) -> Forecast | None:
     if taken is None:
         return None
     return replace(taken, seconds=left * taken.seconds, disk_bytes=round(left * taken.disk_bytes))
+
+
+def _need_files(steps: tuple[Step, ...]) -> None:
+    """Look for what people bring to a later step, before the first one has worked for an hour."""
+    brought = [(step.name, getattr(step.config, name, None)) for step in steps for name in _BROUGHT]
+    missing = [f"{step}: {no_such_file(path)}" for step, path in brought if path is not None and not path.exists()]
+    if missing:
+        raise InputError("; ".join(missing))
 
 
 def _run_steps(run: RunPaths, steps: tuple[Step, ...], options: RunOptions) -> Iterator[Summary]:

@@ -311,7 +311,8 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Tool(
         section="Look",
         help="Mask IoU and AP against true masks, always beside the boxes themselves.",
-        about="The truth's annotations are matched by id, so they must be those whose boxes were the input.",
+        about="The truth's annotations are matched by id, so they must be those whose boxes were the input. Of a run "
+        "without boxes the images are matched by file name, and AP alone is measured.",
         example="runs/mine --ground-truth instances.json",
         config=f"{_OPTIONS}.tools:EvaluateConfig",
         function=f"{_TOOLS}.evaluate:run_evaluation",

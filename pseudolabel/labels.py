@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self, get_args, overload
 
 import numpy as np
 import pyarrow as pa
@@ -110,8 +110,17 @@ class Labels:
     def __iter__(self) -> Iterator[PseudoLabel]:
         return (self._one(row) for row in self.table.to_pylist())
 
-    def __getitem__(self, place: int) -> PseudoLabel:
+    @overload
+    def __getitem__(self, place: int) -> PseudoLabel: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Labels": ...
+
+    def __getitem__(self, place: int | slice) -> "PseudoLabel | Labels":
+        """The label at a place, or those of a slice."""
         places = range(len(self))
+        if isinstance(place, slice):
+            return self._part(self.table.take(pa.array(places[place], pa.int64())), self.images)
         return self._one(self.table.slice(places[place], 1).to_pylist()[0])
 
     def __repr__(self) -> str:
@@ -194,7 +203,10 @@ class Labels:
         if image is not None:
             images = {self._key(image): images[image]}
             chosen &= self.table["image_key"].to_numpy() == image
-        return Labels(self.table.filter(pa.array(chosen)), images, self.categories, self.load_pixels, self.header)
+        return self._part(self.table.filter(pa.array(chosen)), images)
+
+    def _part(self, table: pa.Table, images: Mapping[str, ManifestImage]) -> "Labels":
+        return Labels(table, images, self.categories, self.load_pixels, self.header)
 
     def to_arrow(self) -> pa.Table:
         """All columns, as docs/formats.md describes them."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pseudolabel.errors import InputError
+from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.pipelines.chain import parse_chain, plan_lines, run_chain
 from pseudolabel.pipelines.forecast import COSTS, Cost, Size, TrainingCost, forecast, megabytes, minutes
 from pseudolabel.pipelines.options.train_siseg import TrainSisegConfig
@@ -31,6 +31,24 @@ def _input(folder: Path) -> dict[str, object]:
     (folder / "boxes.json").write_text(json.dumps(content), encoding="utf-8")
     shard = {"images": str(folder / "images"), "annotations": str(folder / "boxes.json")}
     return {"run": str(folder / "run"), "shard": shard, "infer-colors": {}, "fuse": {}}
+
+
+def test_a_file_of_a_later_step_that_is_not_there_is_told_before_the_first_one(tmp_path: Path) -> None:
+    student = {"backbone": "tiny", "backbone_weights": "none", "validation": str(tmp_path / "box.json")}
+    values = {**_input(tmp_path), "train-student": student, "evaluate": {"ground_truth": str(tmp_path / "none.json")}}
+    chain = parse_chain(values, where="test")
+    wanted = (
+        r"train-student: .*box.json: no such file; did you mean 'boxes.json'\?; evaluate: .*none.json: no such file"
+    )
+    for start in (plan_lines, lambda chain: list(run_chain(chain, RunOptions()))):
+        with pytest.raises(InputError, match=wanted):
+            start(chain)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_command_that_is_no_section_is_told_to_be_typed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'export' is no section of a run file; type it .* pseudolabel export "):
+        parse_chain({**_input(tmp_path), "export": {}}, where="test")
 
 
 def test_a_dry_run_of_a_new_run_counts_images_boxes_and_shards_and_writes_nothing(tmp_path: Path) -> None:

@@ -78,6 +78,13 @@ def test_a_filter_keeps_what_all_its_words_say(labels: Labels, chosen: dict[str,
     assert labels.filter(**chosen).annotation_ids == ids  # type: ignore[arg-type]
 
 
+def test_a_slice_of_labels_is_labels(labels: Labels) -> None:
+    assert labels[1:].annotation_ids == labels.annotation_ids[1:]
+    assert labels[::-1].annotation_ids == labels.annotation_ids[::-1]
+    assert labels[-1] == list(labels)[-1]
+    assert len(labels[9:]) == 0
+
+
 def test_a_filter_by_an_unknown_word_names_the_nearest(labels: Labels) -> None:
     with pytest.raises(ConfigError, match="no decision is called 'keeep'; did you mean 'keep'"):
         labels.filter(decision="keeep")
