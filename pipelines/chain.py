@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.config import narrowed
+from pseudolabel.config import Config, narrowed
+from pseudolabel.encoders.config import PretrainedConfig
 from pseudolabel.errors import ConfigError, InputError, PseudolabelError
 from pseudolabel.pipelines.doctor.before import need_extras
 from pseudolabel.pipelines.engines.warm import warm_workers
@@ -28,7 +29,7 @@ from pseudolabel.pipelines.runner import RunOptions
 from pseudolabel.pipelines.steps import Step, Summary, make_step, parse_step, step_line
 from pseudolabel.registry import did_you_mean, no_such_file
 
-_BROUGHT = ("ground_truth", "validation", "validation_images", "learn_from")  # options of files that no step makes
+_BROUGHT = ("ground_truth", "validation_images")  # of what people bring; further what decides a training's result
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +135,16 @@ def _still_taken(step: Step, left: float, size: Size) -> Forecast | None:
     return replace(taken, seconds=left * taken.seconds, disk_bytes=round(left * taken.disk_bytes))
 
 
+def _files_of(config: Config) -> Iterator[Path]:
+    yield from (path for name in _BROUGHT if (path := getattr(config, name, None)) is not None)
+    if isinstance(config, PretrainedConfig):
+        yield from config.weight_files().values()
+
+
 def _need_files(steps: tuple[Step, ...]) -> None:
     """Look for what people bring to a later step, before the first one has worked for an hour."""
-    brought = [(step.name, getattr(step.config, name, None)) for step in steps for name in _BROUGHT]
-    missing = [f"{step}: {no_such_file(path)}" for step, path in brought if path is not None and not path.exists()]
+    brought = [(step.name, path) for step in steps for path in _files_of(step.config)]
+    missing = [f"{step}: {no_such_file(path)}" for step, path in brought if not path.exists()]
     if missing:
         raise InputError("; ".join(missing))
 

@@ -197,6 +197,9 @@ def test_the_table_shows_every_group_beside_the_box(tmp_path: Path) -> None:
 
 BAD = {
     "a run without masks": ({"annotations": [scored(0, id=99)]}, "none of its 1 annotations has the id"),
+    "a run of other boxes": (
+        {"annotations": [scored(0, attributes={"source_bbox": "0,0,20,20"})]}, "median IoU of 1 given boxes .* is 0.01"
+    ),
     "a damaged mask": ({"annotations": [scored(0, segmentation={**rle(disc()), "counts": "05"})]}, "annotation 11"),
     "another image size": ({"annotations": [scored(0, segmentation=rle(disc(90)))]}, "size is .90, 90."),
     "no score": ({"annotations": [truth()["annotations"][0]]}, "the score is None"),

@@ -3,12 +3,15 @@
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pseudolabel.errors import ConfigError, InputError, QualityGateError
 from pseudolabel.pipelines.options.tools import EvaluateConfig
 from pseudolabel.pipelines.run.paths import RunPaths
 from pseudolabel.registry import did_you_mean
+
+_SAME_BOX = 0.3  # IoU, also of boxes drawn loosely
 
 
 def run_evaluation(run: RunPaths, config: EvaluateConfig) -> dict[str, Any]:
@@ -143,12 +146,30 @@ def _with_ids_of(
 
 
 def _check_ids(predictions: list[Any], truth: Any, where: str, ground_truth: Path) -> None:
-    known = {(row.image_id, row.annotation_id) for row in truth.objects}
-    if predictions and not any((row.image_id, row.annotation_id) in known for row in predictions):
+    known = {(row.image_id, row.annotation_id): row.box_xywh for row in truth.objects}
+    shared = [row for row in predictions if (row.image_id, row.annotation_id) in known]
+    if predictions and not shared:
         raise InputError(
             f"{where}: none of its {len(predictions)} annotations has the id and image of one in {ground_truth}. "
             "Was the run made from another boxes file?"
         )
+    ious = [
+        _box_iou(row.source_box_xywh, known[row.image_id, row.annotation_id]) for row in shared if row.source_box_xywh
+    ]
+    if ious and median(ious) < _SAME_BOX:
+        raise InputError(
+            f"{where}: its annotations have ids of {ground_truth}, but not those boxes: the median IoU of {len(ious)} "
+            f"given boxes with the true ones is {median(ious):.2f}. Was the run made from another boxes file?"
+        )
+
+
+def _box_iou(first_xywh: Any, second_xywh: Any) -> float:
+    import numpy as np
+
+    from pseudolabel.boxes import iou_matrix, xywh_to_xyxy
+
+    one, other = (xywh_to_xyxy(np.array([box], dtype=np.float64)) for box in (first_xywh, second_xywh))
+    return float(iou_matrix(one, other)[0, 0])
 
 
 def _check_names(categories: tuple[str, ...], known: Any) -> None:

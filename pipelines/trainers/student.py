@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.config import narrowed, result_relevant
+from pseudolabel.datasets.coco_file import read_coco
 from pseudolabel.errors import ConfigError
 from pseudolabel.files import write_text_atomically
 from pseudolabel.pipelines.options.train_student import TrainStudentConfig
@@ -136,7 +137,19 @@ def _validate(config: TrainStudentConfig, plan: Plan, labels: LabelSet) -> Valid
     if config.validation is None:
         return None
     root = config.validation_images or plan.images_root
+    if str(root) == str(plan.images_root):
+        _tell_learned(config.validation, labels)
     return ap_on_file(config.validation, root, labels.categories, image_px=config.used_px, rule=plan.pixel_rule)
+
+
+def _tell_learned(validation: Path, labels: LabelSet) -> None:
+    """That images of the validation are among those that the student learns from."""
+    learned = {one.file_name for one in labels.images}
+    names = [one.get("file_name") for one in read_coco(validation)["images"]]
+    both = sum(name in learned for name in names)
+    if both:
+        told = "train-student: it learns from %d of the %d images of %s: its AP there is not that of other images"
+        _LOG.warning(told, both, len(names), validation.name)
 
 
 def _card(weights: Path, plan: Plan, config: TrainStudentConfig, labels: LabelSet, figures: dict[str, float]) -> str:

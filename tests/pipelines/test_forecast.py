@@ -34,11 +34,13 @@ def _input(folder: Path) -> dict[str, object]:
 
 
 def test_a_file_of_a_later_step_that_is_not_there_is_told_before_the_first_one(tmp_path: Path) -> None:
-    student = {"backbone": "tiny", "backbone_weights": "none", "validation": str(tmp_path / "box.json")}
+    weights = str(tmp_path / "none.safetensors")
+    student = {"backbone_weights": weights, "validation": str(tmp_path / "box.json")}
     values = {**_input(tmp_path), "train-student": student, "evaluate": {"ground_truth": str(tmp_path / "none.json")}}
     chain = parse_chain(values, where="test")
     wanted = (
-        r"train-student: .*box.json: no such file; did you mean 'boxes.json'\?; evaluate: .*none.json: no such file"
+        r"train-student: .*box.json: no such file; did you mean 'boxes.json'\?; "
+        r"train-student: .*none.safetensors: no such file; evaluate: .*none.json: no such file"
     )
     for start in (plan_lines, lambda chain: list(run_chain(chain, RunOptions()))):
         with pytest.raises(InputError, match=wanted):

@@ -1,6 +1,7 @@
 """`train-student` on a run: from tables to weights, to predictions, and on after a stop."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -71,6 +72,7 @@ def test_a_validation_is_read_as_the_images_of_the_training_and_its_ap_is_said(t
     assert {rule.stretch for rule in rules} == {"percentile"}
     assert load_student(run.model("student")).rule.stretch == "percentile"
     assert "train-student: validation_ap 0." in caplog.text
+    assert re.search(r"it learns from (\d+) of the \1 images of instances.json: its AP there is not", caplog.text)
 
 
 @pytest.mark.parametrize(
