@@ -6,7 +6,7 @@ from pathlib import Path
 from pseudolabel.encoders.resolve import AUTO, HUB, NONE, SEGMENTER, resolve_backbone_weights
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.stage_config import read_saved_config
+from pseudolabel.pipelines.run.stage_config import saved_configs
 from pseudolabel.training.config import TrainConfig
 
 _LOG = logging.getLogger(__name__)
@@ -47,11 +47,13 @@ def lent_weights(run: RunPaths, backbone: str) -> tuple[str | None, str]:
 
 def _weights_of_segmenter(run: RunPaths) -> str | None:
     """What `--backbone-weights` would say: the ONNX file or smp:DIR of `infer-semantic`, if it is here."""
-    named = sorted((run.root / "config").glob("semantic-*.yaml"))  # by --name
-    path = next((path for path in (run.config("semantic"), *named) if path.is_file()), None)
-    if path is None:
+    saved, damaged = saved_configs(run)
+    models = [str(one.config["model"]) for one in saved if one.stage == "infer-semantic"]
+    if not models:
+        if damaged:
+            raise damaged[0]
         return None
-    model = str(read_saved_config(path).config["model"])
+    model = models[0]
     if model.startswith(_ONNX) and Path(model.removeprefix(_ONNX)).is_file():
         return model.removeprefix(_ONNX)
     return model if model.startswith(SEGMENTER) else None

@@ -7,8 +7,8 @@ import pytest
 
 from pseudolabel.errors import ConfigError, InputError
 from pseudolabel.pipelines.run.paths import RunPaths
-from pseudolabel.pipelines.run.stage_config import SavedConfig, save_config
-from pseudolabel.pipelines.trainers.segmenter_encoder import with_settled_weights
+from pseudolabel.pipelines.run.stage_config import SavedConfig, save_config, saved_configs
+from pseudolabel.pipelines.trainers.segmenter_encoder import lent_weights, with_settled_weights
 from pseudolabel.teachers.mal.config import MalConfig
 
 
@@ -66,3 +66,17 @@ def test_what_is_said_is_left_alone(tmp_path: Path, said: str) -> None:
 def test_a_backbone_misspelt_is_told_first(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'resnet50'"):
         _settled(_run(tmp_path, None), MalConfig(backbone="resnet5O"))
+
+
+def test_configs_that_an_earlier_version_named_by_stages_are_read(tmp_path: Path) -> None:
+    run = _run(tmp_path, "onnx:here.onnx")
+    save_config(run, SavedConfig("semantic-candidates", "candidates/semantic", "cpu", {"zoom": True}, {}))
+    run.config("candidates/semantic").rename(run.root / "config" / "semantic-candidates.yaml")
+    run.config("semantic").rename(run.root / "config" / "infer-semantic.yaml")
+    assert {one.table: one.stage for one in saved_configs(run)[0]} == {
+        "semantic": "infer-semantic",
+        "candidates/semantic": "semantic-candidates",
+    }
+    assert lent_weights(run, "mobilenet_v2") == (None, "")
+    save_config(run, SavedConfig("infer-semantic", "semantic", "cpu", {"model": "labels:maps"}, {}))
+    assert [one.config for one in saved_configs(run)[0] if one.table == "semantic"] == [{"model": "labels:maps"}]
