@@ -89,18 +89,18 @@ COSTS = {
 # by command and what `TrainConfig.network` says: the rows named `fit` of docs/results/training_rates.json, measured on
 # one core of an AMD EPYC server; without a validation, and SISeg's features as those of photographs
 TRAININGS: dict[tuple[str | int, ...], TrainingCost] = {
-    ("train-siseg", "mobilenet_v2", 256): TrainingCost(8.2, 1.7, 1360, 950, 30, encoded_s=0.19, kept_mb=9.9),
-    ("train-siseg", "resnet50", 256): TrainingCost(8.5, 2.1, 1540, 1100, 211, encoded_s=0.78, kept_mb=24),
-    ("train-teacher", "mal", "mobilenet_v2", 64): TrainingCost(6.6, 1.2, 1340, 900, 51),
-    ("train-teacher", "boxinst", "mobilenet_v2", 256, 4): TrainingCost(8.2, 7.0, 1470, 3620, 197),
-    ("train-teacher", "boxteacher", "mobilenet_v2", 256, 4): TrainingCost(7.6, 9.5, 1510, 3590, 247),
-    ("train-teacher", "boxseg", "mobilenet_v2", 256, 4): TrainingCost(8.7, 9.7, 1580, 3240, 247),
-    ("train-teacher", "sim", "mobilenet_v2", 256, 4): TrainingCost(11, 11.1, 1350, 3840, 248),
-    ("train-student", "condinst", "mobilenet_v2", 64, 2): TrainingCost(10, 1.24, 1390, 2310, 60, object_s=0.0008),
-    ("train-student", "condinst", "mobilenet_v2", 256, 4): TrainingCost(12, 5.4, 1630, 2580, 251, object_s=0.001),
-    ("train-student", "condinst", "resnet50", 256, 4): TrainingCost(17, 9.0, 2250, 2930, 688, object_s=0.005),
-    ("train-student", "mask_rcnn", "mobilenet_v2", 64, 2): TrainingCost(12, 2.3, 1260, 3660, 74, object_s=0.0024),
-    ("train-student", "query", "mobilenet_v2", 64, 2): TrainingCost(12, 2.0, 1270, 3380, 57, object_s=0.0029),
+    ("train-siseg", "mobilenet_v2", 256): TrainingCost(9.3, 1.7, 1300, 1020, 30, encoded_s=0.19, kept_mb=4.8),
+    ("train-siseg", "resnet50", 256): TrainingCost(13, 2.1, 1510, 976, 211, encoded_s=0.75, kept_mb=25),
+    ("train-teacher", "mal", "mobilenet_v2", 64): TrainingCost(8.1, 1.3, 1280, 585, 51),
+    ("train-teacher", "boxinst", "mobilenet_v2", 256, 4): TrainingCost(9, 7.75, 1370, 3300, 197),
+    ("train-teacher", "boxteacher", "mobilenet_v2", 256, 4): TrainingCost(8.8, 9.72, 1400, 3530, 246),
+    ("train-teacher", "boxseg", "mobilenet_v2", 256, 4): TrainingCost(7.6, 10, 1390, 3580, 246),
+    ("train-teacher", "sim", "mobilenet_v2", 256, 4): TrainingCost(8.1, 10.6, 1360, 3900, 248),
+    ("train-student", "condinst", "mobilenet_v2", 64, 2): TrainingCost(13, 0.841, 1280, 2340, 60, object_s=0.0019),
+    ("train-student", "condinst", "mobilenet_v2", 256, 4): TrainingCost(13, 4.6, 1470, 2820, 251, object_s=0.0074),
+    ("train-student", "condinst", "resnet50", 256, 4): TrainingCost(20, 11.5, 2150, 2680, 688),
+    ("train-student", "mask_rcnn", "mobilenet_v2", 64, 2): TrainingCost(13, 2.3, 1190, 3220, 74, object_s=0.0028),
+    ("train-student", "query", "mobilenet_v2", 64, 2): TrainingCost(14, 1.8, 1130, 3310, 57, object_s=0.0037),
 }
 
 
