@@ -31,6 +31,8 @@ _USES = {
 def write_report(run: RunPaths, config: ReportConfig) -> dict[str, Any]:
     """Write the page; `report`, its path, `objects` in all, those `shown` in the gallery, and `unreadable` images.
 
+    In `unfinished` stands what is to be said of shards without pseudo labels, if there are any.
+
     Raises:
         InputError: the run has no pseudo labels yet, or the ground truth cannot be read.
     """
@@ -51,6 +53,7 @@ def write_report(run: RunPaths, config: ReportConfig) -> dict[str, Any]:
     write_text_atomically(path, render_page("report", facts, {"objects": gallery.objects, "run": run.typed}))
     return {
         "report": path, "objects": facts["objects"], "shown": facts["shown"], "unreadable": gallery.unreadable,
+        "unfinished": fused.unfinished(),
     }  # fmt: skip
 
 
@@ -58,7 +61,8 @@ def format_written(written: Mapping[str, Any]) -> str:
     """What was written, in a line for people."""
     line = f"{written['report']}: {written['objects']} objects, {written['shown']} of them with pictures"
     gone = written["unreadable"]
-    return f"{line}; images that could not be opened now: {len(gone)}, such as {gone[0]}" if gone else line
+    line += f"; images that could not be opened now: {len(gone)}, such as {gone[0]}" if gone else ""
+    return "\n".join(filter(None, [line, written["unfinished"]]))
 
 
 def _counted(fused: "FusedRun", truth: "Truth", gallery: int, bought: "Bought") -> "tuple[Tally, Choice]":
@@ -103,7 +107,7 @@ def _facts(fused: "FusedRun", tally: "Tally", gallery: "Gallery") -> dict[str, A
             {"name": one, "n": decisions[one], "share": decisions[one] / n, "use": _USES[one]} for one in DECISIONS
         ],
         "reasons": tally.reasons.most_common(20),
-        "warnings": list(_warnings(tally)),
+        "warnings": [*filter(None, [fused.unfinished()]), *_warnings(tally)],
         "mean_score": tally.all.line("all")["score_mean"],
         "truth": tally.truth(),
         "histogram": tally.histogram,

@@ -36,6 +36,12 @@ class FusedRun:
             raise InputError(f"{run.root} has no pseudo labels yet; make them with  pseudolabel fuse {run.typed}")
         self.names = _class_names(run, self.plan, [self._part("pseudo", shard) for shard in self.shards])
 
+    def unfinished(self) -> str:
+        """What to say of shards that are not fused; empty where all are."""
+        missing = self.plan.num_shards - len(self.shards)
+        told = f"{missing} of {self.plan.num_shards} shards have no pseudo labels yet, and their objects are not here"
+        return f"{told}: pseudolabel fuse {self.paths.typed}" if missing else ""
+
     def objects(self, shard: int, ids: Collection[int] | None = None) -> list[Row]:
         """The labelled objects of a shard that are no crowds, in the order of the table.
 

@@ -125,6 +125,16 @@ def test_the_page_counts_what_the_run_holds(page_file: Path, made: MadeRun) -> N
     assert f"pseudolabel shard {made.paths.root} --images" in text
 
 
+def test_a_run_that_is_not_through_says_so(tmp_path: Path) -> None:
+    made = make_run(tmp_path, {f"{place}.png": many(3, seed=place) for place in range(6)}, shards=3)
+    parts = [made.paths.part("pseudo", shard, 3) for shard in range(3)]
+    next(part for part in parts if part.exists()).unlink()
+    told = "1 of 3 shards have no pseudo labels yet, and their objects are not here: pseudolabel fuse"
+    written = write_report(made.paths, ReportConfig())
+    assert told in format_written(written)
+    assert told in Path(written["report"]).read_text(encoding="utf-8")
+
+
 def test_a_run_without_pseudo_labels_says_what_to_type(tmp_path: Path, made: MadeRun) -> None:
     with pytest.raises(InputError, match="plan"):
         write_report(RunPaths(tmp_path), ReportConfig())
