@@ -44,14 +44,21 @@ def area_xyxy(boxes_xyxy: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n"]:
     return area
 
 
+def paired_iou(
+    first_xyxy: Float[np.ndarray, "*#n 4"], second_xyxy: Float[np.ndarray, "*#n 4"]
+) -> Float[np.ndarray, "*#n"]:
+    """IoU of each box with the one at its place, 0 where both have no area; shapes are broadcast."""
+    left_top = np.maximum(first_xyxy[..., :2], second_xyxy[..., :2])
+    right_bottom = np.minimum(first_xyxy[..., 2:], second_xyxy[..., 2:])
+    shared = area_xyxy(np.concatenate([left_top, right_bottom], axis=-1))
+    union = area_xyxy(first_xyxy) + area_xyxy(second_xyxy) - shared
+    iou: Float[np.ndarray, "*#n"] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
+
+
 def iou_matrix(first_xyxy: Float[np.ndarray, "n 4"], second_xyxy: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
     """IoU of every pair, 0 where both boxes have no area."""
-    left_top = np.maximum(first_xyxy[:, None, :2], second_xyxy[None, :, :2])
-    right_bottom = np.minimum(first_xyxy[:, None, 2:], second_xyxy[None, :, 2:])
-    shared = area_xyxy(np.concatenate([left_top, right_bottom], axis=-1))
-    union = area_xyxy(first_xyxy)[:, None] + area_xyxy(second_xyxy)[None, :] - shared
-    iou: Float[np.ndarray, "n m"] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return iou
+    return paired_iou(first_xyxy[:, None], second_xyxy[None, :])
 
 
 def overlapped(boxes_xyxy: Float[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:

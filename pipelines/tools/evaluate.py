@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from pseudolabel.errors import ConfigError, InputError, QualityGateError
@@ -153,23 +152,27 @@ def _check_ids(predictions: list[Any], truth: Any, where: str, ground_truth: Pat
             f"{where}: none of its {len(predictions)} annotations has the id and image of one in {ground_truth}. "
             "Was the run made from another boxes file?"
         )
-    ious = [
-        _box_iou(row.source_box_xywh, known[row.image_id, row.annotation_id]) for row in shared if row.source_box_xywh
+    boxes = [
+        (row.source_box_xywh, known[row.image_id, row.annotation_id])
+        for row in shared
+        if row.source_box_xywh is not None
     ]
-    if ious and median(ious) < _SAME_BOX:
+    met = _median_iou(boxes) if boxes else 1.0
+    if met < _SAME_BOX:
         raise InputError(
-            f"{where}: its annotations have ids of {ground_truth}, but not those boxes: the median IoU of {len(ious)} "
-            f"given boxes with the true ones is {median(ious):.2f}. Was the run made from another boxes file?"
+            f"{where}: its annotations have ids of {ground_truth}, but not those boxes: the median IoU of {len(boxes)} "
+            f"given boxes with the true ones is {met:.2f}. Was the run made from another boxes file?"
         )
 
 
-def _box_iou(first_xywh: Any, second_xywh: Any) -> float:
+def _median_iou(boxes_xywh: list[Any]) -> float:
+    """Of pairs of boxes."""
     import numpy as np
 
-    from pseudolabel.boxes import iou_matrix, xywh_to_xyxy
+    from pseudolabel.boxes import paired_iou, xywh_to_xyxy
 
-    one, other = (xywh_to_xyxy(np.array([box], dtype=np.float64)) for box in (first_xywh, second_xywh))
-    return float(iou_matrix(one, other)[0, 0])
+    both = xywh_to_xyxy(np.array(boxes_xywh, dtype=np.float64))
+    return float(np.median(paired_iou(both[:, 0], both[:, 1])))
 
 
 def _check_names(categories: tuple[str, ...], known: Any) -> None:

@@ -10,7 +10,7 @@ from pseudolabel import rle
 from pseudolabel.formats.profile import ExportImage, ExportObject
 from pseudolabel.masks import PixelMask
 
-OVERLAPS = "pixels of a mask that a smaller one covers, of which  fuse --exclusive all  leaves none"
+OVERLAPS = "pixels of a mask that a smaller one covers"
 
 
 def instance_numbers(objects: Sequence[ExportObject], size_hw: tuple[int, int]) -> UInt32[np.ndarray, "h w"]:
